@@ -1,0 +1,143 @@
+//! Time: the system's clock, and one that a test moves by hand.
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use thalweg_model::{Moment, UnixMillis};
+use tokio::sync::Notify;
+
+/// Source of time. Implementations MUST never go backwards in [`Clock::now`].
+pub trait Clock: Send + Sync + 'static {
+    /// Monotonic time.
+    fn now(&self) -> Moment;
+    /// Wall-clock time, for people and records.
+    fn wall(&self) -> UnixMillis;
+    /// Resolves when `now()` ≥ `until`. May be dropped at any time.
+    fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()>;
+    /// Resolves after `duration`.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.sleep_until(self.now() + duration)
+    }
+}
+
+/// The time ran out first. The future was dropped; whether what it asked for happened is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("timed out")]
+pub struct Elapsed;
+
+/// Drops `future` when it is not ready after `limit`.
+pub async fn timeout<F: Future>(clock: &dyn Clock, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    tokio::select! {
+        biased;
+        out = future => Ok(out),
+        () = clock.sleep(limit) => Err(Elapsed),
+    }
+}
+
+/// The machine's clocks.
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock that begins now.
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    pub fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        Moment::from_start(self.start.elapsed())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    fn wall(&self) -> UnixMillis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMillis(since.as_millis() as u64)
+    }
+
+    fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until((self.start + until.since_start()).into()))
+    }
+}
+
+/// A clock that stands still until a test moves it.
+#[derive(Clone, Default)]
+pub struct ManualClock {
+    inner: Arc<ManualInner>,
+}
+
+#[derive(Default)]
+struct ManualInner {
+    now: Mutex<Duration>,
+    moved: Notify,
+}
+
+impl ManualClock {
+    /// Moves time on and wakes every sleeper whose time has come.
+    pub fn advance(&self, by: Duration) {
+        *self.inner.now.lock() += by;
+        self.inner.moved.notify_waiters();
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        Moment::from_start(*self.inner.now.lock())
+    }
+
+    fn wall(&self) -> UnixMillis {
+        UnixMillis(self.inner.now.lock().as_millis() as u64)
+    }
+
+    fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {
+        let clock = self.clone();
+        Box::pin(async move {
+            loop {
+                let moved = clock.inner.moved.notified();
+                tokio::pin!(moved);
+                // Registered before the look at the time, so that a move in between is not missed.
+                moved.as_mut().enable();
+                if clock.now() >= until {
+                    return;
+                }
+                moved.await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manual_clock_wakes_sleepers_when_moved_past_them() {
+        let clock = ManualClock::default();
+        let mut sleeper = clock.sleep(Duration::from_secs(5));
+        assert!(futures::poll!(&mut sleeper).is_pending());
+        clock.advance(Duration::from_secs(4));
+        assert!(futures::poll!(&mut sleeper).is_pending());
+        clock.advance(Duration::from_secs(1));
+        assert!(futures::poll!(&mut sleeper).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_timeout_gives_up() {
+        let clock = SystemClock::new();
+        assert_eq!(timeout(&clock, Duration::from_millis(1), std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(timeout(&clock, Duration::from_secs(9), async { 1 }).await, Ok(1));
+    }
+}

@@ -1,0 +1,50 @@
+//! What a leader writes down for the next one. Core derives its stores from these and the metadata seam.
+
+use crate::{JobResult, JobSpec};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use thalweg_model::{Attempt, JobId, TaskManagerId, UnixMillis};
+
+/// An accepted job. Written before the submission is acknowledged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Which.
+    pub job: JobId,
+    /// What was submitted.
+    pub spec: JobSpec,
+    /// When.
+    pub submitted: UnixMillis,
+}
+
+/// One deployment. Written before its first task is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentRecord {
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// Parallelism by vertex.
+    pub parallelism: Vec<u32>,
+    /// Those that take part.
+    pub task_managers: Vec<TaskManagerId>,
+}
+
+/// All subtasks have finished and every committer has prepared: from here on a restart publishes only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// The attempt whose output it is.
+    pub attempt: Attempt,
+    /// What each committer publishes, by its uid.
+    pub manifests: BTreeMap<String, Bytes>,
+    /// What `collect` gathered, by uid.
+    #[serde(default)]
+    pub collected: BTreeMap<String, Bytes>,
+}
+
+/// A job that has ended. It never runs again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRecord {
+    /// How it ended.
+    pub result: JobResult,
+    /// Clean-up is still to be done.
+    pub dirty: bool,
+}
