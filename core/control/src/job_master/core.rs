@@ -1,0 +1,458 @@
+//! One job's master: a pure function of (state, now, event). `driver.rs` carries out what it decides.
+//!
+//! What belongs to every state (TaskManagers that register, slots that are offered, reports) is handled here and in
+//! `job.rs`; what differs by state is in `states/`, one file each.
+
+use super::{
+    job::{Job, Settings},
+    states::{self, Input, State},
+    view::JobView,
+};
+use crate::Now;
+use bytes::Bytes;
+use thalweg_model::{
+    AllocationId, Attempt, InstanceId, JobId, JobStatus, Moment, SubtaskId, TaskFailure, TaskManagerId,
+};
+use thalweg_rpc::{
+    Fault, Fence,
+    gateways::{AllocatedSlotReport, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus},
+    is_for,
+};
+use thalweg_wire::{CommitRecord, Deploy, DeploymentRecord, Descriptor, JobRecord, JobResult, TaskReport};
+
+/// Token of a call that waits for an answer; the driver keeps the reply.
+pub type CallId = u64;
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// First event: begin.
+    Start,
+    /// A TaskManager that holds slots for the job presents itself.
+    Register {
+        /// Waits for [`Effect::AnswerRegister`].
+        call: CallId,
+        /// The epoch that it believes in.
+        fence: Fence,
+        /// Itself.
+        registration: JobRegistration,
+    },
+    /// Slots are offered.
+    Offer {
+        /// Waits for [`Effect::AnswerOffer`].
+        call: CallId,
+        /// The epoch that the TaskManager believes in.
+        fence: Fence,
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// What.
+        offers: Vec<SlotOffer>,
+    },
+    /// A subtask changed.
+    Report {
+        /// Waits for [`Effect::Acknowledge`].
+        call: CallId,
+        /// The epoch that the TaskManager believes in.
+        fence: Fence,
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// What.
+        report: TaskReport,
+    },
+    /// The job's host on a TaskManager is gone or cannot start.
+    HostFailed {
+        /// Waits for [`Effect::Acknowledge`].
+        call: CallId,
+        /// The epoch that the TaskManager believes in.
+        fence: Fence,
+        /// Where.
+        id: TaskManagerId,
+        /// Which life of the TaskManager.
+        instance: InstanceId,
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// The answer to a heartbeat.
+    Heartbeat {
+        /// The epoch that the TaskManager believes in.
+        fence: Fence,
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// What it holds and runs.
+        status: TaskManagerStatus,
+    },
+    /// A TaskManager is gone, or gives up what it held for the job.
+    WorkerGone {
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Why.
+        cause: String,
+    },
+    /// The answer to [`Effect::RegisterPartitions`].
+    PartitionsRegistered {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// The descriptors, or why not.
+        outcome: Result<Vec<Descriptor>, TaskFailure>,
+    },
+    /// The answer to [`Effect::RecordDeployment`].
+    DeploymentRecorded {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// Written, or why not.
+        outcome: Result<(), TaskFailure>,
+    },
+    /// The answer to [`Effect::RecordCommit`].
+    CommitRecorded {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// Written, or why it certainly was not: the driver asks again until one of them is known.
+        outcome: Result<(), TaskFailure>,
+    },
+    /// The answer to [`Effect::Deploy`].
+    DeployAnswered {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// Where.
+        id: TaskManagerId,
+        /// Handed to the host, or why not.
+        outcome: Result<(), String>,
+    },
+    /// The answer to [`Effect::ResetHost`].
+    HostReset {
+        /// Of which attempt.
+        attempt: Attempt,
+        /// Where.
+        id: TaskManagerId,
+        /// Is the old host certainly gone?
+        done: bool,
+    },
+    /// The ResourceManager says what the job waits for; `None` when it waits no longer.
+    Waiting(Option<String>),
+    /// End the job.
+    Cancel,
+    /// The JobManager stops; the job does not.
+    Suspend,
+    /// Time passed.
+    Tick {
+        /// Any number: it varies delays that have jitter.
+        random: u64,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Answer a registration.
+    AnswerRegister {
+        /// Which call.
+        call: CallId,
+        /// With what.
+        answer: Result<JobRegistrationAnswer, Fault>,
+    },
+    /// Answer an offer.
+    AnswerOffer {
+        /// Which call.
+        call: CallId,
+        /// The accepted ones.
+        answer: Result<Vec<AllocationId>, Fault>,
+    },
+    /// Answer a report.
+    Acknowledge {
+        /// Which call.
+        call: CallId,
+        /// With what.
+        answer: Result<(), Fault>,
+    },
+    /// Tell the ResourceManager how many slots the job needs in all.
+    Require(u32),
+    /// Register every partition that leaves a host.
+    RegisterPartitions {
+        /// Of which attempt.
+        attempt: Attempt,
+    },
+    /// Write down the deployment.
+    RecordDeployment(DeploymentRecord),
+    /// Write down that the output is complete.
+    RecordCommit(CommitRecord),
+    /// Send tasks.
+    Deploy {
+        /// Where.
+        id: TaskManagerId,
+        /// What.
+        deploy: Box<Deploy>,
+    },
+    /// Stop tasks.
+    Cancel {
+        /// Where.
+        id: TaskManagerId,
+        /// Of this attempt and lower ones.
+        attempt: Attempt,
+    },
+    /// Publish.
+    Commit {
+        /// Where.
+        id: TaskManagerId,
+        /// Which committer.
+        subtask: SubtaskId,
+        /// Of which attempt.
+        attempt: Attempt,
+    },
+    /// End the host by force and start a fresh one.
+    ResetHost {
+        /// Where.
+        id: TaskManagerId,
+        /// Of this attempt and lower ones.
+        attempt: Attempt,
+    },
+    /// Give a slot back.
+    FreeSlot {
+        /// Where.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Which grant.
+        allocation: AllocationId,
+        /// Why.
+        cause: String,
+    },
+    /// Send a heartbeat.
+    Heartbeat {
+        /// To whom.
+        id: TaskManagerId,
+        /// What the job believes.
+        report: AllocatedSlotReport,
+    },
+    /// A TaskManager was silent for too long: close the connection, so that it notices.
+    Disconnect {
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+    },
+    /// Partitions of this attempt and lower ones are over.
+    ReleasePartitions {
+        /// Which.
+        attempt: Attempt,
+    },
+    /// The job's status changed.
+    Status(JobStatus),
+    /// The job ended. Nothing follows.
+    Ended(Box<JobResult>),
+}
+
+/// The state of one job.
+#[derive(Debug, Clone)]
+pub struct JobMaster {
+    job: Job,
+    /// Taken out only while it handles an event.
+    state: Option<State>,
+}
+
+impl JobMaster {
+    /// A job that was accepted, and what an earlier leader left of it.
+    pub fn new(record: JobRecord, committed: Option<CommitRecord>, attempt: u32, settings: Settings) -> Self {
+        Self { job: Job::new(record, committed, attempt, settings), state: Some(State::Created(states::Created)) }
+    }
+
+    /// Decides.
+    pub fn on_event(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        if let Some(input) = self.common(now, event) {
+            self.step(now, input);
+        }
+        std::mem::take(&mut self.job.effects)
+    }
+
+    fn step(&mut self, now: Now, input: Input) {
+        let Some(state) = self.state.take() else { return };
+        let before = state.status();
+        let next = state.on_input(&mut self.job, now, input);
+        let after = next.status();
+        self.state = Some(next);
+        if before != after {
+            self.job.status_changed(now, after);
+        }
+    }
+
+    /// Handles what is the same in every state; answers what the state has to know.
+    fn common(&mut self, now: Now, event: Event) -> Option<Input> {
+        let epoch = self.job.settings.epoch;
+        match event {
+            Event::Start => Some(Input::Start),
+            Event::Register { call, fence, registration } => {
+                let answer = is_for(epoch, fence).map(|()| self.job.register(now, registration, self.is_over()));
+                self.job.effects.push(Effect::AnswerRegister { call, answer });
+                None
+            }
+            Event::Offer { call, fence, id, instance, offers } => {
+                let wanted = self.state.as_ref().is_some_and(State::takes_slots);
+                let answer = is_for(epoch, fence).map(|()| self.job.offered(&id, instance, offers, wanted));
+                let any = answer.as_ref().is_ok_and(|a| !a.is_empty());
+                self.job.effects.push(Effect::AnswerOffer { call, answer });
+                any.then_some(Input::SlotsChanged)
+            }
+            Event::Report { call, fence, id, instance, report } => {
+                let admitted = is_for(epoch, fence);
+                let applied = admitted.is_ok() && self.job.report(now, &id, instance, &report);
+                self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
+                if !applied {
+                    return None;
+                }
+                match report.failure {
+                    Some(failure) if report.state.is_terminal() => {
+                        Some(Input::TaskFailed { failure: failure.at(report.subtask), id: Some(id) })
+                    }
+                    _ => Some(Input::TaskChanged),
+                }
+            }
+            Event::HostFailed { call, fence, id, instance, failure } => {
+                let admitted = is_for(epoch, fence);
+                let known = admitted.is_ok() && self.job.is_current(&id, instance);
+                self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
+                if !known {
+                    return None;
+                }
+                self.job.host_gone(&id);
+                let running = self.job.end_tasks_on(now, &id, &failure);
+                Some(if running {
+                    Input::TaskFailed { failure, id: Some(id) }
+                } else {
+                    Input::HostFailed { failure, id }
+                })
+            }
+            Event::Heartbeat { fence, id, instance, status } => {
+                if is_for(epoch, fence).is_err() || !self.job.is_current(&id, instance) {
+                    return None;
+                }
+                self.job.heard(now, &id, instance, &status).map(|failure| Input::TaskFailed { failure, id: Some(id) })
+            }
+            Event::WorkerGone { id, instance, cause } => self.worker_gone(now, &id, instance, &cause),
+            Event::PartitionsRegistered { attempt, outcome } if attempt == self.job.attempt => {
+                Some(Input::PartitionsRegistered(outcome))
+            }
+            Event::DeploymentRecorded { attempt, outcome } if attempt == self.job.attempt => {
+                Some(Input::DeploymentRecorded(outcome))
+            }
+            Event::CommitRecorded { attempt, outcome } if attempt == self.job.attempt => {
+                Some(Input::CommitRecorded(outcome))
+            }
+            Event::DeployAnswered { attempt, id, outcome } if attempt == self.job.attempt => match outcome {
+                Ok(()) => {
+                    self.job.deployed(&id);
+                    None
+                }
+                Err(cause) => {
+                    let failure = TaskFailure::new(
+                        thalweg_model::FailureKind::Lost,
+                        format!("tasks could not be handed to TaskManager {id}: {cause}"),
+                    );
+                    Some(Input::TaskFailed { failure, id: Some(id) })
+                }
+            },
+            Event::HostReset { attempt, id, done } => Some(Input::HostReset { attempt, id, done }),
+            // Answers of an attempt that is over.
+            Event::PartitionsRegistered { .. }
+            | Event::DeploymentRecorded { .. }
+            | Event::CommitRecorded { .. }
+            | Event::DeployAnswered { .. } => None,
+            Event::Waiting(why) => {
+                self.job.waiting = why;
+                None
+            }
+            Event::Cancel => Some(Input::Cancel),
+            Event::Suspend => Some(Input::Suspend),
+            Event::Tick { random } => {
+                self.job.random = random;
+                for (id, instance) in self.job.heartbeats.expired(now.at) {
+                    self.job.effects.push(Effect::Disconnect { id: id.clone(), instance });
+                    let limit = self.job.settings.heartbeat.timeout.as_secs_f64();
+                    let lost = self.worker_gone(now, &id, instance, &format!("no heartbeat for {limit}s"));
+                    if let Some(input) = lost {
+                        self.step(now, input);
+                    }
+                }
+                self.job.send_heartbeats(now);
+                Some(Input::Tick)
+            }
+        }
+    }
+
+    fn worker_gone(&mut self, now: Now, id: &TaskManagerId, instance: InstanceId, cause: &str) -> Option<Input> {
+        if !self.job.is_current(id, instance) {
+            return None;
+        }
+        let failure = TaskFailure::new(thalweg_model::FailureKind::Lost, format!("TaskManager {id} was lost: {cause}"));
+        let running = self.job.end_tasks_on(now, id, &failure);
+        self.job.forget_worker(id);
+        Some(if running {
+            Input::TaskFailed { failure, id: Some(id.clone()) }
+        } else {
+            Input::WorkerGone { id: id.clone() }
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.as_ref().is_none_or(State::is_over)
+    }
+
+    /// When to send a tick at the latest; `None` when only other events matter.
+    pub fn deadline(&self) -> Option<Moment> {
+        if self.is_over() {
+            return None;
+        }
+        let state = self.state.as_ref().and_then(|s| s.deadline(&self.job));
+        state.into_iter().chain(self.job.heartbeats.next_deadline()).chain(self.job.next_heartbeat()).min()
+    }
+
+    /// Which job.
+    pub fn id(&self) -> JobId {
+        self.job.id
+    }
+
+    /// Its status.
+    pub fn status(&self) -> JobStatus {
+        self.state.as_ref().map_or(JobStatus::Suspended, State::status)
+    }
+
+    /// The present attempt.
+    pub fn attempt(&self) -> Attempt {
+        self.job.attempt
+    }
+
+    /// All that REST shows.
+    pub fn view(&self) -> JobView {
+        JobView::of(&self.job, self.status())
+    }
+
+    /// Which partitions leave a host, for [`Effect::RegisterPartitions`].
+    pub fn partitions(&self) -> Vec<super::job::Partition> {
+        self.job.partitions()
+    }
+
+    /// Transitions that were taken, by name: the tests want each written one to be seen.
+    pub fn transitions(&self) -> &[(&'static str, &'static str)] {
+        &self.job.transitions
+    }
+
+    /// The slots that it believes it has: what the invariants are checked by.
+    pub fn slots(&self) -> Vec<(TaskManagerId, u32, AllocationId)> {
+        self.job.pool.iter().map(|(a, s)| (s.id.clone(), s.index, *a)).collect()
+    }
+}
+
+/// What a committer prepared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its manifest.
+    pub manifest: Bytes,
+    /// What `collect` gathered.
+    pub collected: std::collections::BTreeMap<String, Bytes>,
+}

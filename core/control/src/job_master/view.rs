@@ -1,0 +1,68 @@
+//! What REST shows of a job: a copy, made when somebody asks.
+
+use super::job::{ExceptionEntry, Job};
+use thalweg_model::{ExecutionState, JobGraph, JobId, JobStatus, SubtaskMetrics, TaskManagerId, UnixMillis};
+
+/// One subtask.
+#[derive(Debug, Clone)]
+pub struct SubtaskView {
+    /// What it is doing.
+    pub state: ExecutionState,
+    /// Where.
+    pub task_manager: Option<TaskManagerId>,
+    /// When it entered each state, by position in [`ExecutionState::ALL`].
+    pub since: [Option<UnixMillis>; 9],
+    /// Counters.
+    pub metrics: SubtaskMetrics,
+}
+
+/// One job.
+#[derive(Debug, Clone)]
+pub struct JobView {
+    /// Which.
+    pub id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Its status.
+    pub status: JobStatus,
+    /// When it was accepted.
+    pub submitted: UnixMillis,
+    /// When it ended.
+    pub ended: Option<UnixMillis>,
+    /// The present attempt's number.
+    pub attempt: u32,
+    /// Its graph.
+    pub graph: JobGraph,
+    /// Subtasks by vertex; empty before the first deployment.
+    pub subtasks: Vec<Vec<SubtaskView>>,
+    /// When it entered each status, oldest first.
+    pub statuses: Vec<(JobStatus, UnixMillis)>,
+    /// What went wrong, oldest first.
+    pub exceptions: Vec<ExceptionEntry>,
+    /// Why it waits.
+    pub waiting: Option<String>,
+}
+
+impl JobView {
+    pub(super) fn of(job: &Job, status: JobStatus) -> Self {
+        let subtask = |t: &super::job::Task| SubtaskView {
+            state: t.state,
+            task_manager: t.at.clone(),
+            since: t.since,
+            metrics: t.metrics,
+        };
+        Self {
+            id: job.id,
+            name: job.spec.name.clone(),
+            status,
+            submitted: job.submitted,
+            ended: job.statuses.last().filter(|(s, _)| s.is_terminal()).map(|(_, at)| *at),
+            attempt: job.attempt.n,
+            graph: job.spec.graph.clone(),
+            subtasks: job.tasks.iter().map(|tasks| tasks.iter().map(subtask).collect()).collect(),
+            statuses: job.statuses.clone(),
+            exceptions: job.exceptions.iter().cloned().collect(),
+            waiting: job.waiting.clone(),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Carries out what the ResourceManager's core decides: connections, calls, timers. No decision is made here.
+
+use super::core::{Effect, Event, ResourceManager, Settings, WorkerView};
+use crate::{
+    Now,
+    calls::{CallIds, Calls},
+};
+use std::{collections::HashMap, sync::Arc};
+use thalweg_env::{Address, Env, Shutdown};
+use thalweg_model::{InstanceId, JobId, TaskManagerId};
+use thalweg_rpc::{
+    Connection, Envelope, Fence, Mailbox, RpcService, Target,
+    gateways::{RegistrationAnswer, ResourceManagerMessage, TaskExecutorGateway, endpoint},
+    mailbox,
+};
+use thalweg_spi::{ProviderEvent, ResourceProvider};
+use tokio::sync::{mpsc, oneshot};
+
+/// What the driver works with.
+pub struct ResourceManagerServices {
+    /// Seams.
+    pub env: Env,
+    /// This process's RPC.
+    pub rpc: RpcService,
+    /// Starts and ends workers; `None` when everything is in one process.
+    pub provider: Option<Arc<dyn ResourceProvider>>,
+    /// Called when a TaskManager is lost.
+    pub on_worker_lost: Arc<dyn Fn(&TaskManagerId, InstanceId, &str) + Send + Sync>,
+    /// Called when a job waits, or waits no longer.
+    pub on_shortage: Arc<dyn Fn(JobId, Option<String>) + Send + Sync>,
+    /// Ends the driver.
+    pub shutdown: Shutdown,
+}
+
+enum Command {
+    Event(Event),
+    View(oneshot::Sender<Vec<WorkerView>>),
+    Connection(TaskManagerId, oneshot::Sender<Option<Connection>>),
+}
+
+/// A handle for this process.
+#[derive(Clone)]
+pub struct ResourceManagerHandle(mpsc::UnboundedSender<Command>);
+
+impl ResourceManagerHandle {
+    /// Starts the ResourceManager and serves its endpoint.
+    pub fn start(settings: Settings, services: ResourceManagerServices) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (sender, calls) = mailbox();
+        services.rpc.serve(endpoint::RESOURCE_MANAGER, sender);
+        let handle = Self(commands.clone());
+        let (provide, queue) = mpsc::unbounded_channel();
+        if let Some(provider) = services.provider.clone() {
+            services
+                .env
+                .spawner
+                .spawn("provider", run_provider(provider, queue, handle.clone(), services.shutdown.clone()));
+        }
+        let env = services.env.clone();
+        let driver = Driver {
+            core: ResourceManager::new(settings.clone()),
+            settings,
+            services,
+            handle: handle.clone(),
+            provide,
+            connections: HashMap::new(),
+            ids: CallIds::default(),
+            registrations: Calls::new(),
+        };
+        env.spawner.spawn("resource-manager", driver.run(inbox, calls));
+        handle
+    }
+
+    fn send(&self, command: Command) {
+        // The driver ends with the process; what is told it then matters to nobody.
+        let _ = self.0.send(command);
+    }
+
+    /// A job needs so many slots in all.
+    pub fn require(&self, job: JobId, slots: u32) {
+        self.send(Command::Event(Event::Require { job, slots }));
+    }
+
+    /// The registered TaskManagers.
+    pub async fn view(&self) -> Vec<WorkerView> {
+        let (send, receive) = oneshot::channel();
+        self.send(Command::View(send));
+        receive.await.unwrap_or_default()
+    }
+
+    /// The connection to a registered TaskManager.
+    pub async fn connection(&self, id: TaskManagerId) -> Option<Connection> {
+        let (send, receive) = oneshot::channel();
+        self.send(Command::Connection(id, send));
+        receive.await.ok().flatten()
+    }
+}
+
+enum ToProvider {
+    Declare(std::collections::BTreeMap<thalweg_spi::WorkerProfile, u32>),
+    Release(TaskManagerId),
+}
+
+/// One task, so that declarations and releases reach the provider in the order in which they were decided.
+async fn run_provider(
+    provider: Arc<dyn ResourceProvider>,
+    mut queue: mpsc::UnboundedReceiver<ToProvider>,
+    handle: ResourceManagerHandle,
+    shutdown: Shutdown,
+) {
+    let mut events = provider.events();
+    loop {
+        let next_event = async {
+            match &mut events {
+                Some(events) => events.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = next_event => match event {
+                Some(event) => handle.send(Command::Event(Event::Provider(event))),
+                None => events = None,
+            },
+            order = queue.recv() => {
+                let outcome = match &order {
+                    None => return,
+                    Some(ToProvider::Declare(workers)) => provider.declare(workers.clone()).await,
+                    Some(ToProvider::Release(id)) => provider.release(id).await,
+                };
+                if let Err(e) = outcome {
+                    tracing::error!("resource provider: {e}");
+                    if let Some(ToProvider::Declare(workers)) = order {
+                        for profile in workers.into_keys() {
+                            let refused = ProviderEvent::Refused { profile, cause: e.to_string(), retry: e.may_retry() };
+                            handle.send(Command::Event(Event::Provider(refused)));
+                        }
+                    }
+                }
+            },
+            () = shutdown.triggered() => return,
+        }
+    }
+}
+
+struct Driver {
+    core: ResourceManager,
+    settings: Settings,
+    services: ResourceManagerServices,
+    handle: ResourceManagerHandle,
+    provide: mpsc::UnboundedSender<ToProvider>,
+    connections: HashMap<TaskManagerId, (InstanceId, Connection)>,
+    ids: CallIds,
+    registrations: Calls<RegistrationAnswer>,
+}
+
+impl Driver {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, mut calls: Mailbox<ResourceManagerMessage>) {
+        let clock = self.services.env.clock.clone();
+        let mut heartbeat = clock.now() + self.settings.heartbeat.interval;
+        loop {
+            let wake = self.core.deadline().map_or(heartbeat, |d| d.min(heartbeat));
+            tokio::select! {
+                Some(command) = commands.recv() => match command {
+                    Command::Event(event) => self.feed(event),
+                    Command::View(reply) => drop(reply.send(self.core.view())),
+                    Command::Connection(id, reply) => {
+                        drop(reply.send(self.connections.get(&id).map(|(_, c)| c.clone())));
+                    }
+                },
+                Some(call) = calls.recv() => self.called(call),
+                () = clock.sleep_until(wake) => {
+                    if clock.now() >= heartbeat {
+                        heartbeat = clock.now() + self.settings.heartbeat.interval;
+                        for (_, connection) in self.connections.values() {
+                            // A closed connection is told by its watcher.
+                            let _ = self.gateway(connection).heartbeat_from_resource_manager();
+                        }
+                    }
+                    self.feed(Event::Tick);
+                }
+                () = self.services.shutdown.triggered() => return,
+            }
+        }
+    }
+
+    fn gateway(&self, connection: &Connection) -> TaskExecutorGateway {
+        let fence = Fence::cluster(self.settings.epoch);
+        TaskExecutorGateway::new(Target::remote(connection.clone(), endpoint::TASK_EXECUTOR, fence))
+    }
+
+    fn called(&mut self, call: Envelope<ResourceManagerMessage>) {
+        let fence = call.caller.fence;
+        match call.message {
+            ResourceManagerMessage::RegisterTaskManager { info, report, reply } => {
+                if let Some(connection) = call.caller.connection {
+                    self.watch(info.id.clone(), info.instance, info.rpc.clone(), connection);
+                }
+                let call = self.registrations.keep(&mut self.ids, reply);
+                self.feed(Event::Register { call, fence, info, report });
+            }
+            ResourceManagerMessage::DisconnectTaskManager { id, instance, cause, reply } => {
+                self.feed(Event::Gone { id, instance, cause });
+                reply.send(Ok(()));
+            }
+            ResourceManagerMessage::Heartbeat { id, instance, report } => {
+                self.feed(Event::Heartbeat { fence, id, instance, report });
+            }
+            ResourceManagerMessage::SlotFreed { id, instance, allocation } => {
+                self.feed(Event::SlotFreed { fence, id, instance, allocation });
+            }
+            ResourceManagerMessage::DeclareRequirements { job, slots } => self.feed(Event::Require { job, slots }),
+        }
+    }
+
+    /// When the connection closes, dials again at once: refused, or answered by another life, and the TaskManager is
+    /// gone; no answer, and the heartbeat's time-out decides.
+    fn watch(&mut self, id: TaskManagerId, instance: InstanceId, rpc: String, connection: Connection) {
+        let known = self.connections.insert(id.clone(), (instance, connection.clone()));
+        if known.is_some_and(|(i, c)| i == instance && !c.is_closed()) {
+            return;
+        }
+        let (service, handle) = (self.services.rpc.clone(), self.handle.clone());
+        self.services.env.spawner.spawn("watch-task-manager", async move {
+            connection.closed().await;
+            let cause = match rpc.parse::<Address>() {
+                Err(e) => e.to_string(),
+                Ok(address) => match service.dial(&address).await {
+                    Err(e) if e.is_refused_connection() => "its process is gone".to_owned(),
+                    Ok(there) => {
+                        let same = there.peer_id().0 == instance;
+                        there.close();
+                        if same {
+                            return;
+                        }
+                        "another process took its address".to_owned()
+                    }
+                    Err(_) => return,
+                },
+            };
+            handle.send(Command::Event(Event::Gone { id, instance, cause }));
+        });
+    }
+
+    fn feed(&mut self, event: Event) {
+        let now = Now::of(&*self.services.env.clock);
+        for effect in self.core.on_event(now.at, event) {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Answer { call, answer } => self.registrations.answer(call, answer),
+            Effect::RequestSlot { id, instance, request } => {
+                let Some((_, connection)) = self.connections.get(&id).filter(|(i, _)| *i == instance) else { return };
+                let (gateway, handle) = (self.gateway(connection), self.handle.clone());
+                self.services.env.spawner.spawn("request-slot", async move {
+                    let allocation = request.allocation;
+                    let granted = match gateway.request_slot(request).await {
+                        Ok(Ok(())) => Some(true),
+                        Ok(Err(cause)) => {
+                            tracing::info!(task_manager = %id, "slot refused: {cause}");
+                            Some(false)
+                        }
+                        Err(e) if e.may_have_happened() => None,
+                        Err(_) => Some(false),
+                    };
+                    handle.send(Command::Event(Event::SlotAnswered { id, instance, allocation, granted }));
+                });
+            }
+            Effect::WorkerLost { id, instance, cause } => {
+                tracing::warn!(task_manager = %id, "TaskManager lost: {cause}");
+                if let Some((known, connection)) = self.connections.remove(&id) {
+                    if known == instance {
+                        // If it lives, it notices and registers again.
+                        connection.close();
+                    } else {
+                        self.connections.insert(id.clone(), (known, connection));
+                    }
+                }
+                (self.services.on_worker_lost)(&id, instance, &cause);
+            }
+            Effect::Declare(workers) => drop(self.provide.send(ToProvider::Declare(workers))),
+            Effect::Release(id) => drop(self.provide.send(ToProvider::Release(id))),
+            Effect::Shortage { job, missing, free, refused } => {
+                let why = (missing > 0).then(|| {
+                    let refused = refused.map(|r| format!("; no worker could be started: {r}")).unwrap_or_default();
+                    format!("needs {missing} slots, {free} free{refused}")
+                });
+                if let Some(why) = &why {
+                    tracing::info!(%job, "job waits: {why}");
+                }
+                (self.services.on_shortage)(job, why);
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Our own routes, under `/api`: blobs, submission, results, the end of a cluster.
+//!
+//! | route | what |
+//! |---|---|
+//! | `HEAD /api/blobs/KEY` | is it there? 200 or 404 |
+//! | `PUT /api/blobs/KEY` | the content, zstd when `Content-Encoding: zstd`; 201 |
+//! | `POST /api/jobs` | MessagePack of [`Submission`]; answers a [`SubmissionAnswer`] |
+//! | `GET /api/jobs/ID/result` | MessagePack of a [`ResultAnswer`]; `?attached=true` counts as a sign of life |
+//! | `POST /api/stop` | the cluster ends |
+
+use super::{RestError, RestState};
+use crate::{
+    dispatcher::Submitted,
+    portability::{self, Platform},
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, head, post},
+};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use thalweg_model::{BlobKey, JobId, JobStatus};
+use thalweg_wire::{JobResult, JobSpec, decode, encode};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::StreamReader;
+
+/// A job to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Submission {
+    /// Its id; the cluster derives one where its mode says so.
+    pub job: Option<JobId>,
+    /// What it is.
+    pub spec: JobSpec,
+    /// From a `main` that this cluster runs.
+    #[serde(default)]
+    pub from_main: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum SubmissionAnswer {
+    /// It runs, or did already.
+    Running {
+        /// Its id.
+        job: JobId,
+    },
+    /// It has ended before.
+    Ended(Box<JobResult>),
+}
+
+/// How a job is doing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ResultAnswer {
+    /// Its status.
+    pub status: JobStatus,
+    /// Its result, when it has ended.
+    pub result: Option<JobResult>,
+    /// Why it waits.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// Tasks that run, of all.
+    #[serde(default)]
+    pub tasks: (u32, u32),
+    /// Records that its sources gave so far.
+    #[serde(default)]
+    pub records: u64,
+    /// Bytes that its sources read, of all.
+    #[serde(default)]
+    pub source_bytes: (u64, u64),
+    /// The present attempt.
+    #[serde(default)]
+    pub attempt: u32,
+}
+
+/// Longest submission: a graph, arguments and earlier results.
+const MAX_SUBMISSION: usize = 64 << 20;
+/// Most of an executable that is looked at for portability.
+const MAX_INSPECTED: u64 = 2 << 30;
+
+pub(super) fn routes() -> Router<RestState> {
+    Router::new()
+        .route("/api/blobs/{key}", head(has_blob).put(put_blob))
+        .route("/api/jobs", post(submit))
+        .route("/api/jobs/{job}/result", get(result))
+        .route("/api/stop", post(stop))
+        // Blobs are streamed, and everything else has a limit of its own.
+        .layer(axum::extract::DefaultBodyLimit::disable())
+}
+
+pub(crate) fn job_id(text: &str) -> Result<JobId, RestError> {
+    text.parse().map_err(|e: thalweg_model::ParseIdError| RestError::bad_request(e.to_string()))
+}
+
+fn blob_key(text: &str) -> Result<BlobKey, RestError> {
+    text.parse().map_err(|e: thalweg_model::ParseIdError| RestError::bad_request(e.to_string()))
+}
+
+async fn has_blob(State(state): State<RestState>, Path(key): Path<String>) -> Result<StatusCode, RestError> {
+    let info = state.blobs.head(blob_key(&key)?).await?;
+    Ok(if info.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND })
+}
+
+async fn put_blob(
+    State(state): State<RestState>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, RestError> {
+    state.may_write(&headers)?;
+    let key = blob_key(&key)?;
+    let stream = body.into_data_stream().map_err(std::io::Error::other);
+    let raw = StreamReader::new(stream);
+    match headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes()) {
+        None => state.blobs.put(key, Box::pin(raw)).await?,
+        Some(b"zstd") => {
+            let plain = async_compression::tokio::bufread::ZstdDecoder::new(raw);
+            state.blobs.put(key, Box::pin(plain)).await?;
+        }
+        Some(_) => return Err(RestError::bad_request("Content-Encoding may be zstd or absent")),
+    }
+    Ok(StatusCode::CREATED)
+}
+
+fn packed<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/msgpack")], encode(value)).into_response()
+}
+
+async fn limited(body: Body) -> Result<Bytes, RestError> {
+    axum::body::to_bytes(body, MAX_SUBMISSION).await.map_err(|_| {
+        RestError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a submission may have {MAX_SUBMISSION} bytes at most"))
+    })
+}
+
+async fn submit(State(state): State<RestState>, headers: HeaderMap, body: Body) -> Result<Response, RestError> {
+    state.may_write(&headers)?;
+    let leader = state.leader()?;
+    let body = limited(body).await?;
+    let submission: Submission =
+        decode(&body, MAX_SUBMISSION).map_err(|e| RestError::bad_request(format!("not a submission: {e}")))?;
+    check_portable(&state, &leader, submission.spec.executable).await?;
+    let job = submission.job.unwrap_or_else(|| JobId::from_bytes(state.env.entropy.id()));
+    let answer = leader.dispatcher.submit(job, Box::new(submission.spec), submission.from_main).await;
+    match answer.ok_or_else(RestError::no_leader)? {
+        Submitted::Accepted | Submitted::Running => {
+            Ok(packed(StatusCode::ACCEPTED, &SubmissionAnswer::Running { job }))
+        }
+        Submitted::Ended(result) => Ok(packed(StatusCode::OK, &SubmissionAnswer::Ended(result))),
+        Submitted::Refused(why) => Err(RestError::conflict(why)),
+    }
+}
+
+/// Refuses an executable that none of the registered TaskManagers can run, before a slot is taken for it.
+async fn check_portable(state: &RestState, leader: &super::Leader, key: BlobKey) -> Result<(), RestError> {
+    let Some(info) = state.blobs.head(key).await? else {
+        return Err(RestError::bad_request("the executable was not uploaded: PUT it to /api/blobs first"));
+    };
+    let mut bytes = Vec::new();
+    let mut reader = state.blobs.get(key, 0..info.size.min(MAX_INSPECTED)).await?;
+    reader.read_to_end(&mut bytes).await.map_err(|e| RestError::internal(e.to_string()))?;
+    let looked = tokio::task::spawn_blocking(move || portability::inspect(&bytes)).await;
+    let needs = looked.map_err(|e| RestError::internal(e.to_string()))?.map_err(RestError::bad_request)?;
+    let workers = leader.resources.view().await;
+    let mut refusals = workers.iter().map(|w| needs.check(&Platform::parse(&w.info.platform)));
+    match refusals.next() {
+        Some(Err(first)) if refusals.all(|r| r.is_err()) => {
+            Err(RestError::bad_request(format!("incompatible: {first}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[derive(Deserialize)]
+struct ResultQuery {
+    #[serde(default)]
+    attached: bool,
+}
+
+async fn result(
+    State(state): State<RestState>,
+    Path(job): Path<String>,
+    Query(query): Query<ResultQuery>,
+) -> Result<Response, RestError> {
+    let leader = state.leader()?;
+    let job = job_id(&job)?;
+    if query.attached {
+        leader.dispatcher.client_seen(job);
+    }
+    let entries = leader.dispatcher.entries().await;
+    let entry = entries.into_iter().find(|e| e.id == job);
+    let entry = entry.ok_or_else(|| RestError::not_found(format!("job {job} is not known here")))?;
+    let view = leader.dispatcher.view(job).await;
+    let mut answer = ResultAnswer {
+        status: entry.status,
+        result: entry.result,
+        waiting: None,
+        tasks: (0, 0),
+        records: 0,
+        source_bytes: (0, 0),
+        attempt: 0,
+    };
+    if let Some(view) = view {
+        let subtasks = || view.subtasks.iter().flatten();
+        let running = subtasks().filter(|s| s.state == thalweg_model::ExecutionState::Running).count();
+        answer.tasks = (running as u32, subtasks().count() as u32);
+        answer.waiting = view.waiting.clone();
+        answer.attempt = view.attempt;
+        for s in subtasks() {
+            answer.source_bytes.0 += s.metrics.source_bytes;
+            answer.source_bytes.1 += s.metrics.source_bytes_total;
+            answer.records += s.metrics.records_in;
+        }
+    }
+    if query.attached && answer.result.is_some() {
+        state.read_results.send_modify(|read| read.push(job));
+    }
+    Ok(packed(StatusCode::OK, &answer))
+}
+
+async fn stop(State(state): State<RestState>, headers: HeaderMap) -> Result<StatusCode, RestError> {
+    state.may_write(&headers)?;
+    state.leader()?.dispatcher.stop();
+    Ok(StatusCode::ACCEPTED)
+}

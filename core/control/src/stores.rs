@@ -1,0 +1,115 @@
+//! What a leader writes down, over the metadata seam: accepted jobs, deployments, commits, results.
+//!
+//! Keys: `jobs/<id>/record`, `jobs/<id>/deployment`, `jobs/<id>/commit`, `results/<id>`.
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+use thalweg_model::{Epoch, JobId};
+use thalweg_spi::{ErrorKind, Expect, Happened, MetadataStore, Result, ServiceError};
+use thalweg_wire::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord, decode, encode};
+
+/// Longest record that is read back.
+const MAX_RECORD: usize = 64 << 20;
+
+/// The stores of one leader: every write carries its epoch.
+#[derive(Clone)]
+pub struct Stores {
+    metadata: Arc<dyn MetadataStore>,
+    epoch: Epoch,
+}
+
+/// Is it known whether a write happened?
+#[derive(Debug)]
+pub enum Written {
+    /// It happened.
+    Yes,
+    /// It did not.
+    No(ServiceError),
+    /// Nobody knows: write again.
+    Unknown(ServiceError),
+}
+
+impl From<Result<u64>> for Written {
+    fn from(outcome: Result<u64>) -> Self {
+        match outcome {
+            Ok(_) => Self::Yes,
+            Err(e) if e.happened() == Happened::Maybe || e.may_retry() => Self::Unknown(e),
+            Err(e) => Self::No(e),
+        }
+    }
+}
+
+impl Stores {
+    /// The stores of the leader of this epoch.
+    pub fn new(metadata: Arc<dyn MetadataStore>, epoch: Epoch) -> Self {
+        Self { metadata, epoch }
+    }
+
+    async fn put<T: Serialize>(&self, key: &str, value: &T) -> Written {
+        self.metadata.put(self.epoch, key, Bytes::from(encode(value)), Expect::Any).await.into()
+    }
+
+    /// An accepted job.
+    pub async fn put_job(&self, record: &JobRecord) -> Written {
+        self.put(&format!("jobs/{}/record", record.job), record).await
+    }
+
+    /// What is deployed.
+    pub async fn put_deployment(&self, job: JobId, record: &DeploymentRecord) -> Written {
+        self.put(&format!("jobs/{job}/deployment"), record).await
+    }
+
+    /// That the output is complete.
+    pub async fn put_commit(&self, job: JobId, record: &CommitRecord) -> Written {
+        self.put(&format!("jobs/{job}/commit"), record).await
+    }
+
+    /// How it ended.
+    pub async fn put_result(&self, record: &ResultRecord) -> Written {
+        self.put(&format!("results/{}", record.result.job), record).await
+    }
+
+    /// Forgets a result.
+    pub async fn delete_result(&self, job: JobId) -> Result<()> {
+        self.metadata.delete(self.epoch, &format!("results/{job}"), Expect::Any).await
+    }
+
+    /// Removes all that is kept for a job but its result.
+    pub async fn delete_job(&self, job: JobId) -> Result<()> {
+        for (key, _) in self.metadata.list(&format!("jobs/{job}/")).await? {
+            self.metadata.delete(self.epoch, &key, Expect::Any).await?;
+        }
+        Ok(())
+    }
+
+    fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
+        decode(value, MAX_RECORD)
+            .map_err(|e| ServiceError::new(ErrorKind::Damaged, "read record", e.to_string()).with("key", key))
+    }
+
+    /// Accepted jobs, in key order.
+    pub async fn jobs(&self) -> Result<Vec<JobRecord>> {
+        let all = self.metadata.list("jobs/").await?;
+        let records = all.iter().filter(|(key, _)| key.ends_with("/record"));
+        records.map(|(key, v)| Self::read(key, &v.value)).collect()
+    }
+
+    /// Results.
+    pub async fn results(&self) -> Result<Vec<ResultRecord>> {
+        let all = self.metadata.list("results/").await?;
+        all.iter().map(|(key, v)| Self::read(key, &v.value)).collect()
+    }
+
+    /// The last deployment of a job.
+    pub async fn deployment(&self, job: JobId) -> Result<Option<DeploymentRecord>> {
+        let key = format!("jobs/{job}/deployment");
+        self.metadata.get(&key).await?.map(|v| Self::read(&key, &v.value)).transpose()
+    }
+
+    /// The commit of a job.
+    pub async fn commit(&self, job: JobId) -> Result<Option<CommitRecord>> {
+        let key = format!("jobs/{job}/commit");
+        self.metadata.get(&key).await?.map(|v| Self::read(&key, &v.value)).transpose()
+    }
+}
