@@ -9,6 +9,7 @@ pub mod codec;
 pub mod host;
 pub mod job;
 pub mod records;
+pub mod role;
 
 pub use codec::{DecodeError, decode, encode};
 pub use host::{Deploy, Descriptor, FromHost, TaskDeployment, TaskReport, ToHost};

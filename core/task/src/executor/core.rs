@@ -1,0 +1,905 @@
+//! The slot table and what belongs to it: a pure function of (state, now, event). `driver.rs` carries out what it decides.
+//!
+//! ```text
+//! free ──request──▶ allocated ──offer accepted, or tasks arrive──▶ active ──free──▶ releasing ──host gone──▶ free
+//! ```
+//!
+//! A job's host is started with its first slot, before any task, so that its data address is known when slots are
+//! offered; it ends with the last. Every call is admitted by its epoch first. Terminal states of tasks are kept and told
+//! again until a leader has acknowledged them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use thalweg_model::{
+    AllocationId, Attempt, ExecutionState, FailureKind, JobId, Moment, SubtaskId, SubtaskMetrics, TaskFailure,
+    TaskManagerId,
+};
+use thalweg_rpc::{
+    Fault, Fence, Fences,
+    gateways::{AllocatedSlotReport, JobRegistrationAnswer, SlotOffer, SlotReport, SlotRequest, SlotStatus, TaskManagerStatus},
+};
+use thalweg_wire::{Deploy, JobSpec, TaskReport, ToHost};
+
+/// Token of a call that waits for an answer; the driver keeps the reply.
+pub type CallId = u64;
+/// One life of one job's host.
+pub type HostId = u64;
+/// One offer of slots.
+pub type OfferId = u64;
+
+/// What it is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This TaskManager.
+    pub id: TaskManagerId,
+    /// Number of slots.
+    pub slots: u32,
+    /// An offered slot that nobody takes is freed after this.
+    pub slot_timeout: Duration,
+    /// A host that says nothing for so long is ended by force.
+    pub host_silence: Duration,
+    /// Tasks whose leader is lost go on for so long.
+    pub orphan_timeout: Duration,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The ResourceManager wants a slot.
+    RequestSlot {
+        /// Waits for [`Effect::Answer`].
+        call: CallId,
+        /// Whose call.
+        fence: Fence,
+        /// What.
+        request: SlotRequest,
+    },
+    /// The answer to [`Effect::RegisterAtJobMaster`].
+    JobRegistered {
+        /// Which job.
+        job: JobId,
+        /// The JobMaster's word.
+        answer: JobRegistrationAnswer,
+    },
+    /// A host is ready for tasks.
+    HostReady {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// Where other hosts reach it.
+        data_address: Option<String>,
+    },
+    /// A host has ended, was refused, or could not be started. Always the last word of a life.
+    HostGone {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// A host tells of a task.
+    TaskReported {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// What.
+        report: TaskReport,
+    },
+    /// A host tells counters, which also says that it lives.
+    HostMetrics {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// By subtask.
+        metrics: Vec<(SubtaskId, SubtaskMetrics)>,
+    },
+    /// The answer to [`Effect::Offer`].
+    OfferAnswered {
+        /// Which job.
+        job: JobId,
+        /// Which offer.
+        offer: OfferId,
+        /// The accepted ones; `None` when there was no answer.
+        accepted: Option<Vec<AllocationId>>,
+    },
+    /// The JobMaster has acknowledged a report.
+    ReportAcknowledged {
+        /// Which job.
+        job: JobId,
+        /// Which task.
+        subtask: SubtaskId,
+        /// Under which attempt.
+        attempt: Attempt,
+        /// The state that was told.
+        state: ExecutionState,
+    },
+    /// A JobMaster sends tasks.
+    Deploy {
+        /// Waits for [`Effect::Answer`].
+        call: CallId,
+        /// Whose call.
+        fence: Fence,
+        /// Which job.
+        job: JobId,
+        /// What.
+        deploy: Box<Deploy>,
+    },
+    /// A JobMaster stops tasks.
+    Cancel {
+        /// Waits for [`Effect::Answer`].
+        call: CallId,
+        /// Whose call.
+        fence: Fence,
+        /// Which job.
+        job: JobId,
+        /// Of this attempt and lower ones.
+        attempt: Attempt,
+    },
+    /// A JobMaster has recorded what a committer prepared.
+    Commit {
+        /// Waits for [`Effect::Answer`].
+        call: CallId,
+        /// Whose call.
+        fence: Fence,
+        /// Which job.
+        job: JobId,
+        /// Which committer.
+        subtask: SubtaskId,
+        /// Of which attempt.
+        attempt: Attempt,
+    },
+    /// A JobMaster wants a fresh host.
+    ResetHost {
+        /// Waits for [`Effect::Answer`].
+        call: CallId,
+        /// Whose call.
+        fence: Fence,
+        /// Which job.
+        job: JobId,
+        /// Tasks of this attempt and lower ones shall be gone.
+        attempt: Attempt,
+    },
+    /// A JobMaster gives a slot back.
+    FreeSlot {
+        /// Waits for [`Effect::Answer`].
+        call: CallId,
+        /// Whose call.
+        fence: Fence,
+        /// Which job.
+        job: JobId,
+        /// Which grant.
+        allocation: AllocationId,
+    },
+    /// The ResourceManager asks for a slot report.
+    ResourceManagerHeartbeat {
+        /// Whose call.
+        fence: Fence,
+    },
+    /// A JobMaster tells which slots it believes it has.
+    JobMasterHeartbeat {
+        /// Whose call.
+        fence: Fence,
+        /// Which job.
+        job: JobId,
+        /// Its belief.
+        report: AllocatedSlotReport,
+    },
+    /// The connection to a leader is there: jobs register again.
+    LeaderFound,
+    /// The leader is certainly gone, or was silent for too long.
+    LeaderLost,
+    /// Time passed.
+    Tick,
+    /// The TaskManager ends.
+    Stop,
+}
+
+/// What an answered call gets.
+pub type Answer = Result<Result<(), String>, Fault>;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Answer a call.
+    Answer {
+        /// Which.
+        call: CallId,
+        /// With what.
+        answer: Answer,
+    },
+    /// Present this TaskManager to the job's JobMaster, until it answers.
+    RegisterAtJobMaster {
+        /// Which job.
+        job: JobId,
+        /// What is held and run.
+        status: TaskManagerStatus,
+    },
+    /// Start a host.
+    StartHost {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// What it is started with.
+        spec: Box<JobSpec>,
+    },
+    /// End a host by force; [`Event::HostGone`] follows.
+    KillHost {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+    },
+    /// Send a message to a host.
+    SendHost {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// What.
+        message: Box<ToHost>,
+    },
+    /// Offer slots.
+    Offer {
+        /// To which job.
+        job: JobId,
+        /// Which offer.
+        offer: OfferId,
+        /// What.
+        slots: Vec<SlotOffer>,
+    },
+    /// Tell the JobMaster of a task.
+    Report {
+        /// Which job.
+        job: JobId,
+        /// What.
+        report: Box<TaskReport>,
+    },
+    /// Tell the JobMaster that its host here is gone.
+    ReportHostFailed {
+        /// Which job.
+        job: JobId,
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// Tell the ResourceManager that a slot is free.
+    SlotFreed {
+        /// Which grant ended.
+        allocation: AllocationId,
+    },
+    /// Answer a heartbeat of the ResourceManager.
+    SendSlotReport(SlotReport),
+    /// Answer a heartbeat of a JobMaster.
+    SendStatus {
+        /// Which job.
+        job: JobId,
+        /// What is held and run.
+        status: TaskManagerStatus,
+    },
+    /// Nothing of the job is left here.
+    ForgetJob(JobId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Slot {
+    Free,
+    /// Reserved. The deadline runs once it was offered.
+    Allocated { job: JobId, allocation: AllocationId, deadline: Option<Moment> },
+    Active { job: JobId, allocation: AllocationId },
+    /// Its host is being ended.
+    Releasing { job: JobId, allocation: AllocationId },
+}
+
+#[derive(Debug, Clone)]
+enum Host {
+    /// None yet, or the last one failed and the JobMaster has not said what next.
+    None,
+    Starting { host: HostId },
+    Ready { host: HostId, data_address: Option<String>, heard: Moment },
+    /// Being ended by force.
+    Ending { host: HostId, again: bool, calls: Vec<CallId> },
+}
+
+#[derive(Debug, Clone)]
+struct Task {
+    attempt: Attempt,
+    state: ExecutionState,
+    metrics: SubtaskMetrics,
+    /// The report that must not get lost (a terminal state, or what was prepared) and that no leader has acknowledged.
+    unacknowledged: Option<Box<TaskReport>>,
+}
+
+#[derive(Debug, Clone)]
+struct Job {
+    registered: bool,
+    spec: Option<Box<JobSpec>>,
+    host: Host,
+    attempt: Attempt,
+    tasks: BTreeMap<SubtaskId, Task>,
+    /// The latest offer: an answer to another one is of no interest.
+    offer: Option<(OfferId, BTreeSet<AllocationId>)>,
+    /// A failure of the host that the JobMaster has not acknowledged.
+    host_failure: Option<TaskFailure>,
+}
+
+/// The state.
+#[derive(Debug, Clone)]
+pub struct TaskExecutor {
+    settings: Settings,
+    fences: Fences,
+    slots: Vec<Slot>,
+    jobs: BTreeMap<JobId, Job>,
+    next: u64,
+    /// When the leader was lost.
+    orphaned: Option<Moment>,
+    stopping: bool,
+    effects: Vec<Effect>,
+}
+
+impl TaskExecutor {
+    /// All slots are free.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            slots: vec![Slot::Free; settings.slots as usize],
+            settings,
+            fences: Fences::default(),
+            jobs: BTreeMap::new(),
+            next: 0,
+            orphaned: None,
+            stopping: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Decides.
+    pub fn on_event(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        match event {
+            Event::RequestSlot { call, fence, request } => {
+                let answer = self.fences.admit(fence).map(|()| self.request_slot(&request));
+                self.answer(call, answer);
+            }
+            Event::JobRegistered { job, answer } => self.job_registered(now, job, answer),
+            Event::HostReady { job, host, data_address } => {
+                if let Some(j) = self.jobs.get_mut(&job)
+                    && matches!(j.host, Host::Starting { host: h } if h == host)
+                {
+                    j.host = Host::Ready { host, data_address, heard: now };
+                    self.offer(now, job);
+                }
+            }
+            Event::HostGone { job, host, failure } => self.host_gone(job, host, failure),
+            Event::TaskReported { job, host, report } => self.task_reported(now, job, host, report),
+            Event::HostMetrics { job, host, metrics } => {
+                if let Some(j) = self.jobs.get_mut(&job)
+                    && let Host::Ready { host: h, heard, .. } = &mut j.host
+                    && *h == host
+                {
+                    *heard = now;
+                    for (subtask, metrics) in metrics {
+                        if let Some(task) = j.tasks.get_mut(&subtask) {
+                            task.metrics = metrics;
+                        }
+                    }
+                }
+            }
+            Event::OfferAnswered { job, offer, accepted } => self.offer_answered(now, job, offer, accepted),
+            Event::ReportAcknowledged { job, subtask, attempt, state } => {
+                if let Some(j) = self.jobs.get_mut(&job)
+                    && let Some(task) = j.tasks.get_mut(&subtask)
+                {
+                    task.unacknowledged.take_if(|r| r.attempt == attempt && r.state == state);
+                }
+            }
+            Event::Deploy { call, fence, job, deploy } => {
+                let answer = self.fences.admit(fence).map(|()| self.deploy(job, *deploy));
+                self.answer(call, answer);
+            }
+            Event::Cancel { call, fence, job, attempt } => {
+                let answer = self.fences.admit(fence).map(|()| {
+                    self.send_host(job, ToHost::Cancel { attempt });
+                    Ok(())
+                });
+                self.answer(call, answer);
+            }
+            Event::Commit { call, fence, job, subtask, attempt } => {
+                let answer = self.fences.admit(fence).map(|()| {
+                    self.send_host(job, ToHost::Commit { subtask, attempt });
+                    Ok(())
+                });
+                self.answer(call, answer);
+            }
+            Event::ResetHost { call, fence, job, attempt } => match self.fences.admit(fence) {
+                Ok(()) => self.reset_host(call, job, attempt),
+                Err(fault) => self.answer(call, Err(fault)),
+            },
+            Event::FreeSlot { call, fence, job, allocation } => {
+                let admitted = self.fences.admit(fence);
+                if admitted.is_ok() {
+                    self.free(job, |a| a == allocation);
+                }
+                self.answer(call, admitted.map(Ok));
+            }
+            Event::ResourceManagerHeartbeat { fence } => {
+                if self.fences.admit(fence).is_ok() {
+                    let report = self.slot_report();
+                    self.effects.push(Effect::SendSlotReport(report));
+                }
+            }
+            Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(fence, job, &report),
+            Event::LeaderFound => {
+                self.orphaned = None;
+                for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+                    self.register(job);
+                }
+            }
+            Event::LeaderLost => {
+                self.orphaned = self.orphaned.or(Some(now));
+                for job in self.jobs.values_mut() {
+                    job.registered = false;
+                    job.offer = None;
+                }
+            }
+            Event::Tick => {}
+            Event::Stop => {
+                self.stopping = true;
+                for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+                    self.free(job, |_| true);
+                }
+            }
+        }
+        self.time_outs(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When to send a tick at the latest.
+    pub fn deadline(&self) -> Option<Moment> {
+        let slots = self.slots.iter().filter_map(|s| match s {
+            Slot::Allocated { deadline, .. } => *deadline,
+            _ => None,
+        });
+        let hosts = self.jobs.values().filter_map(|j| match &j.host {
+            Host::Ready { heard, .. } => Some(*heard + self.settings.host_silence),
+            _ => None,
+        });
+        let orphans = self.orphaned.filter(|_| !self.jobs.is_empty()).map(|at| at + self.settings.orphan_timeout);
+        slots.chain(hosts).chain(orphans).min()
+    }
+
+    /// All slots, by index.
+    pub fn slot_report(&self) -> SlotReport {
+        let status = |slot: &Slot| match *slot {
+            Slot::Free => SlotStatus::Free,
+            Slot::Allocated { job, allocation, .. } => SlotStatus::Taken { job, allocation, active: false },
+            Slot::Active { job, allocation } => SlotStatus::Taken { job, allocation, active: true },
+            Slot::Releasing { job, .. } => SlotStatus::Releasing { job },
+        };
+        SlotReport { slots: self.slots.iter().map(status).collect() }
+    }
+
+    /// Is nothing of any job here?
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// The jobs that hold something here.
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.jobs.keys().copied()
+    }
+
+    fn answer(&mut self, call: CallId, answer: Answer) {
+        self.effects.push(Effect::Answer { call, answer });
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    // ---- slots ----
+
+    fn request_slot(&mut self, request: &SlotRequest) -> Result<(), String> {
+        if self.stopping {
+            return Err("the TaskManager is stopping".into());
+        }
+        let Some(slot) = self.slots.get_mut(request.slot as usize) else {
+            return Err(format!("there is no slot {}", request.slot));
+        };
+        match slot {
+            Slot::Allocated { allocation, .. } | Slot::Active { allocation, .. } if *allocation == request.allocation => {
+                return Ok(());
+            }
+            Slot::Free => {
+                *slot = Slot::Allocated { job: request.job, allocation: request.allocation, deadline: None };
+            }
+            Slot::Allocated { job, .. } | Slot::Active { job, .. } | Slot::Releasing { job, .. } => {
+                return Err(format!("slot {} is taken by job {job}", request.slot));
+            }
+        }
+        let job = request.job;
+        match self.jobs.get(&job) {
+            None => {
+                let new = Job {
+                    registered: false,
+                    spec: None,
+                    host: Host::None,
+                    attempt: Attempt::default(),
+                    tasks: BTreeMap::new(),
+                    offer: None,
+                    host_failure: None,
+                };
+                self.jobs.insert(job, new);
+                self.register(job);
+            }
+            // A host that is being ended because nothing was left starts again when it is gone.
+            Some(_) => {
+                if let Some(Job { host: Host::Ending { again, .. }, .. }) = self.jobs.get_mut(&job) {
+                    *again = true;
+                }
+                self.register(job);
+            }
+        }
+        Ok(())
+    }
+
+    fn allocations(&self, job: JobId) -> Vec<AllocationId> {
+        let mine = self.slots.iter().filter_map(|slot| match slot {
+            Slot::Allocated { job: j, allocation, .. } | Slot::Active { job: j, allocation } if *j == job => {
+                Some(*allocation)
+            }
+            _ => None,
+        });
+        mine.collect()
+    }
+
+    fn register(&mut self, job: JobId) {
+        if self.orphaned.is_some() {
+            return;
+        }
+        let status = self.status(job);
+        self.effects.push(Effect::RegisterAtJobMaster { job, status });
+    }
+
+    fn status(&self, job: JobId) -> TaskManagerStatus {
+        let mut status = TaskManagerStatus { allocations: self.allocations(job), ..Default::default() };
+        if let Some(j) = self.jobs.get(&job) {
+            for (subtask, task) in &j.tasks {
+                if !task.state.is_terminal() || task.unacknowledged.is_some() {
+                    status.tasks.push((*subtask, task.attempt, task.state));
+                }
+                if task.attempt == j.attempt {
+                    status.metrics.push((*subtask, task.metrics));
+                }
+            }
+        }
+        status
+    }
+
+    fn job_registered(&mut self, now: Moment, job: JobId, answer: JobRegistrationAnswer) {
+        match answer {
+            JobRegistrationAnswer::Rejected(_) => {
+                // Nobody will acknowledge what is left of it.
+                if let Some(j) = self.jobs.get_mut(&job) {
+                    j.tasks.clear();
+                }
+                self.free(job, |_| true);
+            }
+            JobRegistrationAnswer::Accepted(spec) => {
+                let Some(j) = self.jobs.get_mut(&job) else { return };
+                j.registered = true;
+                j.spec.get_or_insert(spec);
+                let again: Vec<_> = j.tasks.values().filter_map(|t| t.unacknowledged.clone()).collect();
+                let failure = j.host_failure.clone();
+                self.effects.extend(again.into_iter().map(|report| Effect::Report { job, report }));
+                if let Some(failure) = failure {
+                    self.effects.push(Effect::ReportHostFailed { job, failure });
+                } else {
+                    self.start_host(job);
+                }
+                self.offer(now, job);
+            }
+        }
+    }
+
+    fn start_host(&mut self, job: JobId) {
+        let host = self.next + 1;
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        if let (Host::None, Some(spec)) = (&j.host, &j.spec) {
+            let spec = spec.clone();
+            j.host = Host::Starting { host };
+            j.host_failure = None;
+            self.next = host;
+            self.effects.push(Effect::StartHost { job, host, spec });
+        }
+    }
+
+    fn offer(&mut self, now: Moment, job: JobId) {
+        let id = self.next + 1;
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        let Host::Ready { data_address, .. } = &j.host else { return };
+        if !j.registered {
+            return;
+        }
+        let mut slots = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let allocation = match slot {
+                Slot::Allocated { job: of, allocation, deadline } if *of == job => {
+                    *deadline = Some(now + self.settings.slot_timeout);
+                    *allocation
+                }
+                // Told again after a fresh host or a new leader: the address may be another one.
+                Slot::Active { job: of, allocation } if *of == job => *allocation,
+                _ => continue,
+            };
+            slots.push(SlotOffer { allocation, slot: index as u32, data_address: data_address.clone() });
+        }
+        if slots.is_empty() {
+            return;
+        }
+        self.next = id;
+        j.offer = Some((id, slots.iter().map(|s| s.allocation).collect()));
+        self.effects.push(Effect::Offer { job, offer: id, slots });
+    }
+
+    fn offer_answered(&mut self, now: Moment, job: JobId, offer: OfferId, accepted: Option<Vec<AllocationId>>) {
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        let Some((_, offered)) = j.offer.take_if(|(id, _)| *id == offer) else { return };
+        let Some(accepted) = accepted else {
+            // No answer: whatever became of it, offering again is fine.
+            self.offer(now, job);
+            return;
+        };
+        for slot in &mut self.slots {
+            if let Slot::Allocated { job: of, allocation, .. } = *slot
+                && of == job
+                && accepted.contains(&allocation)
+            {
+                *slot = Slot::Active { job, allocation };
+            }
+        }
+        self.free(job, |a| offered.contains(&a) && !accepted.contains(&a));
+    }
+
+    /// Frees those slots of the job; with the last one its host is ended first.
+    fn free(&mut self, job: JobId, which: impl Fn(AllocationId) -> bool) {
+        let held = self.allocations(job);
+        let freed: Vec<_> = held.iter().copied().filter(|a| which(*a)).collect();
+        let last = freed.len() == held.len();
+        let host = match self.jobs.get(&job).map(|j| &j.host) {
+            Some(Host::Starting { host } | Host::Ready { host, .. } | Host::Ending { host, .. }) => Some(*host),
+            _ => None,
+        };
+        let busy = last && host.is_some();
+        for slot in &mut self.slots {
+            let (of, allocation) = match *slot {
+                Slot::Allocated { job, allocation, .. } | Slot::Active { job, allocation } => (job, allocation),
+                _ => continue,
+            };
+            if of != job || !freed.contains(&allocation) {
+                continue;
+            }
+            if busy {
+                *slot = Slot::Releasing { job, allocation };
+            } else {
+                *slot = Slot::Free;
+                self.effects.push(Effect::SlotFreed { allocation });
+            }
+        }
+        if !last {
+            return;
+        }
+        match host {
+            Some(host) => self.kill_host(job, host, false, None),
+            None => self.forget(job),
+        }
+    }
+
+    fn forget(&mut self, job: JobId) {
+        if self.jobs.remove(&job).is_some() {
+            self.fences.forget(job);
+            self.effects.push(Effect::ForgetJob(job));
+        }
+    }
+
+    // ---- host ----
+
+    fn send_host(&mut self, job: JobId, message: ToHost) {
+        if let Some(Job { host: Host::Ready { host, .. }, .. }) = self.jobs.get(&job) {
+            self.effects.push(Effect::SendHost { job, host: *host, message: Box::new(message) });
+        }
+    }
+
+    fn kill_host(&mut self, job: JobId, host: HostId, again: bool, call: Option<CallId>) {
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        match &mut j.host {
+            Host::Ending { again: a, calls, .. } => {
+                *a = again;
+                calls.extend(call);
+            }
+            other => {
+                *other = Host::Ending { host, again, calls: call.into_iter().collect() };
+                j.tasks.retain(|_, t| t.unacknowledged.is_some());
+                self.effects.push(Effect::KillHost { job, host });
+            }
+        }
+    }
+
+    fn reset_host(&mut self, call: CallId, job: JobId, attempt: Attempt) {
+        let Some(j) = self.jobs.get(&job) else { return self.answer(call, Ok(Ok(()))) };
+        // A late or doubled call must not end what was deployed since.
+        if j.attempt > attempt {
+            return self.answer(call, Ok(Ok(())));
+        }
+        match j.host {
+            Host::Starting { host } | Host::Ready { host, .. } | Host::Ending { host, .. } => {
+                self.kill_host(job, host, true, Some(call));
+            }
+            Host::None => {
+                self.answer(call, Ok(Ok(())));
+                if let Some(j) = self.jobs.get_mut(&job) {
+                    j.host_failure = None;
+                }
+                self.start_host(job);
+            }
+        }
+    }
+
+    fn host_gone(&mut self, job: JobId, gone: HostId, failure: TaskFailure) {
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        match &mut j.host {
+            Host::Starting { host } | Host::Ready { host, .. } if *host == gone => {
+                j.host = Host::None;
+                j.offer = None;
+                j.tasks.retain(|_, t| t.unacknowledged.is_some());
+                j.host_failure = Some(failure.clone());
+                self.effects.push(Effect::ReportHostFailed { job, failure });
+            }
+            Host::Ending { host, again, calls } if *host == gone => {
+                let (again, calls) = (*again, std::mem::take(calls));
+                j.host = Host::None;
+                j.offer = None;
+                for call in calls {
+                    self.answer(call, Ok(Ok(())));
+                }
+                for slot in &mut self.slots {
+                    if let Slot::Releasing { job: of, allocation } = *slot
+                        && of == job
+                    {
+                        *slot = Slot::Free;
+                        self.effects.push(Effect::SlotFreed { allocation });
+                    }
+                }
+                if self.allocations(job).is_empty() {
+                    self.forget(job);
+                } else if again {
+                    self.start_host(job);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- tasks ----
+
+    fn deploy(&mut self, job: JobId, deploy: Deploy) -> Result<(), String> {
+        let Some(j) = self.jobs.get_mut(&job) else { return Err("the job has no slot here".into()) };
+        let Host::Ready { host, .. } = j.host else { return Err("the job's host is not ready".into()) };
+        if deploy.attempt < j.attempt {
+            return Err(format!("attempt {} is older than {}", deploy.attempt, j.attempt));
+        }
+        let slots: BTreeSet<u32> =
+            deploy.tasks.iter().filter_map(|t| deploy.placement.of(t.subtask)).map(|p| p.slot).collect();
+        for index in &slots {
+            match self.slots.get(*index as usize) {
+                Some(Slot::Allocated { job: of, .. } | Slot::Active { job: of, .. }) if *of == job => {}
+                _ => return Err(format!("slot {index} is not the job's")),
+            }
+        }
+        for index in slots {
+            // Tasks may arrive before the answer to the offer.
+            if let Some(slot) = self.slots.get_mut(index as usize)
+                && let Slot::Allocated { job, allocation, .. } = *slot
+            {
+                *slot = Slot::Active { job, allocation };
+            }
+        }
+        let again = deploy.attempt == j.attempt && deploy.tasks.iter().all(|t| j.tasks.contains_key(&t.subtask));
+        if again && !j.tasks.is_empty() {
+            return Ok(());
+        }
+        j.attempt = deploy.attempt;
+        j.tasks.retain(|_, t| t.attempt == deploy.attempt);
+        for task in &deploy.tasks {
+            let new = Task {
+                attempt: deploy.attempt,
+                state: ExecutionState::Deploying,
+                metrics: SubtaskMetrics::default(),
+                unacknowledged: None,
+            };
+            j.tasks.insert(task.subtask, new);
+        }
+        self.effects.push(Effect::SendHost { job, host, message: Box::new(ToHost::Deploy(Box::new(deploy))) });
+        Ok(())
+    }
+
+    fn task_reported(&mut self, now: Moment, job: JobId, host: HostId, report: TaskReport) {
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        let Host::Ready { host: h, heard, .. } = &mut j.host else { return };
+        if *h != host {
+            return;
+        }
+        *heard = now;
+        let Some(task) = j.tasks.get_mut(&report.subtask) else { return };
+        if task.attempt != report.attempt || task.state.is_terminal() {
+            return;
+        }
+        task.state = report.state;
+        task.metrics = report.metrics;
+        let report = Box::new(report);
+        if report.state.is_terminal() || report.prepared.is_some() {
+            task.unacknowledged = Some(report.clone());
+        }
+        self.effects.push(Effect::Report { job, report });
+    }
+
+    fn job_master_heartbeat(&mut self, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
+        if self.fences.admit(fence).is_err() || !self.jobs.contains_key(&job) {
+            return;
+        }
+        let active: Vec<_> = self
+            .slots
+            .iter()
+            .filter_map(|s| match s {
+                Slot::Active { job: of, allocation } if *of == job => Some(*allocation),
+                _ => None,
+            })
+            .collect();
+        // What is only allocated may be on its way to the JobMaster in an offer.
+        self.free(job, |a| active.contains(&a) && !report.allocations.contains(&a));
+        let status = self.status(job);
+        self.effects.push(Effect::SendStatus { job, status });
+    }
+
+    // ---- time ----
+
+    fn time_outs(&mut self, now: Moment) {
+        for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+            let expired: Vec<_> = self
+                .slots
+                .iter()
+                .filter_map(|s| match s {
+                    Slot::Allocated { job: of, allocation, deadline: Some(at) } if *of == job && *at <= now => {
+                        Some(*allocation)
+                    }
+                    _ => None,
+                })
+                .collect();
+            if !expired.is_empty() {
+                self.free(job, |a| expired.contains(&a));
+            }
+            if let Some(Job { host: Host::Ready { host, heard, .. }, .. }) = self.jobs.get(&job)
+                && now.since(*heard) >= self.settings.host_silence
+            {
+                let host = *host;
+                let silence = self.settings.host_silence.as_secs_f64();
+                let message = format!("the job's host on {} said nothing for {silence}s and was ended", self.settings.id);
+                let failure = TaskFailure::new(FailureKind::Lost, message);
+                self.kill_host(job, host, false, None);
+                if let Some(j) = self.jobs.get_mut(&job) {
+                    j.host_failure = Some(failure.clone());
+                }
+                self.effects.push(Effect::ReportHostFailed { job, failure });
+            }
+        }
+        if self.orphaned.is_some_and(|since| now.since(since) >= self.settings.orphan_timeout) {
+            for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+                self.free(job, |_| true);
+            }
+        }
+    }
+}

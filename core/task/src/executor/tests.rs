@@ -1,0 +1,1 @@
+//! Decisions of the slot table, event by event.
