@@ -1,0 +1,294 @@
+//! Where a task is built: on its slot's thread, from the pristine plan, so that nothing alive in a task must be `Send`.
+
+use crate::{
+    exchange::{
+        ExchangeSizes, Signal,
+        channel::{Receiver, Sender},
+        wiring::{LocalWiring, Wiring},
+    },
+    key::{Data, key_group, subtask_of},
+    plan::Plan,
+    task::{Checkpoints, Snapshot, TaskCell},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+use thalweg_env::Env;
+use thalweg_model::{Attempt, Edge, FailureKind, JobId, Partitioner, Placement, SubtaskId, TaskFailure, Vertex};
+use thalweg_spi::{ChannelId, PartitionId, ServiceError, ShuffleDescriptor, ShuffleEnvironment};
+
+/// What all tasks of one attempt in this host share.
+pub(crate) struct AttemptCx {
+    pub(crate) job: JobId,
+    pub(crate) attempt: Attempt,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) placement: Placement,
+    pub(crate) host: u32,
+    pub(crate) env: Env,
+    pub(crate) shuffle: Arc<dyn ShuffleEnvironment>,
+    pub(crate) sizes: ExchangeSizes,
+    pub(crate) buffer_timeout: Duration,
+    pub(crate) client_dir: PathBuf,
+    pub(crate) scratch: PathBuf,
+    /// By edge and producer.
+    pub(crate) descriptors: Mutex<HashMap<(u32, u32), Bytes>>,
+    pub(crate) wiring: Wiring,
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    pub(crate) restore: Arc<Snapshot>,
+    pub(crate) cancelled: AtomicBool,
+}
+
+/// What all tasks of one slot share.
+pub(crate) struct SlotLocal {
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) queues: LocalWiring,
+}
+
+impl SlotLocal {
+    pub(crate) fn new(signal: Arc<Signal>) -> Rc<Self> {
+        Rc::new(Self { signal, queues: LocalWiring::default() })
+    }
+}
+
+/// One task that is being built.
+pub struct BuildCx {
+    pub(crate) attempt: Arc<AttemptCx>,
+    pub(crate) slot: Rc<SlotLocal>,
+    pub(crate) subtask: SubtaskId,
+    pub(crate) cell: Rc<TaskCell>,
+    pub(crate) publish: Option<Bytes>,
+}
+
+enum Distance {
+    Slot,
+    Process,
+    Remote,
+}
+
+fn wrong(message: impl Into<String>) -> TaskFailure {
+    TaskFailure::new(FailureKind::Incompatible, message)
+}
+
+fn unopened(error: &ServiceError) -> TaskFailure {
+    TaskFailure::new(FailureKind::Lost, format!("exchange: {error}"))
+}
+
+impl BuildCx {
+    pub(crate) fn vertex(&self) -> Result<&Vertex, TaskFailure> {
+        let vertices = &self.attempt.plan.graph().vertices;
+        vertices.get(self.subtask.vertex as usize).ok_or_else(|| wrong(format!("no vertex {}", self.subtask.vertex)))
+    }
+
+    pub(crate) fn edge(&self, edge: u32) -> Result<&Edge, TaskFailure> {
+        self.attempt.plan.graph().edges.get(edge as usize).ok_or_else(|| wrong(format!("no edge {edge}")))
+    }
+
+    pub(crate) fn parallelism_of(&self, vertex: u32) -> u32 {
+        self.attempt.plan.graph().vertices.get(vertex as usize).map_or(0, |v| v.parallelism)
+    }
+
+    /// Does the job give final results only?
+    pub fn is_batch(&self) -> bool {
+        self.attempt.plan.is_batch()
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        Waker::from(self.slot.signal.clone())
+    }
+
+    /// What the operator at this place of the vertex is opened with.
+    pub(crate) fn op(&self, index: usize) -> Result<OpCx<'_>, TaskFailure> {
+        let vertex = self.vertex()?;
+        let info =
+            vertex.operators.get(index).ok_or_else(|| wrong(format!("no operator {index} in {}", vertex.name())))?;
+        Ok(OpCx {
+            uid: info.uid.as_str().into(),
+            subtask: self.subtask.index,
+            parallelism: vertex.parallelism,
+            max_parallelism: vertex.max_parallelism,
+            build: self,
+        })
+    }
+
+    fn distance(&self, from: SubtaskId, to: SubtaskId) -> Result<Distance, TaskFailure> {
+        let place = |s: SubtaskId| {
+            self.attempt.placement.of(s).ok_or_else(|| wrong(format!("the placement has no place for subtask {s}")))
+        };
+        let (a, b) = (place(from)?, place(to)?);
+        let own = |v: u32| self.attempt.plan.graph().vertices.get(v as usize).is_some_and(|v| v.own_thread);
+        Ok(if a.host != b.host {
+            Distance::Remote
+        } else if a.slot != b.slot || own(from.vertex) || own(to.vertex) {
+            Distance::Process
+        } else {
+            Distance::Slot
+        })
+    }
+
+    fn channel_id(&self, edge: u32, producer: u32, consumer: u32) -> ChannelId {
+        let partition = PartitionId { job: self.attempt.job, attempt: self.attempt.attempt, edge, producer };
+        ChannelId { partition, consumer }
+    }
+
+    /// The sending ends of an edge that begins in this vertex: one for each consumer, or one on a forward edge.
+    pub(crate) fn senders<T: Data>(&self, edge: u32) -> Result<Vec<Sender<T>>, TaskFailure> {
+        let info = self.edge(edge)?;
+        let me = self.subtask.index;
+        let to = match info.partitioner {
+            Partitioner::Forward => me..me + 1,
+            _ => 0..self.parallelism_of(info.to),
+        };
+        let uid: Arc<str> = self.vertex()?.operators.last().map_or("", |o| o.uid.as_str()).into();
+        let sizes = self.attempt.sizes;
+        to.map(|index| {
+            let key = (edge, me, index);
+            Ok(match self.distance(self.subtask, SubtaskId { vertex: info.to, index })? {
+                Distance::Slot => {
+                    let queue = self.slot.queues.queue(key, sizes.depth).map_err(wrong)?;
+                    Sender::queue(queue, sizes, self.cell.clone(), uid.clone())
+                }
+                Distance::Process => {
+                    let (w, signals) = self.attempt.wiring.writer(key, sizes.depth).map_err(wrong)?;
+                    let _ = signals.writer.set(self.slot.signal.clone());
+                    Sender::ring(w.data, w.spare, signals, sizes, self.cell.clone(), uid.clone())
+                }
+                Distance::Remote => {
+                    let id = self.channel_id(edge, me, index);
+                    let writer = self.attempt.shuffle.open_writer(id, self.waker()).map_err(|e| unopened(&e))?;
+                    Sender::remote(writer, sizes, self.cell.clone(), uid.clone(), info.feedback)
+                }
+            })
+        })
+        .collect()
+    }
+
+    /// The receiving ends of an edge that ends in this vertex: one for each producer, or one on a forward edge.
+    pub(crate) fn receivers<T: Data>(&self, edge: u32) -> Result<Vec<Receiver<T>>, TaskFailure> {
+        let info = self.edge(edge)?;
+        let me = self.subtask.index;
+        let from = match info.partitioner {
+            Partitioner::Forward => me..me + 1,
+            _ => 0..self.parallelism_of(info.from),
+        };
+        let sizes = self.attempt.sizes;
+        from.map(|index| {
+            let key = (edge, index, me);
+            Ok(match self.distance(SubtaskId { vertex: info.from, index }, self.subtask)? {
+                Distance::Slot => Receiver::queue(self.slot.queues.queue(key, sizes.depth).map_err(wrong)?),
+                Distance::Process => {
+                    let (r, signals) = self.attempt.wiring.reader(key, sizes.depth).map_err(wrong)?;
+                    let _ = signals.reader.set(self.slot.signal.clone());
+                    Receiver::ring(r.data, r.spare, signals)
+                }
+                Distance::Remote => {
+                    let descriptor = self.attempt.descriptors.lock().get(&(edge, index)).cloned().ok_or_else(|| {
+                        wrong(format!("the deployment has no descriptor for edge {edge}, producer {index}"))
+                    })?;
+                    let id = self.channel_id(edge, index, me);
+                    let reader = self.attempt.shuffle.open_reader(id, &ShuffleDescriptor(descriptor), self.waker());
+                    Receiver::remote(reader.map_err(|e| unopened(&e))?, self.cell.clone())
+                }
+            })
+        })
+        .collect()
+    }
+}
+
+/// What an operator, a source or a sink is opened with.
+pub struct OpCx<'a> {
+    /// The operator's uid.
+    pub uid: Arc<str>,
+    /// Index of this subtask.
+    pub subtask: u32,
+    /// Number of subtasks.
+    pub parallelism: u32,
+    /// Number of key groups.
+    pub max_parallelism: u32,
+    pub(crate) build: &'a BuildCx,
+}
+
+impl OpCx<'_> {
+    /// All parts of this operator's state with the subtask that wrote each: a keyed operator takes its key groups from
+    /// all of them, so that rescaling is nothing special.
+    pub fn restored(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let all = self.build.attempt.restore.iter();
+        all.filter(|((uid, _), _)| **uid == *self.uid).map(|((_, i), state)| (*i, &state[..]))
+    }
+
+    /// Does this attempt begin with a snapshot?
+    pub fn is_restored(&self) -> bool {
+        !self.build.attempt.restore.is_empty()
+    }
+
+    /// Is this subtask the owner of keys with this hash?
+    pub fn owns(&self, hash: u64) -> bool {
+        subtask_of(key_group(hash, self.max_parallelism), self.parallelism, self.max_parallelism) == self.subtask
+    }
+
+    /// In a coordinator: number of its readers.
+    pub fn readers(&self) -> u32 {
+        let edges = &self.build.attempt.plan.graph().edges;
+        let mut mine = edges.iter().filter(|e| e.from == self.build.subtask.vertex && !e.feedback);
+        mine.next().map_or(1, |e| self.build.parallelism_of(e.to))
+    }
+
+    /// Does the job give final results only?
+    pub fn is_batch(&self) -> bool {
+        self.build.is_batch()
+    }
+
+    /// Under which attempt.
+    pub fn attempt(&self) -> Attempt {
+        self.build.attempt.attempt
+    }
+
+    /// Clock, tasks and sockets.
+    pub fn env(&self) -> &Env {
+        &self.build.attempt.env
+    }
+
+    /// A path of the program: relative ones start in the folder that the client was started in.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.build.attempt.client_dir.join(path)
+    }
+
+    /// A folder for files that may go when the host ends.
+    pub fn scratch(&self) -> &Path {
+        &self.build.attempt.scratch
+    }
+
+    /// Longest record that may be sent.
+    pub fn max_record(&self) -> usize {
+        self.build.attempt.sizes.max_record
+    }
+
+    /// Wakes this task's slot; for work that arrives from elsewhere.
+    pub fn waker(&self) -> Waker {
+        self.build.waker()
+    }
+
+    /// Has the attempt been cancelled?
+    pub fn is_cancelled(&self) -> bool {
+        self.build.attempt.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Where failures go that have no `Result` to go by.
+    pub fn cell(&self) -> Rc<TaskCell> {
+        self.build.cell.clone()
+    }
+
+    /// A failure of this operator.
+    pub fn failure(&self, kind: FailureKind, message: impl Into<String>) -> TaskFailure {
+        TaskFailure { uid: Some(self.uid.to_string()), ..TaskFailure::new(kind, message) }
+    }
+}

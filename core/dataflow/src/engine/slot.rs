@@ -1,0 +1,216 @@
+//! One slot's thread: builds its tasks, steps them in turn, and parks when none has anything to do.
+
+use crate::{
+    build::{AttemptCx, BuildCx, SlotLocal},
+    exchange::Signal,
+    panics,
+    task::{SlotCx, Step, Task, TaskCell, TaskShared, add},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use thalweg_model::{ExecutionState, FailureKind, TaskFailure};
+use thalweg_wire::TaskReport;
+
+use super::TaskListener;
+
+/// Records of one step: long enough that stepping costs nothing, short enough that others get their turn.
+const BUDGET: usize = 8192;
+/// A step that takes longer is counted.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// A task that a slot is to build.
+pub(super) struct Wanted {
+    pub(super) shared: Arc<TaskShared>,
+    /// Of its head.
+    pub(super) uid: Arc<str>,
+    pub(super) rank: u32,
+    pub(super) publish: Option<Bytes>,
+}
+
+/// New tasks for a slot.
+pub(super) struct Inbox {
+    /// The thread has ended, or is about to.
+    pub(super) closed: bool,
+    pub(super) new: Vec<Wanted>,
+}
+
+/// What a slot's thread begins with.
+pub(super) struct SlotThread {
+    pub(super) attempt: Arc<AttemptCx>,
+    pub(super) inbox: Arc<Mutex<Inbox>>,
+    pub(super) signal: Arc<Signal>,
+    pub(super) listener: Arc<dyn TaskListener>,
+}
+
+struct Live {
+    wanted: Wanted,
+    cell: Rc<TaskCell>,
+    task: Box<dyn Task>,
+}
+
+/// Reports a task's end, once.
+pub(super) fn report_end(
+    listener: &dyn TaskListener,
+    task: &TaskShared,
+    state: ExecutionState,
+    failure: Option<TaskFailure>,
+) {
+    if !task.reported.swap(true, Ordering::AcqRel) {
+        let failure = failure.map(|f| f.at(task.subtask));
+        listener.on_report(TaskReport { failure, ..report(task, state) });
+    }
+}
+
+fn report(task: &TaskShared, state: ExecutionState) -> TaskReport {
+    TaskReport {
+        subtask: task.subtask,
+        attempt: task.attempt,
+        state,
+        failure: None,
+        prepared: None,
+        collected: Default::default(),
+        metrics: task.metrics.read(),
+    }
+}
+
+impl SlotThread {
+    pub(super) fn run(self) {
+        self.signal.adopt();
+        let slot = SlotLocal::new(self.signal.clone());
+        let mut cx = SlotCx::new(self.attempt.env.clock.clone());
+        let mut tasks: Vec<Live> = Vec::new();
+        // Failed tasks are kept, unstepped, until the attempt is cancelled: if their channels closed, tasks on other
+        // hosts would fail too, and theirs might be the failure that is told first.
+        let mut failed: Vec<Live> = Vec::new();
+        let mut armed = false;
+        loop {
+            let new = {
+                let mut inbox = self.inbox.lock();
+                if inbox.new.is_empty() && tasks.is_empty() && failed.is_empty() {
+                    inbox.closed = true;
+                    return;
+                }
+                std::mem::take(&mut inbox.new)
+            };
+            let mut progress = !new.is_empty();
+            if self.attempt.cancelled.load(Ordering::SeqCst) {
+                return self.cancel(new, tasks, failed);
+            }
+            for wanted in new {
+                tasks.extend(self.build(wanted, &slot));
+                tasks.sort_by_key(|t| t.wanted.rank);
+            }
+            for i in (0..tasks.len()).rev() {
+                match self.step(&mut tasks[i], &mut cx) {
+                    Ok(Step::Progress) => progress = true,
+                    Ok(Step::Blocked) => {}
+                    Ok(Step::Finished) => {
+                        progress = true;
+                        let ended = tasks.remove(i);
+                        self.drop_task(ended.task);
+                        report_end(&*self.listener, &ended.wanted.shared, ExecutionState::Finished, None);
+                    }
+                    Err(failure) => {
+                        progress = true;
+                        let ended = tasks.remove(i);
+                        if !self.attempt.cancelled.load(Ordering::SeqCst) {
+                            let task = &ended.wanted.shared;
+                            report_end(&*self.listener, task, ExecutionState::Failed, Some(failure));
+                        }
+                        failed.push(ended);
+                    }
+                }
+            }
+            let wake_at = cx.take_wake_at();
+            match (progress, armed) {
+                (true, true) => {
+                    self.signal.disarm();
+                    armed = false;
+                }
+                (true, false) => {}
+                (false, false) => {
+                    self.signal.arm();
+                    armed = true;
+                }
+                (false, true) => {
+                    let limit = wake_at.map(|at| at.since(self.attempt.env.clock.now()));
+                    self.signal.park(limit);
+                    armed = false;
+                }
+            }
+        }
+    }
+
+    fn build(&self, wanted: Wanted, slot: &Rc<SlotLocal>) -> Option<Live> {
+        self.listener.on_report(report(&wanted.shared, ExecutionState::Initializing));
+        let cell = TaskCell::new(wanted.shared.clone(), self.attempt.checkpoints.clone());
+        let cx = BuildCx {
+            attempt: self.attempt.clone(),
+            slot: slot.clone(),
+            subtask: wanted.shared.subtask,
+            cell: cell.clone(),
+            publish: wanted.publish.clone(),
+        };
+        let built = panics::catch(&wanted.uid, || self.attempt.plan.build(&cx)).and_then(|built| built);
+        match built {
+            Ok(task) => {
+                self.listener.on_report(report(&wanted.shared, ExecutionState::Running));
+                Some(Live { wanted, cell, task })
+            }
+            Err(mut failure) => {
+                failure.uid.get_or_insert_with(|| wanted.uid.to_string());
+                report_end(&*self.listener, &wanted.shared, ExecutionState::Failed, Some(failure));
+                None
+            }
+        }
+    }
+
+    fn step(&self, live: &mut Live, cx: &mut SlotCx) -> Result<Step, TaskFailure> {
+        cx.begin();
+        let (began, task) = (cx.now, &mut live.task);
+        let step = panics::catch(&live.wanted.uid, || task.step(BUDGET, cx))?;
+        if self.attempt.env.clock.now().since(began) > SLOW {
+            add(&live.wanted.shared.metrics.slow_steps, 1);
+        }
+        if live.cell.has_failed() {
+            let failure = live.cell.take_failure();
+            let unknown = || TaskFailure::new(FailureKind::User, "the task failed without saying why");
+            let mut failure = failure.unwrap_or_else(unknown);
+            failure.uid.get_or_insert_with(|| live.wanted.uid.to_string());
+            return Err(failure);
+        }
+        if let Some(prepared) = live.cell.prepared.take() {
+            let shared = &live.wanted.shared;
+            shared.prepared.store(true, Ordering::Release);
+            self.listener.on_report(TaskReport {
+                prepared: Some(prepared.manifest),
+                collected: prepared.collected.into_iter().collect(),
+                ..report(shared, ExecutionState::Running)
+            });
+        }
+        Ok(step)
+    }
+
+    fn cancel(&self, new: Vec<Wanted>, tasks: Vec<Live>, failed: Vec<Live>) {
+        self.inbox.lock().closed = true;
+        let late = std::mem::take(&mut self.inbox.lock().new);
+        let end = |task: &TaskShared| report_end(&*self.listener, task, ExecutionState::Canceled, None);
+        for live in tasks.into_iter().chain(failed) {
+            self.drop_task(live.task);
+            end(&live.wanted.shared);
+        }
+        new.iter().chain(&late).for_each(|w| end(&w.shared));
+    }
+
+    /// Drops user values, whose `drop` may panic, and the slot's other tasks have nothing to do with that.
+    fn drop_task(&self, task: Box<dyn Task>) {
+        if let Err(failure) = panics::catch(&"".into(), || drop(task)) {
+            tracing::warn!("a value of a task that has ended: {failure}");
+        }
+    }
+}

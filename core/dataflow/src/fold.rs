@@ -1,0 +1,405 @@
+//! Associative aggregation by key, in two halves: before the exchange records of one key are combined (batch mode
+//! alone), behind it what arrives is merged.
+
+use crate::{
+    batch::{Batch, Time},
+    build::OpCx,
+    codec,
+    key::{ByFirst, Data, Key, KeySelect, OwnedKey},
+    keyed::keep,
+    ops::UserFn,
+    pipe::Transform,
+    push::{Flow, Operator, Push, Ready, STRIDE},
+    state::Rows,
+    task::TaskCell,
+};
+use std::{marker::PhantomData, ops::AddAssign, rc::Rc, sync::Arc};
+use thalweg_model::{FailureKind, TaskFailure};
+
+/// An associative aggregate.
+pub trait Fold<T>: Clone + Send + 'static {
+    /// What is gathered.
+    type Acc: Data + Clone;
+    /// Of one record.
+    fn lift(&mut self, item: T) -> Self::Acc;
+    /// Adds what was gathered elsewhere.
+    fn merge(&mut self, acc: &mut Self::Acc, more: Self::Acc);
+}
+
+/// How many.
+#[derive(Clone, Copy)]
+pub struct Count;
+impl<T> Fold<T> for Count {
+    type Acc = u64;
+    #[inline(always)]
+    fn lift(&mut self, _: T) -> u64 {
+        1
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut u64, more: u64) {
+        *acc += more;
+    }
+}
+
+/// The sum of what a function gives.
+#[derive(Clone)]
+pub struct Sum<F>(pub F);
+impl<T, V: Data + Clone + AddAssign, F: FnMut(T) -> V + UserFn> Fold<T> for Sum<F> {
+    type Acc = V;
+    #[inline(always)]
+    fn lift(&mut self, item: T) -> V {
+        (self.0)(item)
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut V, more: V) {
+        *acc += more;
+    }
+}
+
+/// What a function makes of two.
+#[derive(Clone)]
+pub struct Reduce<F>(pub F);
+impl<T: Data + Clone, F: FnMut(&mut T, T) + UserFn> Fold<T> for Reduce<F> {
+    type Acc = T;
+    #[inline(always)]
+    fn lift(&mut self, item: T) -> T {
+        item
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut T, more: T) {
+        (self.0)(acc, more);
+    }
+}
+
+/// What is emitted of a row.
+pub trait Yield<K, A>: Clone + Send + 'static {
+    /// The record.
+    type Out: 'static;
+    /// Of a row that stays.
+    fn of(key: &K, acc: &A) -> Self::Out;
+    /// Of a row that goes.
+    fn last(key: K, acc: A) -> Self::Out;
+}
+
+/// Key and value.
+#[derive(Clone, Copy)]
+pub struct Pairs;
+impl<K: Clone + 'static, A: Clone + 'static> Yield<K, A> for Pairs {
+    type Out = (K, A);
+    #[inline(always)]
+    fn of(key: &K, acc: &A) -> (K, A) {
+        (key.clone(), acc.clone())
+    }
+    fn last(key: K, acc: A) -> (K, A) {
+        (key, acc)
+    }
+}
+
+/// The value alone.
+#[derive(Clone, Copy)]
+pub struct Values;
+impl<K, A: Clone + 'static> Yield<K, A> for Values {
+    type Out = A;
+    #[inline(always)]
+    fn of(_: &K, acc: &A) -> A {
+        acc.clone()
+    }
+    fn last(_: K, acc: A) -> A {
+        acc
+    }
+}
+
+/// Rows that are on their way out.
+type Leaving<K, A> = Option<hashbrown::hash_table::IntoIter<(K, A)>>;
+
+/// Emits rows until `budget` is used up.
+fn leave<K, A, O>(
+    leaving: &mut Leaving<K, A>,
+    budget: &mut usize,
+    mut emit: impl FnMut(K, A) -> O,
+    out: &mut impl Push<O>,
+) -> Flow {
+    while let Some(rows) = leaving {
+        if *budget == 0 {
+            return Flow::More;
+        }
+        match rows.next() {
+            Some((k, a)) => {
+                *budget -= 1;
+                out.emit(emit(k, a));
+            }
+            None => *leaving = None,
+        }
+    }
+    Flow::Done
+}
+
+/// Rows that are gathered before an exchange: beyond these all go, so that memory is bounded.
+const GATHERED: usize = 1 << 17;
+
+/// Gathers rows before an exchange.
+pub(crate) struct Gatherer<K, A> {
+    rows: Rows<K, A>,
+    leaving: Leaving<K, A>,
+}
+
+impl<K: OwnedKey, A: Data> Gatherer<K, A> {
+    /// What earlier subtasks had gathered is dealt out by their number: any subtask may gather any key.
+    fn open(cx: &OpCx, mut merge: impl FnMut(&mut A, A)) -> Result<Self, TaskFailure> {
+        let mut rows = Rows::new();
+        for (writer, part) in cx.restored().filter(|(writer, _)| writer % cx.parallelism == cx.subtask) {
+            let part: Vec<(K, A)> = codec::decode(part).map_err(|e| {
+                cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
+            })?;
+            for (key, acc) in part {
+                let hash = key.stable_hash();
+                rows.upsert(hash, (key, acc), &mut merge, |i, k| i.0 == *k, |m, a, i| m(a, i.1), |_, i| i);
+            }
+        }
+        Ok(Self { rows, leaving: None })
+    }
+
+    #[inline(always)]
+    fn add(
+        &mut self,
+        hash: u64,
+        same: impl Fn(&K) -> bool,
+        own: impl FnOnce() -> K,
+        acc: A,
+        merge: impl FnOnce(&mut A, A),
+    ) {
+        self.rows.upsert(hash, acc, &mut (), |_, k| same(k), |_, a, b| merge(a, b), |_, a| (own(), a));
+        if self.rows.len() > GATHERED && self.leaving.is_none() {
+            self.leaving = Some(self.rows.take());
+        }
+    }
+
+    fn ready(&mut self, out: &mut impl Push<(K, A)>) -> Ready {
+        if self.leaving.is_none() {
+            return Ready::Yes;
+        }
+        let _ = leave(&mut self.leaving, &mut STRIDE.clone(), |k, a| (k, a), out);
+        Ready::Busy
+    }
+
+    fn end(&mut self, budget: &mut usize, out: &mut impl Push<(K, A)>) -> Flow {
+        if self.leaving.is_none() && self.rows.len() > 0 {
+            self.leaving = Some(self.rows.take());
+        }
+        leave(&mut self.leaving, budget, |k, a| (k, a), out)
+    }
+}
+
+/// The half before the exchange: pairs of key and what was gathered. In streaming mode each record passes at once.
+#[derive(Clone)]
+pub struct Combine<F, S> {
+    /// The aggregate.
+    pub fold: F,
+    /// Finds the key.
+    pub key: S,
+}
+
+/// A live [`Combine`].
+pub struct CombineOp<F, S, K, A> {
+    fold: F,
+    key: S,
+    batch: bool,
+    gathered: Gatherer<K, A>,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+}
+
+impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for Combine<F, S> {
+    type Out = (S::Key, F::Acc);
+    type Op = CombineOp<F, S, S::Key, F::Acc>;
+    fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let gathered = Gatherer::open(cx, |a, b| self.fold.merge(a, b))?;
+        let (uid, cell) = (cx.uid.clone(), cx.cell());
+        Ok(CombineOp { fold: self.fold, key: self.key, batch: cx.is_batch(), gathered, uid, cell })
+    }
+}
+
+impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for CombineOp<F, S, S::Key, F::Acc> {
+    type Out = (S::Key, F::Acc);
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<Self::Out>) {
+        if !self.batch {
+            let key = self.key.own(&item);
+            return out.push(at, (key, self.fold.lift(item)));
+        }
+        let (select, hash) = (&self.key, self.key.hash(&item));
+        let make = |fold: &mut F, item| (select.own(&item), fold.lift(item));
+        let merge = |fold: &mut F, acc: &mut F::Acc, item| {
+            let more = fold.lift(item);
+            fold.merge(acc, more);
+        };
+        self.gathered.rows.upsert(hash, item, &mut self.fold, |item, k| select.same(item, k), merge, make);
+        if self.gathered.rows.len() > GATHERED && self.gathered.leaving.is_none() {
+            self.gathered.leaving = Some(self.gathered.rows.take());
+        }
+    }
+    fn ready(&mut self, out: &mut impl Push<Self::Out>) -> Ready {
+        self.gathered.ready(out)
+    }
+    fn end(&mut self, budget: &mut usize, out: &mut impl Push<Self::Out>) -> Flow {
+        self.gathered.end(budget, out)
+    }
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        if self.batch { keep(self.gathered.rows.snapshot(), &self.cell, &self.uid) } else { None }
+    }
+}
+
+/// Keys that lie in an item: `fn words(block: &TextBlock) -> impl Iterator<Item = &[u8]>`.
+///
+/// Pass a `fn`, or a method by its path: a closure's type cannot say that the keys borrow from its argument.
+pub trait Keys<'a, T: 'a, Q: ?Sized + 'a>: Fn(&'a T) -> Self::Iter {
+    /// The keys of one item.
+    type Iter: Iterator<Item = &'a Q>;
+}
+impl<'a, T: 'a, Q: ?Sized + 'a, F: Fn(&'a T) -> I, I: Iterator<Item = &'a Q>> Keys<'a, T, Q> for F {
+    type Iter = I;
+}
+
+/// Counts keys that lie in items, without making one of them unless it is new: the fast path of counting words.
+pub struct CountKeys<F, Q: ?Sized>(F, PhantomData<fn(&Q)>);
+
+impl<F, Q: ?Sized> CountKeys<F, Q> {
+    /// Of the keys that this function finds.
+    pub fn new(keys: F) -> Self {
+        Self(keys, PhantomData)
+    }
+}
+
+impl<F: Clone, Q: ?Sized> Clone for CountKeys<F, Q> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+/// A live [`CountKeys`].
+pub struct CountKeysOp<F, Q: ?Sized, K> {
+    keys: F,
+    batch: bool,
+    gathered: Gatherer<K, u64>,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+    _q: PhantomData<fn(&Q)>,
+}
+
+impl<T, Q, F> Transform<T> for CountKeys<F, Q>
+where
+    T: 'static,
+    Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
+    F: for<'a> Keys<'a, T, Q> + UserFn,
+{
+    type Out = (Q::Owned, u64);
+    type Op = CountKeysOp<F, Q, Q::Owned>;
+    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let gathered = Gatherer::open(cx, |a, b| *a += b)?;
+        let (uid, cell) = (cx.uid.clone(), cx.cell());
+        Ok(CountKeysOp { keys: self.0, batch: cx.is_batch(), gathered, uid, cell, _q: PhantomData })
+    }
+}
+
+impl<T, Q, F> Operator<T> for CountKeysOp<F, Q, Q::Owned>
+where
+    T: 'static,
+    Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
+    F: for<'a> Keys<'a, T, Q> + UserFn,
+{
+    type Out = (Q::Owned, u64);
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<Self::Out>) {
+        use std::borrow::Borrow;
+        if !self.batch {
+            (self.keys)(&item).for_each(|key| out.push(at, (key.to_owned(), 1)));
+            return;
+        }
+        for key in (self.keys)(&item) {
+            self.gathered.add(key.stable_hash(), |k| k.borrow() == key, || key.to_owned(), 1, |a, b| *a += b);
+        }
+    }
+    fn ready(&mut self, out: &mut impl Push<Self::Out>) -> Ready {
+        self.gathered.ready(out)
+    }
+    fn end(&mut self, budget: &mut usize, out: &mut impl Push<Self::Out>) -> Flow {
+        self.gathered.end(budget, out)
+    }
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        if self.batch { keep(self.gathered.rows.snapshot(), &self.cell, &self.uid) } else { None }
+    }
+}
+
+/// The half behind the exchange: the last value of each key in batch mode, each new value in streaming mode.
+pub struct Merge<F, T, Y> {
+    fold: F,
+    _t: PhantomData<fn() -> (T, Y)>,
+}
+
+impl<F, T, Y> Merge<F, T, Y> {
+    /// Of this aggregate.
+    pub fn new(fold: F) -> Self {
+        Self { fold, _t: PhantomData }
+    }
+}
+
+impl<F: Clone, T, Y> Clone for Merge<F, T, Y> {
+    fn clone(&self) -> Self {
+        Self::new(self.fold.clone())
+    }
+}
+
+/// A live [`Merge`].
+pub struct MergeOp<F, K, A, T, Y> {
+    fold: F,
+    batch: bool,
+    rows: Rows<K, A>,
+    leaving: Leaving<K, A>,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+    _t: PhantomData<fn() -> (T, Y)>,
+}
+
+impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Transform<(K, F::Acc)> for Merge<F, T, Y> {
+    type Out = Y::Out;
+    type Op = MergeOp<F, K, F::Acc, T, Y>;
+    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let (rows, uid, cell) = (Rows::open(cx)?, cx.uid.clone(), cx.cell());
+        Ok(MergeOp { fold: self.fold, batch: cx.is_batch(), rows, leaving: None, uid, cell, _t: PhantomData })
+    }
+}
+
+impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> MergeOp<F, K, F::Acc, T, Y> {
+    #[inline(always)]
+    fn one(&mut self, hash: u64, at: Time, item: (K, F::Acc), out: &mut impl Push<Y::Out>) {
+        let merge = |fold: &mut F, acc: &mut F::Acc, item: (K, F::Acc)| fold.merge(acc, item.1);
+        let row = self.rows.upsert(hash, item, &mut self.fold, |i, k| i.0 == *k, merge, |_, item| item);
+        if !self.batch {
+            out.push(at, Y::of(&row.0, &row.1));
+        }
+    }
+}
+
+impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Operator<(K, F::Acc)> for MergeOp<F, K, F::Acc, T, Y> {
+    type Out = Y::Out;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: (K, F::Acc), out: &mut impl Push<Y::Out>) {
+        self.one(item.0.stable_hash(), at, item, out);
+    }
+    fn batch(&mut self, batch: &mut Batch<(K, F::Acc)>, limit: usize, out: &mut impl Push<Y::Out>) {
+        batch.each(limit, |hash, at, item| {
+            let dear = <ByFirst as KeySelect<(K, F::Acc)>>::DEAR;
+            let hash = if dear { hash.unwrap_or_else(|| item.0.stable_hash()) } else { item.0.stable_hash() };
+            self.one(hash, at, item, out);
+        });
+    }
+    fn end(&mut self, budget: &mut usize, out: &mut impl Push<Y::Out>) -> Flow {
+        if self.batch && self.leaving.is_none() && self.rows.len() > 0 {
+            self.leaving = Some(self.rows.take());
+        }
+        leave(&mut self.leaving, budget, Y::last, out)
+    }
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        keep(self.rows.snapshot(), &self.cell, &self.uid)
+    }
+}

@@ -1,0 +1,37 @@
+//! Records, operators, chains, exchange, keyed state, sources, sinks, and the step-able task.
+//!
+//! The rule: per record no allocation, no dynamic call, no lock and no future. Per batch all of them are allowed.
+//! A job author sees this crate through `thalweg-api`; a task host runs a [`Plan`] with an [`Engine`].
+
+pub mod batch;
+pub mod build;
+mod codec;
+pub mod engine;
+pub mod exchange;
+pub mod fold;
+pub mod gate_task;
+pub mod key;
+pub mod keyed;
+pub mod ops;
+pub mod panics;
+pub mod pipe;
+pub mod plan;
+pub mod push;
+pub mod sink;
+pub mod source;
+mod state;
+mod sync;
+pub mod task;
+
+pub mod testing;
+pub mod top;
+
+pub use batch::{Batch, NO_TIME, Time};
+pub use build::{BuildCx, OpCx};
+pub use engine::{Engine, EngineSetup, TaskListener};
+pub use key::{Data, Key, OwnedKey, key_group, subtask_of};
+pub use panics::capture_backtraces;
+pub use plan::{Freeze, OpId, Plan, PlanBuilder};
+pub use push::{Control, Flow, Mark, Operator, Push, Ready};
+pub use task::{SlotCx, Step, Task};
+pub use thalweg_derive::Key;

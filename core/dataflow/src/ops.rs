@@ -1,0 +1,196 @@
+//! Operators made of closures.
+
+use crate::{
+    batch::Time,
+    build::OpCx,
+    pipe::Transform,
+    push::{Flow, Operator, Push, Ready, STRIDE},
+    task::TaskCell,
+};
+use std::{collections::VecDeque, fmt::Display, rc::Rc, sync::Arc};
+use thalweg_model::{FailureKind, TaskFailure};
+
+/// A function of the user: every subtask gets a clone.
+#[diagnostic::on_unimplemented(
+    message = "this closure cannot be copied to the subtasks of a job",
+    label = "captures something that is not `Clone + Send + 'static`",
+    note = "each parallel subtask gets its own clone: capture an `Arc`"
+)]
+pub trait UserFn: Clone + Send + 'static {}
+impl<F: Clone + Send + 'static> UserFn for F {}
+
+macro_rules! closures { ($($(#[$doc:meta])* $name:ident),*) => { $(
+    $(#[$doc])*
+    #[derive(Clone)]
+    pub struct $name<F>(pub F);
+    impl<T, F: UserFn> Transform<T> for $name<F>
+    where
+        Self: Operator<T>,
+    {
+        type Out = <Self as Operator<T>>::Out;
+        type Op = Self;
+        fn open(self, _: &OpCx) -> Result<Self, TaskFailure> {
+            Ok(self)
+        }
+    }
+)* } }
+closures!(
+    /// One for one.
+    Map,
+    /// Those for which the function says yes.
+    Filter,
+    /// One or none for one.
+    FilterMap,
+    /// Looks at each.
+    Inspect
+);
+
+impl<T: 'static, U: 'static, F: FnMut(T) -> U + 'static> Operator<T> for Map<F> {
+    type Out = U;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<U>) {
+        out.push(at, (self.0)(item));
+    }
+}
+
+impl<T: 'static, F: FnMut(&T) -> bool + 'static> Operator<T> for Filter<F> {
+    type Out = T;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<T>) {
+        if (self.0)(&item) {
+            out.push(at, item);
+        }
+    }
+}
+
+impl<T: 'static, U: 'static, F: FnMut(T) -> Option<U> + 'static> Operator<T> for FilterMap<F> {
+    type Out = U;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<U>) {
+        if let Some(u) = (self.0)(item) {
+            out.push(at, u);
+        }
+    }
+}
+
+impl<T: 'static, F: FnMut(&T) + 'static> Operator<T> for Inspect<F> {
+    type Out = T;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<T>) {
+        (self.0)(&item);
+        out.push(at, item);
+    }
+}
+
+/// One for one, or the task fails.
+#[derive(Clone)]
+pub struct TryMap<F>(pub F);
+
+/// A live [`TryMap`].
+pub struct TryMapOp<F> {
+    f: F,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+}
+
+impl<T: 'static, U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + UserFn> Transform<T> for TryMap<F> {
+    type Out = U;
+    type Op = TryMapOp<F>;
+    fn open(self, cx: &OpCx) -> Result<TryMapOp<F>, TaskFailure> {
+        Ok(TryMapOp { f: self.0, uid: cx.uid.clone(), cell: cx.cell() })
+    }
+}
+
+impl<T: 'static, U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + 'static> Operator<T> for TryMapOp<F> {
+    type Out = U;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<U>) {
+        // After a failure the head stops within a stride; what it still pushes must have no effect.
+        if self.cell.has_failed() {
+            return;
+        }
+        match (self.f)(item) {
+            Ok(u) => out.push(at, u),
+            Err(e) => self.cell.fail_in(&self.uid, FailureKind::User, e.to_string()),
+        }
+    }
+}
+
+/// Any number for one.
+#[derive(Clone)]
+pub struct FlatMap<F>(pub F);
+
+/// A live [`FlatMap`]: a long iterator is left where it is and goes on in `ready`.
+pub struct FlatMapOp<T, I: IntoIterator, F> {
+    f: F,
+    cursor: Option<(Time, I::IntoIter)>,
+    // What was pushed while the cursor was open: at most a stride.
+    waiting: VecDeque<(Time, T)>,
+}
+
+impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + UserFn> Transform<T> for FlatMap<F> {
+    type Out = I::Item;
+    type Op = FlatMapOp<T, I, F>;
+    fn open(self, _: &OpCx) -> Result<Self::Op, TaskFailure> {
+        Ok(FlatMapOp { f: self.0, cursor: None, waiting: VecDeque::new() })
+    }
+}
+
+impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + 'static> FlatMapOp<T, I, F> {
+    #[inline(always)]
+    fn begin(&mut self, at: Time, item: T, left: &mut usize, out: &mut impl Push<I::Item>) {
+        let mut items = (self.f)(item).into_iter();
+        for u in items.by_ref() {
+            out.push(at, u);
+            *left = left.wrapping_sub(1);
+            if *left == 0 {
+                self.cursor = Some((at, items));
+                return;
+            }
+        }
+    }
+}
+
+impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + 'static> Operator<T>
+    for FlatMapOp<T, I, F>
+{
+    type Out = I::Item;
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<I::Item>) {
+        if self.cursor.is_some() {
+            self.waiting.push_back((at, item));
+            return;
+        }
+        self.begin(at, item, &mut STRIDE.clone(), out);
+    }
+
+    fn ready(&mut self, out: &mut impl Push<I::Item>) -> Ready {
+        if self.cursor.is_none() && self.waiting.is_empty() {
+            return Ready::Yes;
+        }
+        let mut left = STRIDE;
+        if let Some((at, mut items)) = self.cursor.take() {
+            while left > 0 {
+                let Some(u) = items.next() else { break };
+                out.push(at, u);
+                left -= 1;
+            }
+            if left == 0 {
+                self.cursor = Some((at, items));
+                return Ready::Busy;
+            }
+        }
+        while let Some((at, item)) = self.waiting.pop_front() {
+            self.begin(at, item, &mut left, out);
+            if self.cursor.is_some() {
+                return Ready::Busy;
+            }
+        }
+        // What was emitted just now may have used the room downstream up.
+        Ready::Busy
+    }
+
+    fn end(&mut self, _: &mut usize, _: &mut impl Push<I::Item>) -> Flow {
+        Flow::Done
+    }
+}

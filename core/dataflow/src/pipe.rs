@@ -1,0 +1,305 @@
+//! Pipes: the typed recipe of a chain, built from its end towards its head by continuation; and inlets, where a type is
+//! erased at the price of one dynamic call a batch.
+
+use crate::{
+    batch::{Batch, NO_TIME, Time},
+    build::{BuildCx, OpCx},
+    exchange::{
+        out::ExchangeOut,
+        route::{Addressed, DirectRouter, KeyRouter, TurnRouter},
+    },
+    key::{Data, KeySelect},
+    plan::PlanBuilder,
+    push::{Barrier, Chained, Control, Flow, Mark, Operator, Push, Ready, STRIDE},
+};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock};
+use thalweg_model::TaskFailure;
+
+/// Builds something for each attempt of each subtask.
+pub type Make<B> = Box<dyn Fn(&BuildCx) -> Result<B, TaskFailure> + Send>;
+
+/// What the plan holds of an operator: the operator before it is opened. Each attempt of each subtask opens a clone.
+pub trait Transform<T>: Clone + Send + 'static {
+    /// What comes out.
+    type Out: 'static;
+    /// The live operator; it need not be `Send`.
+    type Op: Operator<T, Out = Self::Out>;
+    /// Opens the live one, on the slot's thread.
+    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure>;
+}
+
+/// The recipe of a chain that is still open at its end.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a pipe of a stream",
+    note = "`.boxed()` gives the nameable type `DataStream<Item>`"
+)]
+pub trait Pipe: Clone + Send + 'static {
+    /// What flows out of it.
+    type Item: 'static;
+    /// What the closed chain is: a task, or something that an inlet feeds.
+    type Built: 'static;
+    /// Builds the chain before `next`.
+    fn build<N: Push<Self::Item> + 'static>(self, cx: &BuildCx, next: N) -> Result<Self::Built, TaskFailure>;
+    /// Hands the closed recipe to whatever feeds this pipe.
+    fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<Self::Built>);
+}
+
+/// A pipe and one more operator.
+#[derive(Clone)]
+pub struct Then<P, O> {
+    up: P,
+    op: O,
+    index: usize,
+}
+
+impl<P, O> Then<P, O> {
+    /// `op`, the operator of this index in its vertex, after `up`.
+    pub fn new(up: P, op: O, index: usize) -> Self {
+        Self { up, op, index }
+    }
+}
+
+impl<P: Pipe, O: Transform<P::Item>> Pipe for Then<P, O> {
+    type Item = O::Out;
+    type Built = P::Built;
+    fn build<N: Push<O::Out> + 'static>(self, cx: &BuildCx, next: N) -> Result<P::Built, TaskFailure> {
+        let open = cx.op(self.index)?;
+        let op = self.op.open(&open)?;
+        self.up.build(cx, Chained::new(op, open.uid, next))
+    }
+    fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<P::Built>) {
+        self.up.install(plan, vertex, make);
+    }
+}
+
+/// The end of a chain: an exchange, an outlet or a sink.
+pub trait Terminal<T>: Clone + Send + 'static {
+    /// The live end.
+    type End: Push<T> + 'static;
+    /// Opens it, on the slot's thread.
+    fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure>;
+}
+
+/// Closes a chain with an end.
+pub fn close<P: Pipe, K: Terminal<P::Item>>(plan: &PlanBuilder, vertex: usize, pipe: P, end: K) {
+    let recipe = pipe.clone();
+    pipe.install(plan, vertex, Box::new(move |cx| recipe.clone().build(cx, end.clone().open(cx)?)));
+}
+
+/// The nameable head of a chain: takes batches through one dynamic call each. An input gate, a split or a box feeds it.
+pub struct Inlet<T> {
+    takers: Arc<Mutex<Vec<Make<Box<dyn Push<T>>>>>>,
+    copy: Arc<OnceLock<fn(&T) -> T>>,
+}
+
+impl<T> Clone for Inlet<T> {
+    fn clone(&self) -> Self {
+        Self { takers: self.takers.clone(), copy: self.copy.clone() }
+    }
+}
+
+impl<T: 'static> Default for Inlet<T> {
+    fn default() -> Self {
+        Self { takers: Arc::default(), copy: Arc::default() }
+    }
+}
+
+impl<T: 'static> Inlet<T> {
+    /// Several chains take from it: each but the last gets copies.
+    pub fn share(&self)
+    where
+        T: Clone,
+    {
+        let _ = self.copy.set(T::clone);
+    }
+
+    /// Does a chain take from it?
+    pub fn is_taken(&self) -> bool {
+        !self.takers.lock().is_empty()
+    }
+
+    /// The feeding end.
+    pub fn open(&self, cx: &BuildCx) -> Result<Box<dyn Push<T>>, TaskFailure> {
+        let mut takers = self.takers.lock().iter().map(|make| make(cx)).collect::<Result<Vec<_>, _>>()?;
+        if takers.len() == 1
+            && let Some(only) = takers.pop()
+        {
+            return Ok(only);
+        }
+        Ok(Box::new(Outlet::new(takers, self.copy.get().copied())))
+    }
+}
+
+impl<T: 'static> Pipe for Inlet<T> {
+    type Item = T;
+    type Built = Box<dyn Push<T>>;
+    fn build<N: Push<T> + 'static>(self, _: &BuildCx, next: N) -> Result<Box<dyn Push<T>>, TaskFailure> {
+        Ok(Box::new(next))
+    }
+    fn install(&self, _: &PlanBuilder, _: usize, make: Make<Box<dyn Push<T>>>) {
+        self.takers.lock().push(make);
+    }
+}
+
+/// Ends a chain in an inlet of the same task.
+pub struct ToInlet<T>(pub Inlet<T>);
+
+impl<T> Clone for ToInlet<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: 'static> Terminal<T> for ToInlet<T> {
+    type End = Outlet<T>;
+    fn open(self, cx: &BuildCx) -> Result<Outlet<T>, TaskFailure> {
+        Ok(Outlet::new(vec![self.0.open(cx)?], None))
+    }
+}
+
+/// Feeds inlets from within a chain. It gathers a small batch, so that the dynamic call is paid once a batch.
+pub struct Outlet<T> {
+    takers: Vec<Box<dyn Push<T>>>,
+    // Which takers are done with the mark or end that is on its way.
+    passed: Vec<bool>,
+    gathered: Batch<T>,
+    copy: Option<fn(&T) -> T>,
+}
+
+impl<T: 'static> Outlet<T> {
+    fn new(takers: Vec<Box<dyn Push<T>>>, copy: Option<fn(&T) -> T>) -> Self {
+        Self { passed: vec![false; takers.len()], takers, gathered: Batch::with_capacity(STRIDE), copy }
+    }
+
+    #[inline(never)]
+    fn drain(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let Some((last, others)) = self.takers.split_last_mut() else { return self.gathered.clear() };
+        if let Some(copy) = self.copy {
+            for taker in others {
+                let mut copied = Batch::of(self.gathered.items().iter().map(copy).collect());
+                copied.set_times(self.gathered.times().to_vec());
+                taker.push_batch(&mut copied, usize::MAX);
+            }
+        }
+        last.push_batch(&mut self.gathered, usize::MAX);
+        self.gathered.clear();
+    }
+
+    fn each(&mut self, mut say: impl FnMut(&mut dyn Push<T>) -> Flow) -> Flow {
+        self.drain();
+        for (taker, passed) in self.takers.iter_mut().zip(&mut self.passed) {
+            if !*passed {
+                *passed = say(&mut **taker) == Flow::Done;
+            }
+        }
+        if self.passed.iter().all(|p| *p) {
+            self.passed.fill(false);
+            Flow::Done
+        } else {
+            Flow::More
+        }
+    }
+}
+
+impl<T: 'static> Control for Outlet<T> {
+    fn ready(&mut self) -> Ready {
+        let mut all = Ready::Yes;
+        for taker in &mut self.takers {
+            match (taker.ready(), all) {
+                // One that is busy can go on by itself, so the slot must not park.
+                (Ready::Busy, _) => all = Ready::Busy,
+                (Ready::Blocked, Ready::Yes) => all = Ready::Blocked,
+                _ => {}
+            }
+        }
+        all
+    }
+    fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
+        self.each(|t| t.mark(mark, budget))
+    }
+    fn barrier(&mut self, barrier: &mut Barrier) {
+        self.drain();
+        self.takers.iter_mut().for_each(|t| t.barrier(barrier));
+    }
+    fn flush(&mut self) {
+        self.drain();
+        self.takers.iter_mut().for_each(|t| t.flush());
+    }
+    fn end(&mut self, budget: &mut usize) -> Flow {
+        self.each(|t| t.end(budget))
+    }
+    fn drained(&mut self) -> bool {
+        self.takers.iter_mut().all(|t| t.drained())
+    }
+}
+
+impl<T: 'static> Push<T> for Outlet<T> {
+    #[inline(always)]
+    fn push(&mut self, at: Time, item: T) {
+        if at != NO_TIME {
+            self.gathered.push_time(at);
+        }
+        self.gathered.push(item);
+        if self.gathered.len() == STRIDE {
+            self.drain();
+        }
+    }
+    fn push_batch(&mut self, batch: &mut Batch<T>, limit: usize) {
+        if let [only] = &mut self.takers[..]
+            && self.gathered.is_empty()
+        {
+            return only.push_batch(batch, limit);
+        }
+        batch.each(limit, |_, at, item| self.push(at, item));
+    }
+}
+
+/// Ends a chain in an exchange by key.
+#[derive(Clone)]
+pub struct KeyRoute<S> {
+    /// Index of the edge.
+    pub edge: u32,
+    /// Finds the key.
+    pub key: S,
+}
+
+impl<T: Data, S: KeySelect<T>> Terminal<T> for KeyRoute<S> {
+    type End = ExchangeOut<T, KeyRouter<S>>;
+    fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
+        let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
+        let router = KeyRouter::new(self.key, to.parallelism, to.max_parallelism);
+        let capacity = cx.attempt.sizes.records::<T>();
+        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, capacity, false, cx.cell.clone()))
+    }
+}
+
+/// Ends a chain in an exchange that serves its consumers in turn; on a forward edge there is one.
+#[derive(Clone)]
+pub struct TurnRoute {
+    /// Index of the edge.
+    pub edge: u32,
+}
+
+impl<T: Data> Terminal<T> for TurnRoute {
+    type End = ExchangeOut<T, TurnRouter>;
+    fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
+        let senders = cx.senders(self.edge)?;
+        let channels = senders.len();
+        // Producers begin at different consumers.
+        let at = if channels == 0 { 0 } else { cx.subtask.index as usize % channels };
+        let capacity = cx.attempt.sizes.records::<T>();
+        Ok(ExchangeOut::new(senders, TurnRouter { at, channels }, capacity, false, cx.cell.clone()))
+    }
+}
+
+/// The sending side of an edge whose records name their consumer.
+pub(crate) fn direct<T: Data + Addressed>(
+    cx: &BuildCx,
+    edge: u32,
+) -> Result<ExchangeOut<T, DirectRouter>, TaskFailure> {
+    Ok(ExchangeOut::new(cx.senders(edge)?, DirectRouter, 1, false, cx.cell.clone()))
+}

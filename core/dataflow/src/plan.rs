@@ -1,0 +1,359 @@
+//! The plan: plain data for the cluster, factories for the task host.
+//!
+//! A [`PlanBuilder`] is what a program writes into. Frozen it is a [`Plan`], `Send + Sync`; its factories keep the
+//! pristine recipes, and each attempt of each subtask is built from clones on its slot's thread.
+
+use crate::{build::BuildCx, pipe::Make, task::Task};
+use parking_lot::Mutex;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    panic::Location,
+    path::Path,
+    rc::Rc,
+};
+use thalweg_model::{
+    Edge, JobGraph, OperatorInfo, Partitioner, TaskFailure, Vertex, VertexId, VertexRole,
+    graph::{MAX_MAX_PARALLELISM, default_max_parallelism},
+};
+use thalweg_wire::ExecutionMode;
+
+type Check = Box<dyn Fn(&Path) -> Result<(), String> + Send>;
+
+/// What runs: the graph, and how each vertex is made.
+pub struct Plan {
+    graph: JobGraph,
+    factories: Vec<Mutex<Make<Box<dyn Task>>>>,
+    checks: Vec<Mutex<Check>>,
+    batch: bool,
+}
+
+impl Plan {
+    /// The plain data.
+    pub fn graph(&self) -> &JobGraph {
+        &self.graph
+    }
+
+    /// Final results only?
+    pub fn is_batch(&self) -> bool {
+        self.batch
+    }
+
+    /// Looks at what only the client can see before a job is submitted: inputs are there, outputs can be written and
+    /// are empty. Answers all that is wrong, a line each, and what to do about it.
+    pub fn check_on_client(&self, client_dir: &Path) -> Result<(), String> {
+        let wrong: Vec<String> = self.checks.iter().filter_map(|check| (check.lock())(client_dir).err()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    pub(crate) fn build(&self, cx: &BuildCx) -> Result<Box<dyn Task>, TaskFailure> {
+        match self.factories.get(cx.subtask.vertex as usize) {
+            Some(make) => (make.lock())(cx),
+            None => Err(TaskFailure::new(
+                thalweg_model::FailureKind::Incompatible,
+                format!("the graph has no vertex {}", cx.subtask.vertex),
+            )),
+        }
+    }
+}
+
+/// An operator of a plan that is being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpId {
+    /// Index of its vertex.
+    pub vertex: usize,
+    /// Index within the vertex.
+    pub op: usize,
+}
+
+enum Uid {
+    Given(String),
+    /// Kind and running number.
+    Counted(u32),
+    /// Another operator's uid and a suffix.
+    Of(OpId, &'static str),
+}
+
+struct DraftOperator {
+    uid: Uid,
+    name: Option<String>,
+    kind: &'static str,
+    states: Vec<String>,
+    at: &'static Location<'static>,
+}
+
+#[derive(Default)]
+struct DraftVertex {
+    operators: Vec<DraftOperator>,
+    parallelism: Option<u32>,
+    max_parallelism: Option<u32>,
+    role: VertexRole,
+    own_thread: bool,
+    /// A source, and whether it ends.
+    bounded: Option<bool>,
+    make: Option<Make<Box<dyn Task>>>,
+}
+
+struct OpenEnd {
+    after: OpId,
+    is_taken: Box<dyn Fn() -> bool>,
+}
+
+#[derive(Default)]
+struct Draft {
+    vertices: Vec<DraftVertex>,
+    edges: Vec<Edge>,
+    open: Vec<OpenEnd>,
+    checks: Vec<Check>,
+    errors: Vec<String>,
+    kinds: BTreeMap<&'static str, u32>,
+}
+
+/// What a plan is frozen with.
+pub struct Freeze {
+    /// Parallelism of what the program left open.
+    pub parallelism: u32,
+    /// Number of key groups where the program left it open.
+    pub max_parallelism: Option<u32>,
+    /// Batch or streaming.
+    pub mode: ExecutionMode,
+}
+
+/// A plan that is being written. Clones write into the same one.
+#[derive(Clone, Default)]
+pub struct PlanBuilder(Rc<RefCell<Draft>>);
+
+impl PlanBuilder {
+    /// A vertex without operators yet.
+    pub fn vertex(&self, role: VertexRole, parallelism: Option<u32>) -> usize {
+        let mut d = self.0.borrow_mut();
+        d.vertices.push(DraftVertex { role, parallelism, ..DraftVertex::default() });
+        d.vertices.len() - 1
+    }
+
+    /// The vertex is a source.
+    pub fn mark_source(&self, vertex: usize, bounded: bool) {
+        self.0.borrow_mut().vertices[vertex].bounded = Some(bounded);
+    }
+
+    /// How the vertex's tasks are made.
+    pub fn install(&self, vertex: usize, make: Make<Box<dyn Task>>) {
+        self.0.borrow_mut().vertices[vertex].make = Some(make);
+    }
+
+    /// One more operator of a vertex. Without a given uid it is named by its kind and a running number.
+    #[track_caller]
+    pub fn operator(&self, vertex: usize, kind: &'static str, states: &[&str]) -> OpId {
+        let at = Location::caller();
+        let mut d = self.0.borrow_mut();
+        let number = d.kinds.entry(kind).or_default();
+        *number += 1;
+        let uid = Uid::Counted(*number);
+        self.add(&mut d, vertex, uid, kind, states, at)
+    }
+
+    /// An operator that belongs to another one and shares its uid with a suffix.
+    #[track_caller]
+    pub fn companion(
+        &self,
+        vertex: usize,
+        of: OpId,
+        suffix: &'static str,
+        kind: &'static str,
+        states: &[&str],
+    ) -> OpId {
+        let at = Location::caller();
+        self.add(&mut self.0.borrow_mut(), vertex, Uid::Of(of, suffix), kind, states, at)
+    }
+
+    fn add(
+        &self,
+        d: &mut Draft,
+        vertex: usize,
+        uid: Uid,
+        kind: &'static str,
+        states: &[&str],
+        at: &'static Location<'static>,
+    ) -> OpId {
+        let operators = &mut d.vertices[vertex].operators;
+        let states = states.iter().map(|s| (*s).to_owned()).collect();
+        operators.push(DraftOperator { uid, name: None, kind, states, at });
+        OpId { vertex, op: operators.len() - 1 }
+    }
+
+    /// Belongs to this other operator, known only now.
+    pub fn set_companion(&self, operator: OpId, of: OpId, suffix: &'static str) {
+        self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].uid = Uid::Of(of, suffix);
+    }
+
+    /// Addresses the operator's state.
+    pub fn set_uid(&self, operator: OpId, uid: String) {
+        self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].uid = Uid::Given(uid);
+    }
+
+    /// What users see.
+    pub fn set_name(&self, operator: OpId, name: String) {
+        self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].name = Some(name);
+    }
+
+    /// Subtasks of a vertex.
+    pub fn set_parallelism(&self, vertex: usize, parallelism: u32) {
+        self.0.borrow_mut().vertices[vertex].parallelism = Some(parallelism);
+    }
+
+    /// Key groups of a vertex.
+    pub fn set_max_parallelism(&self, vertex: usize, max_parallelism: u32) {
+        self.0.borrow_mut().vertices[vertex].max_parallelism = Some(max_parallelism);
+    }
+
+    /// The vertex's tasks wait for the outside world.
+    pub fn set_own_thread(&self, vertex: usize) {
+        self.0.borrow_mut().vertices[vertex].own_thread = true;
+    }
+
+    /// An edge. A forward edge between vertices that turn out to differ in parallelism becomes a rebalancing one.
+    pub fn edge<T>(&self, from: usize, to: usize, partitioner: Partitioner, feedback: bool) -> u32 {
+        let mut d = self.0.borrow_mut();
+        let item = std::any::type_name::<T>().to_owned();
+        d.edges.push(Edge { from: from as u32, to: to as u32, partitioner, item, feedback });
+        (d.edges.len() - 1) as u32
+    }
+
+    /// A stream that begins in an inlet after this operator must be taken by somebody.
+    pub fn open_end(&self, after: OpId, is_taken: impl Fn() -> bool + 'static) {
+        self.0.borrow_mut().open.push(OpenEnd { after, is_taken: Box::new(is_taken) });
+    }
+
+    /// Something that only the client can see.
+    pub fn check(&self, check: impl Fn(&Path) -> Result<(), String> + Send + 'static) {
+        self.0.borrow_mut().checks.push(Box::new(check));
+    }
+
+    /// Something is wrong with the program.
+    pub fn error(&self, error: String) {
+        self.0.borrow_mut().errors.push(error);
+    }
+
+    /// Was anything written?
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().vertices.is_empty()
+    }
+
+    /// Ends the writing: the builder is empty again. Answers all that is wrong with the program at once.
+    pub fn freeze(&self, with: &Freeze) -> Result<Plan, Vec<String>> {
+        let mut d = std::mem::take(&mut *self.0.borrow_mut());
+        let mut errors = std::mem::take(&mut d.errors);
+        let name = |o: &DraftOperator| format!("{} ({}:{})", o.kind, o.at.file(), o.at.line());
+        if d.vertices.is_empty() {
+            errors.push("the program has no stream: begin with a source, end in a sink, then execute".to_owned());
+        }
+        for end in d.open.iter().filter(|o| !(o.is_taken)()) {
+            let operator = &d.vertices[end.after.vertex].operators[end.after.op];
+            errors.push(format!("a stream has no sink: what comes out of {} goes nowhere", name(operator)));
+        }
+        for v in d.vertices.iter().filter(|v| v.make.is_none()) {
+            if let Some(last) = v.operators.last() {
+                errors.push(format!("a stream has no sink: what comes out of {} goes nowhere", name(last)));
+            }
+        }
+        let bounded = d.vertices.iter().all(|v| v.bounded != Some(false));
+        if with.mode == ExecutionMode::Batch && !bounded {
+            let sources = d.vertices.iter().filter(|v| v.bounded == Some(false)).filter_map(|v| v.operators.first());
+            let names: Vec<_> = sources.map(name).collect();
+            errors
+                .push(format!("batch mode needs sources that end; {} does not: use streaming mode", names.join(", ")));
+        }
+        let uids = d.uids();
+        let mut seen: BTreeMap<&str, &DraftOperator> = BTreeMap::new();
+        for (operator, uid) in d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten()) {
+            if let Some(other) = seen.insert(uid, operator) {
+                errors.push(format!(
+                    "uid {uid:?} is used twice, by {} and {}: give each operator its own .uid()",
+                    name(other),
+                    name(operator)
+                ));
+            }
+        }
+        let mut graph = JobGraph { vertices: Vec::new(), edges: d.edges, bounded };
+        for (v, uids) in d.vertices.iter().zip(&uids) {
+            let parallelism = v.parallelism.unwrap_or(with.parallelism);
+            let wanted = v.max_parallelism.or(with.max_parallelism);
+            let max_parallelism = wanted.unwrap_or_else(|| default_max_parallelism(parallelism));
+            if parallelism == 0 || parallelism > max_parallelism || max_parallelism > MAX_MAX_PARALLELISM {
+                let at = v.operators.first().map_or_else(String::new, name);
+                errors.push(format!(
+                    "{at}: parallelism {parallelism} must be at least 1 and at most max_parallelism, which is {max_parallelism} (at most {MAX_MAX_PARALLELISM})"
+                ));
+            }
+            let operators = v.operators.iter().zip(uids).map(|(o, uid)| OperatorInfo {
+                uid: uid.clone(),
+                name: o.name.clone().unwrap_or_else(|| o.kind.to_owned()),
+                kind: o.kind.to_owned(),
+                states: o.states.clone(),
+            });
+            graph.vertices.push(Vertex {
+                id: VertexId::from_uid(uids.first().map_or("", String::as_str)),
+                operators: operators.collect(),
+                parallelism,
+                max_parallelism,
+                role: v.role,
+                own_thread: v.own_thread,
+            });
+        }
+        settle(&mut graph, &d.vertices.iter().map(|v| v.bounded.is_some()).collect::<Vec<_>>());
+        let factories = d.vertices.into_iter().filter_map(|v| v.make).map(Mutex::new).collect::<Vec<_>>();
+        if errors.is_empty()
+            && let Err(e) = graph.validate()
+        {
+            errors.push(e);
+        }
+        if errors.is_empty() {
+            let batch = bounded && with.mode != ExecutionMode::Streaming;
+            Ok(Plan { graph, factories, checks: d.checks.into_iter().map(Mutex::new).collect(), batch })
+        } else {
+            let mut told = BTreeSet::new();
+            errors.retain(|e| told.insert(e.clone()));
+            Err(errors)
+        }
+    }
+
+    /// The uid that an operator will have.
+    pub fn uid(&self, operator: OpId) -> String {
+        self.0.borrow().uid(operator)
+    }
+}
+
+/// What is known only when every parallelism is.
+fn settle(graph: &mut JobGraph, sources: &[bool]) {
+    let parallelism: Vec<u32> = graph.vertices.iter().map(|v| v.parallelism).collect();
+    for e in &mut graph.edges {
+        let (from, to) = (parallelism[e.from as usize], parallelism[e.to as usize]);
+        if e.partitioner == Partitioner::Forward && from != to {
+            e.partitioner = Partitioner::Rebalance;
+        }
+        // A source that is narrower than what it feeds shares no slot with most of it: it would starve those slots
+        // while its own slot's other tasks take turns with it.
+        if sources[e.from as usize] && !e.feedback && from < to {
+            graph.vertices[e.from as usize].own_thread = true;
+        }
+    }
+}
+
+impl Draft {
+    fn uid(&self, id: OpId) -> String {
+        let operator = &self.vertices[id.vertex].operators[id.op];
+        match &operator.uid {
+            Uid::Given(uid) => uid.clone(),
+            Uid::Counted(n) => format!("{}-{n}", operator.kind),
+            Uid::Of(of, suffix) => format!("{}{suffix}", self.uid(*of)),
+        }
+    }
+
+    fn uids(&self) -> Vec<Vec<String>> {
+        let of = |vertex: usize| {
+            let operators = 0..self.vertices[vertex].operators.len();
+            operators.map(|op| self.uid(OpId { vertex, op })).collect()
+        };
+        (0..self.vertices.len()).map(of).collect()
+    }
+}

@@ -1,0 +1,122 @@
+//! Brings records back to the program, in the job's result. For small answers: it is bounded.
+
+use super::{Committable, Committer, Manifest, Sink, SinkWriter};
+use crate::{batch::Time, build::OpCx, codec, key::Data};
+use bytes::Bytes;
+use std::marker::PhantomData;
+use thalweg_model::{FailureKind, TaskFailure};
+
+/// Bytes that one `collect` may bring back.
+pub const MAX_COLLECTED: usize = 16 << 20;
+/// Bytes of one piece on the way to the committer.
+const PIECE: usize = 256 << 10;
+
+/// Gathers records for the job's result.
+pub struct Collect<T>(PhantomData<fn(T)>);
+
+impl<T> Collect<T> {
+    /// A new one.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Default for Collect<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Clone for Collect<T> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Data> Sink<T> for Collect<T> {
+    type Writer = CollectWriter;
+    fn kind(&self) -> &'static str {
+        "collect-sink"
+    }
+    fn writer(&self, _: &OpCx) -> Result<CollectWriter, TaskFailure> {
+        Ok(CollectWriter { pieces: Vec::new(), piece: Vec::new(), bytes: 0 })
+    }
+    fn commits(&self) -> bool {
+        true
+    }
+    fn committer(&self, _: &OpCx) -> Result<Box<dyn Committer>, TaskFailure> {
+        Ok(Box::new(CollectCommitter { parts: Vec::new(), bytes: 0 }))
+    }
+}
+
+fn too_much() -> TaskFailure {
+    let message =
+        format!("collect() brings back at most {} MiB: collect less, or write_text() to a folder", MAX_COLLECTED >> 20);
+    TaskFailure::new(FailureKind::User, message)
+}
+
+/// Encodes records, one behind the other.
+pub struct CollectWriter {
+    pieces: Vec<Vec<u8>>,
+    piece: Vec<u8>,
+    bytes: usize,
+}
+
+impl<T: Data> SinkWriter<T> for CollectWriter {
+    fn write(&mut self, _: Time, item: T) -> Result<(), TaskFailure> {
+        let encoded = codec::encode(&item)
+            .map_err(|e| TaskFailure::new(FailureKind::User, format!("a record cannot be encoded: {e}")))?;
+        self.bytes += encoded.len();
+        if self.bytes > MAX_COLLECTED {
+            return Err(too_much());
+        }
+        self.piece.extend_from_slice(&encoded);
+        if self.piece.len() >= PIECE {
+            self.pieces.push(std::mem::take(&mut self.piece));
+        }
+        Ok(())
+    }
+    fn end(&mut self) -> Result<Vec<Vec<u8>>, TaskFailure> {
+        self.pieces.push(std::mem::take(&mut self.piece));
+        Ok(std::mem::take(&mut self.pieces))
+    }
+}
+
+struct CollectCommitter {
+    parts: Vec<Committable>,
+    bytes: usize,
+}
+
+impl Committer for CollectCommitter {
+    fn add(&mut self, part: Committable) -> Result<(), TaskFailure> {
+        self.bytes += part.body.len();
+        self.parts.push(part);
+        if self.bytes > MAX_COLLECTED { Err(too_much()) } else { Ok(()) }
+    }
+    fn prepare(&mut self) -> Result<Manifest, TaskFailure> {
+        // By subtask, so that one run's answer is in the order of the next one's.
+        self.parts.sort_unstable();
+        let all: Vec<u8> = self.parts.drain(..).flat_map(|p| p.body).collect();
+        Ok(Manifest { bytes: Bytes::new(), collected: Some(all.into()) })
+    }
+    fn publish(&mut self, _: &[u8]) -> Result<(), TaskFailure> {
+        // The value is in the JobMaster's record already.
+        Ok(())
+    }
+}
+
+/// The records of a `collect`.
+pub fn decode_collected<T: Data>(mut bytes: &[u8]) -> Result<Vec<T>, String> {
+    let mut items = Vec::new();
+    while !bytes.is_empty() {
+        let before = bytes.len();
+        let (item, rest) =
+            postcard::take_from_bytes(bytes).map_err(|e| format!("the collected bytes are damaged: {e}"))?;
+        items.push(item);
+        if rest.len() == before {
+            return Err("records without bytes cannot be collected".to_owned());
+        }
+        bytes = rest;
+    }
+    Ok(items)
+}

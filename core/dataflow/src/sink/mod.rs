@@ -1,0 +1,119 @@
+//! Sinks: writers at the ends of chains, and for output that becomes visible at once a committer behind them.
+//!
+//! Writers leave their output where nobody sees it and send its names to the committer, a vertex of parallelism 1 on an
+//! ordinary edge. When its whole input has ended it reports what it will publish, waits until the JobMaster has recorded
+//! that, and publishes. A restart after the record publishes again, which must change nothing.
+
+mod collect;
+mod committer;
+mod end;
+mod simple;
+mod text;
+
+pub use collect::{Collect, MAX_COLLECTED, decode_collected};
+pub use end::SinkTerminal;
+pub use simple::{Discard, ForEach, Print};
+pub use text::{Display, LineFormat, TextSink, With};
+
+use crate::{
+    batch::Time,
+    build::OpCx,
+    pipe::{Pipe, close},
+    plan::{OpId, PlanBuilder},
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use thalweg_model::{Partitioner, TaskFailure, VertexRole};
+
+/// Where records go.
+pub trait Sink<T>: Clone + Send + 'static {
+    /// Writes the records of one subtask.
+    type Writer: SinkWriter<T>;
+    /// `text-sink`…
+    fn kind(&self) -> &'static str;
+    /// Looks at what only the client can see, before the job is submitted. The error says what to do.
+    fn check(&self, _client_dir: &Path) -> Result<(), String> {
+        Ok(())
+    }
+    /// Opens a writer. `cx` has the subtask's index, the clock and paths.
+    fn writer(&self, cx: &OpCx) -> Result<Self::Writer, TaskFailure>;
+    /// Does its output become visible only when a committer publishes it?
+    fn commits(&self) -> bool {
+        false
+    }
+    /// Opens the committer, if it commits.
+    fn committer(&self, cx: &OpCx) -> Result<Box<dyn Committer>, TaskFailure> {
+        Err(cx.failure(thalweg_model::FailureKind::Incompatible, "this sink has no committer"))
+    }
+}
+
+/// Writes the records of one subtask.
+pub trait SinkWriter<T>: 'static {
+    /// One record.
+    fn write(&mut self, at: Time, item: T) -> Result<(), TaskFailure>;
+    /// The input pauses, or `buffer-timeout` is over.
+    fn flush(&mut self) -> Result<(), TaskFailure> {
+        Ok(())
+    }
+    /// No record follows: everything is made durable. What the committer must know of it.
+    fn end(&mut self) -> Result<Vec<Vec<u8>>, TaskFailure> {
+        Ok(Vec::new())
+    }
+    /// State for a restore.
+    fn snapshot(&mut self) -> Result<Option<Vec<u8>>, TaskFailure> {
+        Ok(None)
+    }
+}
+
+/// One thing that a writer prepared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Committable {
+    /// Which writer.
+    pub subtask: u32,
+    /// The how-manieth of this writer.
+    pub n: u32,
+    /// What its `end` gave.
+    pub body: Vec<u8>,
+}
+
+/// What a committer has prepared.
+#[derive(Debug, Default)]
+pub struct Manifest {
+    /// All that `publish` needs, also in another process.
+    pub bytes: Bytes,
+    /// A value for the job's result.
+    pub collected: Option<Bytes>,
+}
+
+/// Publishes what the writers of a sink prepared. There is one for each sink.
+pub trait Committer: 'static {
+    /// One thing more.
+    fn add(&mut self, part: Committable) -> Result<(), TaskFailure>;
+    /// There is nothing more. Must change nothing that is visible.
+    fn prepare(&mut self) -> Result<Manifest, TaskFailure>;
+    /// Makes it visible. Must be idempotent: it may have been published before, in part or whole.
+    fn publish(&mut self, manifest: &[u8]) -> Result<(), TaskFailure>;
+}
+
+/// Ends a chain in a sink, with its committer if it has one.
+#[track_caller]
+pub fn add_sink<P: Pipe, K: Sink<P::Item>>(plan: &PlanBuilder, vertex: usize, pipe: P, sink: K) -> OpId
+where
+    P::Item: 'static,
+{
+    let op = plan.operator(vertex, sink.kind(), &[]);
+    let mine = sink.clone();
+    plan.check(move |dir| mine.check(dir));
+    let mut edge = None;
+    if sink.commits() {
+        let committer = plan.vertex(VertexRole::Committer, Some(1));
+        plan.companion(committer, op, "/committer", "committer", &[]);
+        let to = plan.edge::<Committable>(vertex, committer, Partitioner::Rebalance, false);
+        edge = Some(to);
+        let mine = sink.clone();
+        plan.install(committer, Box::new(move |cx| committer::make::<P::Item, K>(cx, &mine, to)));
+    }
+    close(plan, vertex, pipe, SinkTerminal { sink, index: op.op, edge });
+    op
+}

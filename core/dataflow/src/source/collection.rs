@@ -1,0 +1,71 @@
+//! The items of a collection that the program holds.
+
+use super::{Polled, Reader, ReaderCx, Source, splits::Known};
+use crate::{build::OpCx, push::Push};
+use std::{ops::Range, sync::Arc};
+use thalweg_model::TaskFailure;
+
+/// A source over items in memory. They are part of the program, so every process has them and splits are ranges.
+pub struct Collection<T>(Arc<Vec<T>>);
+
+impl<T> Collection<T> {
+    /// Of these items.
+    pub fn new(items: Vec<T>) -> Self {
+        Self(Arc::new(items))
+    }
+}
+
+impl<T> Clone for Collection<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Source for Collection<T> {
+    type Item = T;
+    type Split = Range<u64>;
+    type Enumerator = Known<Range<u64>>;
+    type Reader = CollectionReader<T>;
+    fn kind(&self) -> &'static str {
+        "collection-source"
+    }
+    fn is_bounded(&self) -> bool {
+        true
+    }
+    fn enumerator(&self, cx: &OpCx) -> Result<Self::Enumerator, TaskFailure> {
+        let readers = cx.readers();
+        Known::open(cx, || Ok(super::sequence::parts(0..self.0.len() as u64, readers)), |_| 0)
+    }
+    fn reader(&self, _: &OpCx) -> Result<Self::Reader, TaskFailure> {
+        Ok(CollectionReader { items: self.0.clone(), ranges: Vec::new() })
+    }
+}
+
+/// Reads ranges of the items.
+pub struct CollectionReader<T> {
+    items: Arc<Vec<T>>,
+    ranges: Vec<Range<u64>>,
+}
+
+impl<T: Clone + Send + Sync + 'static> Reader for CollectionReader<T> {
+    type Item = T;
+    type Split = Range<u64>;
+    fn add(&mut self, split: Range<u64>) {
+        self.ranges.push(split);
+    }
+    fn poll(&mut self, budget: usize, out: &mut impl Push<T>, _: &mut ReaderCx) -> Result<Polled, TaskFailure> {
+        let Some(range) = self.ranges.last_mut() else { return Ok(Polled::Done) };
+        for i in range.by_ref().take(budget) {
+            if let Some(item) = self.items.get(i as usize) {
+                out.emit(item.clone());
+            }
+        }
+        if range.is_empty() {
+            self.ranges.pop();
+        }
+        Ok(if self.ranges.is_empty() { Polled::Done } else { Polled::Progress })
+    }
+    fn unfinished(&self) -> Vec<Range<u64>> {
+        self.ranges.clone()
+    }
+}

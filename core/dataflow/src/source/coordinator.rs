@@ -1,0 +1,143 @@
+//! The coordinator's task: hears requests, answers with splits, begins barriers, and ends when all readers were told.
+
+use super::{Assign, Assignment, Enumerator, Request, Source};
+use crate::{
+    build::BuildCx,
+    exchange::{channel::Msg, gate::Gate, out::ExchangeOut, route::DirectRouter},
+    panics::Guard,
+    pipe::direct,
+    push::{Control, Push},
+    task::{Head, Saying, SlotCx, Step, Task, TaskCell, add},
+};
+use std::{
+    collections::VecDeque,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+use thalweg_model::{FailureKind, TaskFailure};
+
+struct CoordinatorTask<E: Enumerator> {
+    enumerator: E,
+    uid: Arc<str>,
+    requests: Gate<Request>,
+    out: ExchangeOut<Assign<E::Split>, DirectRouter>,
+    head: Head,
+    cell: Rc<TaskCell>,
+    /// Readers that have nothing left.
+    waiting: VecDeque<u32>,
+    /// Readers that know that there is nothing more.
+    told: Vec<bool>,
+    checkpoints_seen: u64,
+    ending: bool,
+}
+
+pub(super) fn make<S: Source>(
+    cx: &BuildCx,
+    source: &S,
+    assignments: u32,
+    requests: u32,
+) -> Result<Box<dyn Task>, TaskFailure> {
+    let op = cx.op(0)?;
+    let guard = Guard::new(&op.uid);
+    let enumerator = source.enumerator(&op)?;
+    guard.leave();
+    let total = enumerator.total_bytes();
+    cx.cell.metrics().source_bytes_total.store(total, Ordering::Relaxed);
+    let requests = Gate::new(cx.receivers(requests)?, 0);
+    let out = direct(cx, assignments)?;
+    Ok(Box::new(CoordinatorTask {
+        enumerator,
+        uid: op.uid,
+        told: vec![false; requests.len()],
+        requests,
+        out,
+        head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
+        cell: cx.cell.clone(),
+        waiting: VecDeque::new(),
+        checkpoints_seen: 0,
+        ending: false,
+    }))
+}
+
+impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
+    fn hear(&mut self) -> Result<bool, TaskFailure> {
+        let mut heard = false;
+        for reader in 0..self.requests.len() {
+            loop {
+                match self.requests.recv(reader) {
+                    Ok(Some(Msg::Data(batch))) => {
+                        heard = true;
+                        add(&self.cell.metrics().records_in, batch.len() as u64);
+                        self.requests.recycle(reader, batch);
+                        self.waiting.push_back(reader as u32);
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    // A reader that knows that there is nothing more may go at any time.
+                    Err(_) if self.told[reader] => break,
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(heard)
+    }
+
+    fn answer(&mut self) -> Result<bool, TaskFailure> {
+        let mut answered = false;
+        for _ in 0..self.waiting.len() {
+            let Some(reader) = self.waiting.pop_front() else { break };
+            let guard = Guard::new(&self.uid);
+            let assignment = self.enumerator.next(reader);
+            guard.leave();
+            match assignment? {
+                Assignment::Split(split) => self.out.emit(Assign { to: reader, split: Some(split) }),
+                Assignment::NoMore => {
+                    self.told[reader as usize] = true;
+                    self.out.emit(Assign { to: reader, split: None });
+                }
+                Assignment::Wait => {
+                    self.waiting.push_back(reader);
+                    continue;
+                }
+            }
+            answered = true;
+        }
+        if answered {
+            self.out.flush();
+        }
+        Ok(answered)
+    }
+
+    fn work(&mut self, budget: usize) -> Result<Step, TaskFailure> {
+        let mut budget = budget.max(1);
+        if let Some(id) = self.cell.checkpoints.news(&mut self.checkpoints_seen)
+            && !self.ending
+        {
+            let state = self.enumerator.snapshot().map_err(|e| TaskFailure {
+                uid: Some(self.uid.to_string()),
+                ..TaskFailure::new(FailureKind::User, format!("the state cannot be encoded: {e}"))
+            })?;
+            self.head.own.push((self.uid.clone(), state));
+            self.head.say(Saying::Barrier(id));
+        }
+        if let Some(step) = self.head.advance(&mut self.out, &mut budget) {
+            return Ok(step);
+        }
+        let worked = self.hear()? | self.answer()?;
+        if !self.ending && self.told.iter().all(|t| *t) {
+            self.ending = true;
+            self.head.say(Saying::End);
+            return Ok(Step::Progress);
+        }
+        Ok(if worked { Step::Progress } else { Step::Blocked })
+    }
+}
+
+impl<E: Enumerator<Split: crate::key::Data>> Task for CoordinatorTask<E> {
+    fn step(&mut self, budget: usize, _: &mut SlotCx) -> Step {
+        self.work(budget).unwrap_or_else(|failure| {
+            self.cell.fail(failure);
+            Step::Progress
+        })
+    }
+}

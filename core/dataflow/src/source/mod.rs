@@ -1,0 +1,168 @@
+//! Sources: a coordinator that deals out splits, and readers that read them.
+//!
+//! The coordinator is a vertex of its own, of parallelism 1, in the slot of reader 0. Splits go to readers on an
+//! ordinary edge, in order with barriers, so a barrier begins at the coordinator. Readers ask on a feedback edge when
+//! they have nothing left.
+
+mod collection;
+mod coordinator;
+mod reader;
+mod sequence;
+mod socket;
+mod splits;
+mod text;
+
+pub use collection::Collection;
+pub use reader::SourceHead;
+pub use sequence::Sequence;
+pub use socket::SocketText;
+pub use text::{TextBlock, TextBlocks, TextLines, Words};
+
+use crate::{
+    build::OpCx,
+    exchange::route::Addressed,
+    key::Data,
+    plan::{OpId, PlanBuilder},
+    push::Push,
+    task::{SlotCx, TaskMetrics, add},
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use thalweg_model::{Moment, Partitioner, TaskFailure, UnixMillis, VertexRole};
+
+/// Where records come from.
+pub trait Source: Clone + Send + 'static {
+    /// The records.
+    type Item: 'static;
+    /// What one reader reads at a time: a range of a file, a partition…
+    type Split: Data;
+    /// Deals splits out.
+    type Enumerator: Enumerator<Split = Self::Split>;
+    /// Reads them.
+    type Reader: Reader<Item = Self::Item, Split = Self::Split>;
+    /// `text-source`…
+    fn kind(&self) -> &'static str;
+    /// Does it end by itself?
+    fn is_bounded(&self) -> bool;
+    /// Looks at what only the client can see, before the job is submitted. The error says what to do.
+    fn check(&self, _client_dir: &Path) -> Result<(), String> {
+        Ok(())
+    }
+    /// Opens the enumerator, in the coordinator. After a restore `cx.restored()` has what it snapshot.
+    fn enumerator(&self, cx: &OpCx) -> Result<Self::Enumerator, TaskFailure>;
+    /// Opens a reader. Unfinished splits of a restore are added to it by its head.
+    fn reader(&self, cx: &OpCx) -> Result<Self::Reader, TaskFailure>;
+}
+
+/// What a reader that asks is told.
+pub enum Assignment<S> {
+    /// Read this.
+    Split(S),
+    /// There is nothing now; it is asked again when the coordinator is woken.
+    Wait,
+    /// There will be nothing more.
+    NoMore,
+}
+
+/// Deals splits out. It runs on the slot's thread of the coordinator and must not wait long.
+pub trait Enumerator: 'static {
+    /// What is dealt.
+    type Split;
+    /// Reader `reader` has nothing left.
+    fn next(&mut self, reader: u32) -> Result<Assignment<Self::Split>, TaskFailure>;
+    /// Bytes of all splits together, where that is known.
+    fn total_bytes(&self) -> u64 {
+        0
+    }
+    /// What was not dealt yet.
+    fn snapshot(&self) -> Result<Vec<u8>, String>;
+}
+
+/// What one call of [`Reader::poll`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Polled {
+    /// It gave records, or may give some if asked at once.
+    Progress,
+    /// It waits for the outside; the slot's waker or a wish for a time tells when.
+    Idle,
+    /// It has nothing left to read.
+    Done,
+}
+
+/// Reads splits.
+pub trait Reader: 'static {
+    /// The records.
+    type Item: 'static;
+    /// What it reads.
+    type Split;
+    /// One more to read.
+    fn add(&mut self, split: Self::Split);
+    /// Gives about `budget` records out, fewer if they are large, and never waits.
+    fn poll(
+        &mut self,
+        budget: usize,
+        out: &mut impl Push<Self::Item>,
+        cx: &mut ReaderCx,
+    ) -> Result<Polled, TaskFailure>;
+    /// What is left to read of the splits that were added.
+    fn unfinished(&self) -> Vec<Self::Split>;
+}
+
+/// What a reader may ask and tell.
+pub struct ReaderCx<'a> {
+    pub(crate) slot: &'a mut SlotCx,
+    pub(crate) metrics: &'a TaskMetrics,
+}
+
+impl ReaderCx<'_> {
+    /// So many bytes were read.
+    pub fn read_bytes(&self, bytes: u64) {
+        add(&self.metrics.source_bytes, bytes);
+    }
+    /// Poll again at this time.
+    pub fn wake_at(&mut self, at: Moment) {
+        self.slot.wake_at(at);
+    }
+    /// When this step began.
+    pub fn now(&self) -> Moment {
+        self.slot.now
+    }
+    /// Wall-clock time.
+    pub fn wall(&self) -> UnixMillis {
+        self.slot.clock().wall()
+    }
+}
+
+/// A split for one reader, or the word that there are no more.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Assign<S> {
+    to: u32,
+    split: Option<S>,
+}
+
+impl<S> Addressed for Assign<S> {
+    fn to(&self) -> u32 {
+        self.to
+    }
+}
+
+/// A reader has nothing left.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Request;
+
+/// Writes coordinator and readers into a plan. The chain behind the head is closed by whoever goes on.
+#[track_caller]
+pub fn add_source<S: Source>(plan: &PlanBuilder, source: S) -> (OpId, SourceHead<S>) {
+    let vertex = plan.vertex(VertexRole::Task, None);
+    plan.mark_source(vertex, source.is_bounded());
+    let op = plan.operator(vertex, source.kind(), &["splits"]);
+    let coordinator = plan.vertex(VertexRole::Coordinator, Some(1));
+    plan.companion(coordinator, op, "/coordinator", "coordinator", &["splits"]);
+    let assignments = plan.edge::<Assign<S::Split>>(coordinator, vertex, Partitioner::Direct, false);
+    let requests = plan.edge::<Request>(vertex, coordinator, Partitioner::Rebalance, true);
+    let mine = source.clone();
+    plan.install(coordinator, Box::new(move |cx| coordinator::make(cx, &mine, assignments, requests)));
+    let mine = source.clone();
+    plan.check(move |dir| mine.check(dir));
+    (op, SourceHead::new(source, assignments, requests))
+}

@@ -1,0 +1,233 @@
+//! The task whose head is a reader of splits.
+
+use super::{Assign, Polled, Reader, ReaderCx, Request, Source};
+use crate::{
+    batch::{Batch, Time},
+    build::BuildCx,
+    codec,
+    exchange::{
+        align::Align,
+        channel::{Msg, Sender},
+        gate::{Gate, Next},
+    },
+    panics::Guard,
+    pipe::{Make, Pipe},
+    plan::PlanBuilder,
+    push::{Barrier, Control, Flow, Mark, Push, Ready, STRIDE},
+    task::{Head, Saying, SlotCx, Step, Task, TaskCell, add},
+};
+use std::{rc::Rc, sync::Arc};
+use thalweg_model::{FailureKind, TaskFailure};
+
+/// The head of a chain that begins with a source.
+#[derive(Clone)]
+pub struct SourceHead<S> {
+    source: S,
+    assignments: u32,
+    requests: u32,
+}
+
+impl<S> SourceHead<S> {
+    pub(super) fn new(source: S, assignments: u32, requests: u32) -> Self {
+        Self { source, assignments, requests }
+    }
+}
+
+impl<S: Source> Pipe for SourceHead<S> {
+    type Item = S::Item;
+    type Built = Box<dyn Task>;
+
+    fn build<N: Push<S::Item> + 'static>(self, cx: &BuildCx, next: N) -> Result<Box<dyn Task>, TaskFailure> {
+        let op = cx.op(0)?;
+        let guard = Guard::new(&op.uid);
+        let mut reader = self.source.reader(&op)?;
+        guard.leave();
+        let mut active = false;
+        for (writer, part) in op.restored().filter(|(writer, _)| writer % op.parallelism == op.subtask) {
+            let splits: Vec<S::Split> = codec::decode(part).map_err(|e| {
+                op.failure(FailureKind::Storage, format!("the splits that subtask {writer} had cannot be read: {e}"))
+            })?;
+            active |= !splits.is_empty();
+            splits.into_iter().for_each(|s| reader.add(s));
+        }
+        let gate = Gate::new(cx.receivers(self.assignments)?, 0);
+        let asks = cx.senders(self.requests)?.into_iter().next();
+        Ok(Box::new(SourceTask {
+            reader,
+            uid: op.uid,
+            align: Align::new(gate.len()),
+            gate,
+            asks,
+            next,
+            head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
+            cell: cx.cell.clone(),
+            active,
+            asked: false,
+            no_more: false,
+            ending: false,
+        }))
+    }
+
+    fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<Box<dyn Task>>) {
+        plan.install(vertex, make);
+    }
+}
+
+struct SourceTask<R: Reader, N> {
+    reader: R,
+    uid: Arc<str>,
+    gate: Gate<Assign<R::Split>>,
+    align: Align,
+    asks: Option<Sender<Request>>,
+    next: N,
+    head: Head,
+    cell: Rc<TaskCell>,
+    /// The reader has something to read.
+    active: bool,
+    asked: bool,
+    no_more: bool,
+    ending: bool,
+}
+
+/// Counts what a reader gives out.
+struct Counted<'a, N> {
+    next: &'a mut N,
+    records: u64,
+}
+
+impl<N: Control> Control for Counted<'_, N> {
+    fn ready(&mut self) -> Ready {
+        self.next.ready()
+    }
+    fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
+        self.next.mark(mark, budget)
+    }
+    fn barrier(&mut self, barrier: &mut Barrier) {
+        self.next.barrier(barrier);
+    }
+    fn flush(&mut self) {
+        self.next.flush();
+    }
+    fn end(&mut self, budget: &mut usize) -> Flow {
+        self.next.end(budget)
+    }
+    fn drained(&mut self) -> bool {
+        self.next.drained()
+    }
+}
+
+impl<T, N: Push<T>> Push<T> for Counted<'_, N> {
+    #[inline(always)]
+    fn push(&mut self, at: Time, item: T) {
+        self.records += 1;
+        self.next.push(at, item);
+    }
+    fn push_batch(&mut self, batch: &mut Batch<T>, limit: usize) {
+        let before = batch.len();
+        self.next.push_batch(batch, limit);
+        self.records += (before - batch.len()) as u64;
+    }
+}
+
+impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
+    /// Splits, barriers and the end of the coordinator. Answers whether there was something.
+    fn hear(&mut self) -> Result<bool, TaskFailure> {
+        match self.gate.next(&mut self.align)? {
+            Next::Batch(channel, mut batch) => {
+                batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.split {
+                    Some(split) => {
+                        self.reader.add(split);
+                        self.active = true;
+                        self.asked = false;
+                    }
+                    None => self.no_more = true,
+                });
+                self.gate.recycle(channel, batch);
+            }
+            Next::Say(Saying::Barrier(id)) => {
+                let state = codec::encode(&self.reader.unfinished()).map_err(|e| TaskFailure {
+                    uid: Some(self.uid.to_string()),
+                    ..TaskFailure::new(FailureKind::User, format!("the state cannot be encoded: {e}"))
+                })?;
+                self.head.own.push((self.uid.clone(), state));
+                self.head.say(Saying::Barrier(id));
+            }
+            Next::Say(Saying::End) => self.no_more = true,
+            Next::Say(Saying::Mark(_)) => {}
+            Next::Nothing => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn ask(&mut self) {
+        if let Some(asks) = &mut self.asks {
+            if self.no_more {
+                asks.lenient = true;
+                asks.send(Msg::End);
+            } else if !self.asked {
+                self.asked = true;
+                asks.send(Msg::Data(Batch::of(vec![Request])));
+            }
+            asks.pump();
+        }
+    }
+
+    fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
+        let mut budget = budget.max(1);
+        let mut worked = false;
+        loop {
+            if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
+                return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
+            }
+            if !self.ending && self.hear()? {
+                worked = true;
+                continue;
+            }
+            if self.active {
+                let mut out = Counted { next: &mut self.next, records: 0 };
+                let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics };
+                let guard = Guard::new(&self.uid);
+                let polled = self.reader.poll(STRIDE.min(budget), &mut out, &mut cx);
+                guard.leave();
+                let records = out.records;
+                add(&self.cell.metrics().records_in, records);
+                budget = budget.saturating_sub((records as usize).max(1));
+                match polled.map_err(|f| TaskFailure { uid: f.uid.or_else(|| Some(self.uid.to_string())), ..f })? {
+                    Polled::Progress => worked = true,
+                    Polled::Idle if worked || records > 0 => return Ok(self.head.worked(&mut self.next, slot)),
+                    Polled::Idle => return Ok(self.head.pause(&mut self.next, slot)),
+                    Polled::Done => {
+                        worked = true;
+                        self.active = false;
+                    }
+                }
+            } else if self.ending {
+                return Ok(Step::Progress);
+            } else {
+                self.ask();
+                if self.no_more {
+                    self.ending = true;
+                    self.head.say(Saying::End);
+                    continue;
+                }
+                return Ok(if worked {
+                    self.head.worked(&mut self.next, slot)
+                } else {
+                    self.head.pause(&mut self.next, slot)
+                });
+            }
+            if budget == 0 || self.cell.has_failed() || slot.is_long() {
+                return Ok(self.head.worked(&mut self.next, slot));
+            }
+        }
+    }
+}
+
+impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item> + 'static> Task for SourceTask<R, N> {
+    fn step(&mut self, budget: usize, slot: &mut SlotCx) -> Step {
+        self.work(budget, slot).unwrap_or_else(|failure| {
+            self.cell.fail(failure);
+            Step::Progress
+        })
+    }
+}

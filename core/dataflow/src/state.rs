@@ -1,0 +1,84 @@
+//! Keyed state: one plain value a key, in one table a subtask.
+//!
+//! It is a flat table: a snapshot is encoded whole within the barrier. The directory of segments that snapshots without
+//! a pause takes its place behind the same three calls.
+
+use crate::{
+    build::OpCx,
+    codec,
+    key::{Data, OwnedKey},
+};
+use hashbrown::HashTable;
+use thalweg_model::{FailureKind, TaskFailure};
+
+/// Rows of one operator in one subtask.
+pub(crate) struct Rows<K, V> {
+    table: HashTable<(K, V)>,
+}
+
+impl<K: OwnedKey, V: Data> Rows<K, V> {
+    pub(crate) fn new() -> Self {
+        Self { table: HashTable::new() }
+    }
+
+    /// The rows of this subtask's key groups, out of all parts of the operator's last snapshot.
+    pub(crate) fn open(cx: &OpCx) -> Result<Self, TaskFailure> {
+        let mut rows = Self::new();
+        for (writer, part) in cx.restored() {
+            let part: Vec<(K, V)> = codec::decode(part).map_err(|e| {
+                cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
+            })?;
+            for (key, value) in part {
+                let hash = key.stable_hash();
+                if cx.owns(hash) {
+                    rows.table.insert_unique(hash, (key, value), |row| row.0.stable_hash());
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The row of a key, made when there is none.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, hash: u64, same: impl Fn(&K) -> bool, make: impl FnOnce() -> (K, V)) -> &mut (K, V) {
+        self.table.entry(hash, |row| same(&row.0), |row| row.0.stable_hash()).or_insert_with(make).into_mut()
+    }
+
+    /// Merges the item into its key's row, or makes the row of it.
+    ///
+    /// The item is looked at to find its row and then used up, and both ways need `with`: hence the arguments.
+    #[inline(always)]
+    pub(crate) fn upsert<T, C>(
+        &mut self,
+        hash: u64,
+        item: T,
+        with: &mut C,
+        same: impl Fn(&T, &K) -> bool,
+        merge: impl FnOnce(&mut C, &mut V, T),
+        make: impl FnOnce(&mut C, T) -> (K, V),
+    ) -> &mut (K, V) {
+        use hashbrown::hash_table::Entry;
+        match self.table.entry(hash, |row| same(&item, &row.0), |row| row.0.stable_hash()) {
+            Entry::Occupied(row) => {
+                let row = row.into_mut();
+                merge(with, &mut row.1, item);
+                row
+            }
+            Entry::Vacant(free) => free.insert(make(with, item)).into_mut(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// All rows, leaving none.
+    pub(crate) fn take(&mut self) -> hashbrown::hash_table::IntoIter<(K, V)> {
+        std::mem::take(&mut self.table).into_iter()
+    }
+
+    /// All rows as bytes. An error is one of the value's own `Serialize`.
+    pub(crate) fn snapshot(&self) -> Result<Vec<u8>, String> {
+        codec::encode(&self.table.iter().collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,326 @@
+//! The step-able task: what a slot's thread drives, and so does a test on one thread.
+
+use crate::push::{Barrier, CheckpointId, Control, Flow, Mark, Ready};
+use parking_lot::Mutex;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use thalweg_env::Clock;
+use thalweg_model::{Attempt, FailureKind, Moment, SubtaskId, SubtaskMetrics, TaskFailure};
+
+/// What one step did.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+#[must_use]
+pub enum Step {
+    /// Something; call again.
+    Progress,
+    /// Nothing, and there is nothing to do until the slot's signal or a timer says so.
+    Blocked,
+    /// The task is over; everything that it produced has left.
+    Finished,
+}
+
+/// One subtask of one vertex, on the thread of its slot.
+pub trait Task {
+    /// Works for about `budget` records and never waits.
+    fn step(&mut self, budget: usize, slot: &mut SlotCx) -> Step;
+}
+
+/// A step ends after so long even with budget left.
+const LONG: Duration = Duration::from_millis(5);
+
+/// What a slot tells its tasks in a step, and they it.
+pub struct SlotCx {
+    clock: Arc<dyn Clock>,
+    /// When this step began.
+    pub now: Moment,
+    wake_at: Option<Moment>,
+}
+
+impl SlotCx {
+    /// At the clock's present time.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let now = clock.now();
+        Self { clock, now, wake_at: None }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// Step this slot again at `at`, also when nothing else wakes it.
+    pub fn wake_at(&mut self, at: Moment) {
+        self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// The earliest wish since the last call.
+    pub(crate) fn take_wake_at(&mut self) -> Option<Moment> {
+        self.wake_at.take()
+    }
+
+    /// Has this step taken its time? Asked once a stride, so that heavy records do not make long steps.
+    pub(crate) fn is_long(&self) -> bool {
+        self.clock.now().since(self.now) > LONG
+    }
+
+    /// The present time.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+}
+
+/// Counters of one task, readable from any thread.
+#[derive(Default)]
+pub struct TaskMetrics {
+    pub(crate) records_in: AtomicU64,
+    pub(crate) records_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) source_bytes: AtomicU64,
+    pub(crate) source_bytes_total: AtomicU64,
+    pub(crate) slow_steps: AtomicU64,
+}
+
+impl TaskMetrics {
+    /// The counters now.
+    pub fn read(&self) -> SubtaskMetrics {
+        let of = |a: &AtomicU64| a.load(Relaxed);
+        SubtaskMetrics {
+            records_in: of(&self.records_in),
+            records_out: of(&self.records_out),
+            bytes_in: of(&self.bytes_in),
+            bytes_out: of(&self.bytes_out),
+            source_bytes: of(&self.source_bytes),
+            source_bytes_total: of(&self.source_bytes_total),
+            slow_steps: of(&self.slow_steps),
+        }
+    }
+}
+
+/// Adds to a counter that this thread alone writes: a load and a store, not a locked instruction.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+/// The part of a task that other threads see.
+pub struct TaskShared {
+    /// Which.
+    pub subtask: SubtaskId,
+    /// Under which attempt.
+    pub attempt: Attempt,
+    /// Counters.
+    pub metrics: TaskMetrics,
+    /// The JobMaster has recorded what this committer prepared.
+    pub(crate) committed: AtomicBool,
+    /// This committer has told what it will publish.
+    pub(crate) prepared: AtomicBool,
+    /// A terminal report was sent.
+    pub(crate) reported: AtomicBool,
+}
+
+impl TaskShared {
+    pub(crate) fn new(subtask: SubtaskId, attempt: Attempt) -> Self {
+        Self {
+            subtask,
+            attempt,
+            metrics: TaskMetrics::default(),
+            committed: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What a committer has prepared.
+pub(crate) struct Prepared {
+    pub(crate) manifest: bytes::Bytes,
+    pub(crate) collected: Vec<(String, bytes::Bytes)>,
+}
+
+/// The part of a task that its own thread sees: where its operators leave a failure. The slot looks after each step.
+pub struct TaskCell {
+    pub(crate) shared: Arc<TaskShared>,
+    failed: Cell<bool>,
+    failure: RefCell<Option<TaskFailure>>,
+    pub(crate) prepared: RefCell<Option<Prepared>>,
+    pub(crate) checkpoints: Arc<Checkpoints>,
+}
+
+impl TaskCell {
+    pub(crate) fn new(shared: Arc<TaskShared>, checkpoints: Arc<Checkpoints>) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            failed: Cell::new(false),
+            failure: RefCell::new(None),
+            prepared: RefCell::new(None),
+            checkpoints,
+        })
+    }
+
+    /// The task has failed. The first failure stands.
+    pub fn fail(&self, failure: TaskFailure) {
+        if !self.failed.replace(true) {
+            *self.failure.borrow_mut() = Some(failure);
+        }
+    }
+
+    /// The operator of this uid has failed.
+    pub fn fail_in(&self, uid: &str, kind: FailureKind, message: impl Into<String>) {
+        self.fail(TaskFailure { uid: Some(uid.to_owned()), ..TaskFailure::new(kind, message) });
+    }
+
+    /// Has it failed?
+    #[inline]
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<TaskFailure> {
+        self.failure.borrow_mut().take()
+    }
+
+    /// Counters.
+    pub fn metrics(&self) -> &TaskMetrics {
+        &self.shared.metrics
+    }
+}
+
+/// States of all operators by uid and subtask: what a checkpoint holds.
+pub type Snapshot = std::collections::BTreeMap<(String, u32), Vec<u8>>;
+
+/// Where this process hears of checkpoints and answers. Coordinators put barriers into the stream, everything else
+/// passes them on.
+#[derive(Default)]
+pub struct Checkpoints {
+    wanted: Mutex<Option<CheckpointId>>,
+    // Rises with each request, so that a task looks into the lock only when there is something new.
+    rounds: AtomicU64,
+    acknowledged: Mutex<Vec<(CheckpointId, SubtaskId, Vec<(String, Vec<u8>)>)>>,
+}
+
+impl Checkpoints {
+    /// Asks for a checkpoint. The slots must be woken after it.
+    pub fn request(&self, id: CheckpointId) {
+        *self.wanted.lock() = Some(id);
+        self.rounds.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn news(&self, seen: &mut u64) -> Option<CheckpointId> {
+        let round = self.rounds.load(Relaxed);
+        if round == *seen {
+            return None;
+        }
+        *seen = round;
+        *self.wanted.lock()
+    }
+
+    /// What tasks have answered since the last call.
+    pub fn take_acknowledged(&self) -> Vec<(CheckpointId, SubtaskId, Vec<(String, Vec<u8>)>)> {
+        std::mem::take(&mut *self.acknowledged.lock())
+    }
+}
+
+/// Something that a head has begun to say to its chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Saying {
+    Mark(Mark),
+    Barrier(CheckpointId),
+    End,
+}
+
+/// What every head does: says marks and ends piece by piece, flushes in time, and waits until all has left.
+pub(crate) struct Head {
+    cell: Rc<TaskCell>,
+    saying: Option<Saying>,
+    ended: bool,
+    flushed: Moment,
+    timeout: Duration,
+    // The head's own states, which belong to the barrier it is about to say.
+    pub(crate) own: Vec<(Arc<str>, Vec<u8>)>,
+    epoch: CheckpointId,
+}
+
+impl Head {
+    pub(crate) fn new(cell: Rc<TaskCell>, timeout: Duration) -> Self {
+        let epoch = CheckpointId { n: 0, epoch: cell.shared.attempt.epoch };
+        Self { cell, saying: None, ended: false, flushed: Moment::default(), timeout, own: Vec::new(), epoch }
+    }
+
+    /// Says this next. Only when [`Head::advance`] answered `None`.
+    pub(crate) fn say(&mut self, saying: Saying) {
+        self.saying = Some(saying);
+    }
+
+    /// Goes on with what was begun; `None` when there is nothing and the chain takes records.
+    pub(crate) fn advance(&mut self, chain: &mut (impl Control + ?Sized), budget: &mut usize) -> Option<Step> {
+        if self.ended {
+            return Some(match chain.ready() {
+                Ready::Busy => Step::Progress,
+                Ready::Blocked => Step::Blocked,
+                Ready::Yes if chain.drained() => Step::Finished,
+                Ready::Yes => Step::Blocked,
+            });
+        }
+        loop {
+            match chain.ready() {
+                Ready::Yes => {}
+                Ready::Busy => return Some(Step::Progress),
+                Ready::Blocked => return Some(Step::Blocked),
+            }
+            match self.saying? {
+                Saying::Mark(mark) => match chain.mark(mark, budget) {
+                    Flow::Done => self.saying = None,
+                    Flow::More => return Some(Step::Progress),
+                },
+                Saying::Barrier(id) => {
+                    self.saying = None;
+                    self.barrier(id, chain);
+                }
+                Saying::End => {
+                    if chain.end(budget) == Flow::Done {
+                        self.saying = None;
+                        self.ended = true;
+                        chain.flush();
+                    }
+                    return Some(Step::Progress);
+                }
+            }
+        }
+    }
+
+    fn barrier(&mut self, id: CheckpointId, chain: &mut (impl Control + ?Sized)) {
+        let mut barrier = Barrier { id, states: std::mem::take(&mut self.own) };
+        // One of a leader that is no more, or one that was seen: it would overtake what a newer one fixed.
+        if id.epoch < self.epoch.epoch || id.n <= self.epoch.n {
+            return;
+        }
+        self.epoch = id;
+        chain.barrier(&mut barrier);
+        let states = barrier.states.into_iter().map(|(uid, s)| (uid.to_string(), s)).collect();
+        self.cell.checkpoints.acknowledged.lock().push((id, self.cell.shared.subtask, states));
+    }
+
+    /// Nothing was to be done in this step: send what was gathered.
+    pub(crate) fn pause(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
+        self.flushed = slot.now;
+        chain.flush();
+        Step::Blocked
+    }
+
+    /// Something was done. Sends what was gathered when it has waited for `buffer-timeout`.
+    pub(crate) fn worked(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
+        if slot.now.since(self.flushed) >= self.timeout {
+            self.flushed = slot.now;
+            chain.flush();
+        }
+        Step::Progress
+    }
+}
