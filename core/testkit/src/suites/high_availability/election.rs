@@ -6,15 +6,20 @@ use std::{sync::Arc, time::Duration};
 use thalweg_env::{SystemClock, timeout};
 use thalweg_model::Epoch;
 use thalweg_spi::{ErrorKind, Expect, HighAvailabilityServices, LeaderInfo, Office};
+use tokio::sync::watch;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// Waits until this process's watcher shows `wanted`.
-async fn sees(services: &Arc<dyn HighAvailabilityServices>, wanted: Option<LeaderInfo>) {
-    let mut watch = services.leader_retrieval().leader();
+/// Waits until the receiver shows `wanted`.
+async fn arrives(watch: &mut watch::Receiver<Option<LeaderInfo>>, wanted: Option<LeaderInfo>) {
     let what = format!("the watcher sees {wanted:?}");
     let arrived = timeout(&SystemClock::new(), SOON, watch.wait_for(|now| *now == wanted)).await;
     assert!(matches!(arrived, Ok(Ok(_))), "{what} within {SOON:?}");
+}
+
+/// Waits until this process sees `wanted`.
+async fn sees(services: &Arc<dyn HighAvailabilityServices>, wanted: Option<LeaderInfo>) {
+    arrives(&mut services.leader_retrieval().leader(), wanted).await;
 }
 
 pub async fn only_one_leads_at_a_time(fixture: &impl HighAvailabilityFixture) {
@@ -130,16 +135,18 @@ pub async fn leaving_an_office_that_one_does_not_hold_is_fine(fixture: &impl Hig
 
 pub async fn watchers_see_the_leader_and_its_end(fixture: &impl HighAvailabilityFixture) {
     let (a, b) = (fixture.open().await.unwrap(), fixture.open().await.unwrap());
-    sees(&b, None).await;
+    // One receiver each for the whole case: what changes must come to it by itself.
+    let (mut at_a, mut at_b) = (a.leader_retrieval().leader(), b.leader_retrieval().leader());
+    arrives(&mut at_b, None).await;
     let epoch = campaign(&a, SOON).await;
     a.leader_election().announce(epoch, info(epoch)).await.unwrap();
-    sees(&a, Some(info(epoch))).await;
-    sees(&b, Some(info(epoch))).await;
+    arrives(&mut at_a, Some(info(epoch))).await;
+    arrives(&mut at_b, Some(info(epoch))).await;
     a.leader_election().resign(epoch).await.unwrap();
-    sees(&b, None).await;
+    arrives(&mut at_b, None).await;
     let new = campaign(&b, fixture.takeover()).await;
     b.leader_election().announce(new, info(new)).await.unwrap();
-    sees(&a, Some(info(new))).await;
+    arrives(&mut at_a, Some(info(new))).await;
 }
 
 pub async fn a_late_watcher_learns_the_present_leader(fixture: &impl HighAvailabilityFixture) {
