@@ -20,6 +20,7 @@ pub mod registry;
 pub mod resource_provider;
 pub mod secret;
 pub mod shuffle;
+pub mod units;
 
 pub use blob::{BlobCapabilities, BlobInfo, BlobReader, BlobService};
 pub use context::PluginContext;
@@ -40,3 +41,6 @@ pub use shuffle::{
     ChannelId, ChannelReader, ChannelWriter, EnvironmentSetup, Parcel, ParcelKind, PartitionId, Shuffle,
     ShuffleCapabilities, ShuffleDescriptor, ShuffleEnvironment, ShuffleMaster,
 };
+/// Part of a job's and of a cluster's configuration alike.
+pub use thalweg_wire::RestartStrategy;
+pub use units::{ByteSize, TimeSpan};

@@ -1,0 +1,19 @@
+//! The in-memory doubles pass the suites: they are their first customers.
+
+mod blob {
+    thalweg_testkit::blob_suite!(async || thalweg_testkit::doubles::blob::MemoryBlobs::default());
+}
+
+mod deployment {
+    thalweg_testkit::deployment_suite!(async || thalweg_testkit::doubles::deployment::OpenHouse);
+}
+
+mod high_availability {
+    thalweg_testkit::high_availability_suite!(async || {
+        thalweg_testkit::doubles::high_availability::MemoryFixture::default()
+    });
+}
+
+mod high_availability_with_faults {
+    thalweg_testkit::high_availability_suite!(async || thalweg_testkit::doubles::faults::FaultyFixture::new(1));
+}
