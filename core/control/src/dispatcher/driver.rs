@@ -54,6 +54,7 @@ enum Command {
     Cancel { job: JobId, reply: oneshot::Sender<CancelAnswer> },
     Entries(oneshot::Sender<Vec<Entry>>),
     Master(JobId, oneshot::Sender<Option<JobMasterHandle>>),
+    Result(JobId, oneshot::Sender<Option<JobResult>>),
     LastView(JobId, oneshot::Sender<Option<Arc<JobView>>>),
     MasterEnded(Box<JobResult>, Arc<JobView>),
     WorkerGone(TaskManagerId, InstanceId, String),
@@ -81,6 +82,7 @@ impl DispatcherHandle {
             ids: CallIds::default(),
             submissions: Calls::new(),
             cancels: Calls::new(),
+            waiters: Vec::new(),
         };
         env.spawner.spawn("dispatcher", driver.run(inbox));
         handle.send(Command::Event(recovered));
@@ -122,6 +124,11 @@ impl DispatcherHandle {
             return Some(Arc::new(view));
         }
         self.ask(|reply| Command::LastView(job, reply)).await.flatten()
+    }
+
+    /// Waits for a job's result, which is told once it is written down. `None` when there is no such job.
+    pub async fn result(&self, job: JobId) -> Option<JobResult> {
+        self.ask(|reply| Command::Result(job, reply)).await.flatten()
     }
 
     /// An attached client was heard.
@@ -167,6 +174,8 @@ struct Driver {
     ids: CallIds,
     submissions: Calls<Submitted>,
     cancels: Calls<CancelAnswer>,
+    /// Who waits for results.
+    waiters: Vec<(JobId, oneshot::Sender<Option<JobResult>>)>,
 }
 
 fn replies<T: Send + 'static>(reply: oneshot::Sender<T>) -> Reply<T> {
@@ -209,6 +218,10 @@ impl Driver {
             }
             Command::Entries(reply) => drop(reply.send(self.core.entries())),
             Command::Master(job, reply) => drop(reply.send(self.masters.get(&job).cloned())),
+            Command::Result(job, reply) => {
+                self.waiters.push((job, reply));
+                self.tell_waiters();
+            }
             Command::LastView(job, reply) => drop(reply.send(self.views.get(&job).cloned())),
             Command::MasterEnded(result, view) => {
                 self.views.insert(result.job, view);
@@ -230,8 +243,26 @@ impl Driver {
 
     fn feed(&mut self, event: Event) {
         let now = Now::of(&*self.services.env.clock);
+        let ended = matches!(event, Event::StepDone { .. });
         for effect in self.core.on_event(now, event) {
             self.perform(effect);
+        }
+        if ended {
+            self.tell_waiters();
+        }
+    }
+
+    fn tell_waiters(&mut self) {
+        self.waiters.retain(|(_, reply)| !reply.is_closed());
+        if self.waiters.is_empty() {
+            return;
+        }
+        let entries = self.core.entries();
+        for (job, reply) in std::mem::take(&mut self.waiters) {
+            match entries.iter().find(|e| e.id == job) {
+                Some(Entry { result: None, .. }) => self.waiters.push((job, reply)),
+                known => drop(reply.send(known.and_then(|e| e.result.clone()))),
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! | `HEAD /api/blobs/KEY` | is it there? 200 or 404 |
 //! | `PUT /api/blobs/KEY` | the content, zstd when `Content-Encoding: zstd`; 201 |
 //! | `POST /api/jobs` | MessagePack of [`Submission`]; answers a [`SubmissionAnswer`] |
-//! | `GET /api/jobs/ID/result` | MessagePack of a [`ResultAnswer`]; `?attached=true` counts as a sign of life |
+//! | `GET /api/jobs/ID/result` | MessagePack of a [`ResultAnswer`]; `?attached=true` counts as a sign of life, `?wait=ms` waits for the end |
 //! | `POST /api/stop` | the cluster ends |
 
 use super::{RestError, RestState};
@@ -23,6 +23,7 @@ use axum::{
 };
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use thalweg_model::{BlobKey, JobId, JobStatus};
 use thalweg_wire::{JobResult, JobSpec, decode, encode};
 use tokio::io::AsyncReadExt;
@@ -177,7 +178,13 @@ async fn check_portable(state: &RestState, leader: &super::Leader, key: BlobKey)
 struct ResultQuery {
     #[serde(default)]
     attached: bool,
+    /// Milliseconds to wait for the end.
+    #[serde(default)]
+    wait: u64,
 }
+
+/// Longest wait that a request may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 async fn result(
     State(state): State<RestState>,
@@ -188,6 +195,11 @@ async fn result(
     let job = job_id(&job)?;
     if query.attached {
         leader.dispatcher.client_seen(job);
+    }
+    if query.wait > 0 {
+        let limit = Duration::from_millis(query.wait).min(MAX_WAIT);
+        // Whether it ended in this time is looked at below.
+        let _ = thalweg_env::timeout(&*state.env.clock, limit, leader.dispatcher.result(job)).await;
     }
     let entries = leader.dispatcher.entries().await;
     let entry = entries.into_iter().find(|e| e.id == job);

@@ -18,7 +18,9 @@ use thalweg_model::{
 };
 use thalweg_rpc::{
     Fault, Fence, Fences,
-    gateways::{AllocatedSlotReport, JobRegistrationAnswer, SlotOffer, SlotReport, SlotRequest, SlotStatus, TaskManagerStatus},
+    gateways::{
+        AllocatedSlotReport, JobRegistrationAnswer, SlotOffer, SlotReport, SlotRequest, SlotStatus, TaskManagerStatus,
+    },
 };
 use thalweg_wire::{Deploy, JobSpec, TaskReport, ToHost};
 
@@ -290,20 +292,40 @@ pub enum Effect {
 enum Slot {
     Free,
     /// Reserved. The deadline runs once it was offered.
-    Allocated { job: JobId, allocation: AllocationId, deadline: Option<Moment> },
-    Active { job: JobId, allocation: AllocationId },
+    Allocated {
+        job: JobId,
+        allocation: AllocationId,
+        deadline: Option<Moment>,
+    },
+    Active {
+        job: JobId,
+        allocation: AllocationId,
+    },
     /// Its host is being ended.
-    Releasing { job: JobId, allocation: AllocationId },
+    Releasing {
+        job: JobId,
+        allocation: AllocationId,
+    },
 }
 
 #[derive(Debug, Clone)]
 enum Host {
     /// None yet, or the last one failed and the JobMaster has not said what next.
     None,
-    Starting { host: HostId },
-    Ready { host: HostId, data_address: Option<String>, heard: Moment },
+    Starting {
+        host: HostId,
+    },
+    Ready {
+        host: HostId,
+        data_address: Option<String>,
+        heard: Moment,
+    },
     /// Being ended by force.
-    Ending { host: HostId, again: bool, calls: Vec<CallId> },
+    Ending {
+        host: HostId,
+        again: bool,
+        calls: Vec<CallId>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -511,7 +533,9 @@ impl TaskExecutor {
             return Err(format!("there is no slot {}", request.slot));
         };
         match slot {
-            Slot::Allocated { allocation, .. } | Slot::Active { allocation, .. } if *allocation == request.allocation => {
+            Slot::Allocated { allocation, .. } | Slot::Active { allocation, .. }
+                if *allocation == request.allocation =>
+            {
                 return Ok(());
             }
             Slot::Free => {
@@ -887,7 +911,8 @@ impl TaskExecutor {
             {
                 let host = *host;
                 let silence = self.settings.host_silence.as_secs_f64();
-                let message = format!("the job's host on {} said nothing for {silence}s and was ended", self.settings.id);
+                let message =
+                    format!("the job's host on {} said nothing for {silence}s and was ended", self.settings.id);
                 let failure = TaskFailure::new(FailureKind::Lost, message);
                 self.kill_host(job, host, false, None);
                 if let Some(j) = self.jobs.get_mut(&job) {

@@ -14,8 +14,8 @@ use thalweg_model::{JobId, Moment};
 use thalweg_rpc::{
     Envelope, Fault, Fence, Mailbox, Reply, RpcError, RpcService, Target,
     gateways::{
-        JobMasterGateway, JobRegistration, JobRegistrationAnswer, ResourceManagerGateway, SlotReport, TaskExecutorMessage,
-        TaskManagerInfo, TaskManagerStatus, endpoint,
+        JobMasterGateway, JobRegistration, JobRegistrationAnswer, ResourceManagerGateway, SlotReport,
+        TaskExecutorMessage, TaskManagerInfo, TaskManagerStatus, endpoint,
     },
     mailbox,
 };
@@ -279,11 +279,7 @@ impl Driver {
     fn resource_manager(&self) -> Option<ResourceManagerGateway> {
         let leader = self.leader.as_ref()?;
         let fence = Fence::cluster(leader.epoch);
-        Some(ResourceManagerGateway::new(Target::remote(
-            leader.connection.clone(),
-            endpoint::RESOURCE_MANAGER,
-            fence,
-        )))
+        Some(ResourceManagerGateway::new(Target::remote(leader.connection.clone(), endpoint::RESOURCE_MANAGER, fence)))
     }
 
     fn answer(&mut self, call: CallId, answer: Answer) {
@@ -336,7 +332,8 @@ impl Driver {
                 let Some(gateway) = self.job_master(job) else { return };
                 let clock = self.services.env.clock.clone();
                 self.spawn("report-host", async move {
-                    while let Err(RpcError::Timeout) = gateway.host_failed(id.clone(), instance, failure.clone()).await {
+                    while let Err(RpcError::Timeout) = gateway.host_failed(id.clone(), instance, failure.clone()).await
+                    {
                         clock.sleep(Duration::from_millis(100)).await;
                     }
                 });

@@ -77,7 +77,9 @@ impl LeaderLink {
             };
             let leader = match registered {
                 Some(Registration::Registered(leader)) => leader,
-                Some(Registration::Rejected(why)) => return (self.on_fatal)(format!("the ResourceManager rejects this TaskManager: {why}")),
+                Some(Registration::Rejected(why)) => {
+                    return (self.on_fatal)(format!("the ResourceManager rejects this TaskManager: {why}"));
+                }
                 None => {
                     if !told_waiting {
                         tracing::info!("waiting for a JobManager");

@@ -130,7 +130,8 @@ impl ProcessHosts {
         let pid = child.id();
         let ms = self.env.clock.now().since(began).as_secs_f64() * 1e3;
         tracing::info!(%job, host = request.host, pid, "task host started in {ms:.1} ms");
-        let supervision = Supervision { start: self.start_message(&request, &scratch), start_timeout: self.start_timeout };
+        let supervision =
+            Supervision { start: self.start_message(&request, &scratch), start_timeout: self.start_timeout };
         let talk = supervisor::supervise(&self.env, stream, supervision, queue, kill, events);
         let mut failure = talk.await;
         // Its socket is closed, so it is ending, if it lives; it gets no time for it.

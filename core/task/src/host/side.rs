@@ -8,7 +8,9 @@ use thalweg_dataflow::{Engine, EngineSetup, Plan, TaskListener};
 use thalweg_env::{BoxStream, Env, Shutdown};
 use thalweg_model::{ClusterId, FailureKind, JobId, TaskFailure};
 use thalweg_spi::{EnvironmentSetup, Plugin, PluginContext, Secret, kind};
-use thalweg_wire::{FromHost, JobSpec, PROTOCOL, PROTOCOL_OLDEST, TaskReport, ToHost, decode, encode, host::MAX_HOST_FRAME};
+use thalweg_wire::{
+    FromHost, JobSpec, PROTOCOL, PROTOCOL_OLDEST, TaskReport, ToHost, decode, encode, host::MAX_HOST_FRAME,
+};
 use tokio::sync::mpsc;
 
 /// The first message of a host.

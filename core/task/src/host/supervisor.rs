@@ -54,7 +54,9 @@ pub async fn supervise(
             Ok(_) => Err(lost("the host spoke before it was ready".into())),
             Err(e) => Err(TaskFailure::new(
                 FailureKind::User,
-                format!("main() on the worker ended before it reached the execute of this job ({e}); its log says more"),
+                format!(
+                    "main() on the worker ended before it reached the execute of this job ({e}); its log says more"
+                ),
             )),
         }
     };
@@ -103,5 +105,5 @@ async fn next(socket: &mut Framed<BoxStream, LengthDelimitedCodec>) -> Result<Fr
 }
 
 async fn send(socket: &mut Framed<BoxStream, LengthDelimitedCodec>, message: &ToHost) -> Result<(), String> {
-    socket.send(encode(message).into()).await.map_err(|e| e.to_string())
+    socket.send(bytes::Bytes::from(encode(message))).await.map_err(|e: std::io::Error| e.to_string())
 }

@@ -1,0 +1,312 @@
+//! The client role: ships this executable to a cluster, submits the program, and waits.
+//!
+//! Blobs are named by their content: the cluster is asked first, so that a job that was submitted before sends kilobytes.
+
+use crate::{
+    embedded::{Blocking, program_defaults},
+    role::Parent,
+};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, io::Read, path::PathBuf, sync::Arc, time::Duration};
+use thalweg_api::{
+    JobError,
+    executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
+};
+use thalweg_control::rest::api::{ResultAnswer, Submission, SubmissionAnswer};
+use thalweg_env::{Clock, SystemClock};
+use thalweg_model::{BlobKey, ClusterId, JobId};
+use thalweg_spi::{Plugin, kind};
+use thalweg_wire::{
+    JobResult, JobSpec, PROTOCOL, PROTOCOL_OLDEST, decode, encode,
+    role::{ClientRole, FromClient},
+};
+
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 256 << 20;
+/// The cluster may be away for so long before a waiting client gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one request waits for a job's end, which is also how often progress is told.
+const POLL: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub struct ClientExecutor {
+    inner: Arc<Inner>,
+    ordinals: Ordinals,
+    blocking: Blocking,
+}
+
+struct Inner {
+    role: ClientRole,
+    parent: Parent,
+    http: reqwest::Client,
+    clock: SystemClock,
+    /// Key of this executable, once it is known.
+    executable: tokio::sync::OnceCell<BlobKey>,
+    /// Results so far, by ordinal: frozen into the jobs that follow.
+    results: Mutex<BTreeMap<u32, JobResult>>,
+    handle: tokio::runtime::Handle,
+}
+
+impl ClientExecutor {
+    /// Submits as the role says.
+    pub fn new(role: ClientRole, parent: Parent) -> Self {
+        let blocking = Blocking::new();
+        let inner = Inner {
+            role,
+            parent,
+            http: reqwest::Client::new(),
+            clock: SystemClock::new(),
+            executable: tokio::sync::OnceCell::new(),
+            results: Mutex::default(),
+            handle: blocking.handle(),
+        };
+        Self { inner: Arc::new(inner), ordinals: Ordinals::new(), blocking }
+    }
+}
+
+impl Executor for ClientExecutor {
+    fn defaults(&self) -> ProgramDefaults {
+        let mut defaults = program_defaults(self.inner.role.parallelism);
+        if let Some(dir) = &self.inner.role.client_dir {
+            defaults.client_dir = dir.into();
+        }
+        defaults
+    }
+
+    fn ordinals(&self) -> &Ordinals {
+        &self.ordinals
+    }
+
+    fn submit(&self, program: Program) -> BoxFuture<'static, Result<Arc<dyn RunningJob>, JobError>> {
+        let inner = self.inner.clone();
+        let client_dir = self.defaults().client_dir;
+        let submitted = self.inner.handle.spawn(async move { inner.submit(program, client_dir).await });
+        Box::pin(async move {
+            submitted.await.unwrap_or_else(|e| Err(JobError::Submission(format!("the submission failed: {e}"))))
+        })
+    }
+
+    fn block_on(&self, future: BoxFuture<'static, ()>) {
+        self.blocking.block_on(future);
+    }
+}
+
+impl Inner {
+    async fn submit(self: Arc<Self>, program: Program, client_dir: PathBuf) -> Result<Arc<dyn RunningJob>, JobError> {
+        let outcome = self.clone().try_submit(program, client_dir).await;
+        if let Err(message) = &outcome {
+            self.parent.tell(&FromClient::Failed { message: message.clone() });
+        }
+        outcome.map_err(JobError::Submission)
+    }
+
+    async fn try_submit(self: Arc<Self>, program: Program, client_dir: PathBuf) -> Result<Arc<dyn RunningJob>, String> {
+        let ordinal = program.ordinal;
+        let name = program.name.clone();
+        let earlier = self.earlier(ordinal)?;
+        let executable = *self.executable.get_or_try_init(|| self.ship()).await?;
+        let client_timeout = self.role.client_timeout.filter(|_| !self.role.detached);
+        let spec = JobSpec {
+            name: program.name,
+            graph: program.plan.graph().clone(),
+            executable,
+            args: arguments()?,
+            env: program.forward_env.iter().filter_map(|n| Some((n.clone(), std::env::var(n).ok()?))).collect(),
+            client_dir: client_dir.to_string_lossy().into_owned(),
+            ordinal,
+            earlier,
+            default_parallelism: program.default_parallelism,
+            mode: program.mode,
+            restart: program.restart,
+            client_timeout,
+            options: BTreeMap::new(),
+            plugins: Plugin::<kind::ShuffleKind>::all().iter().map(|p| format!("shuffle/{}", p.name)).collect(),
+            protocol: (PROTOCOL, PROTOCOL_OLDEST),
+        };
+        let cluster = self.role.in_cluster.as_ref().map(ClusterId::new);
+        let job = cluster.as_ref().map(|cluster| JobId::in_cluster(cluster, ordinal));
+        let submission = Submission { job, spec, from_main: cluster.is_some() };
+        let answer = self.request(reqwest::Method::POST, "/api/jobs", Some(encode(&submission))).await?;
+        let answer: SubmissionAnswer = decode(&answer, MAX_ANSWER).map_err(|e| e.to_string())?;
+        let (job, result) = match answer {
+            SubmissionAnswer::Running { job } => (job, None),
+            SubmissionAnswer::Ended(result) => (result.job, Some(*result)),
+        };
+        self.parent.tell(&FromClient::Submitted { job, name });
+        Ok(Arc::new(ClientJob { inner: self, job, ordinal, result }))
+    }
+
+    fn earlier(&self, ordinal: u32) -> Result<Vec<JobResult>, String> {
+        let results = self.results.lock();
+        let known = (0..ordinal).map(|n| results.get(&n).cloned());
+        known.collect::<Option<Vec<_>>>().ok_or_else(|| {
+            "a job can be submitted only when the results of the executes before it are known: wait for them first"
+                .to_owned()
+        })
+    }
+
+    /// Uploads this executable unless the cluster has it.
+    async fn ship(&self) -> Result<BlobKey, String> {
+        let path = self.role.executable.as_ref().map_or_else(|| PathBuf::from("/proc/self/exe"), PathBuf::from);
+        let read = path.clone();
+        let key = tokio::task::spawn_blocking(move || hash_file(&read)).await.map_err(|e| e.to_string())?;
+        let key = key.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+        let route = format!("/api/blobs/{key}");
+        let there = self.send(self.http.head(self.url(&route))).await?;
+        if there.status().is_success() {
+            return Ok(key);
+        }
+        let file = tokio::fs::File::open(&path).await.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+        let level = async_compression::Level::Fastest;
+        let packed =
+            async_compression::tokio::bufread::ZstdEncoder::with_quality(tokio::io::BufReader::new(file), level);
+        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(packed, 64 << 10));
+        let put = self.http.put(self.url(&route)).header("content-encoding", "zstd").body(body);
+        check(self.send(put).await?).await?;
+        Ok(key)
+    }
+
+    fn url(&self, route: &str) -> String {
+        format!("{}{route}", self.role.rest.trim_end_matches('/'))
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, String> {
+        let request = match &self.role.secret {
+            Some(secret) => request.bearer_auth(String::from_utf8_lossy(secret)),
+            None => request,
+        };
+        request.send().await.map_err(|e| {
+            if e.is_connect() {
+                format!("no cluster answers at {}: is it running? `thalweg cluster status` tells", self.role.rest)
+            } else {
+                format!("{}: {e}", self.role.rest)
+            }
+        })
+    }
+
+    async fn request(&self, method: reqwest::Method, route: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let mut request = self.http.request(method, self.url(route));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/msgpack").body(body);
+        }
+        let response = check(self.send(request).await?).await?;
+        Ok(response.bytes().await.map_err(|e| e.to_string())?.to_vec())
+    }
+}
+
+/// The words of a refusal.
+async fn check(response: reqwest::Response) -> Result<reqwest::Response, String> {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<String>,
+    }
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let said = response.json::<Errors>().await.ok().and_then(|e| e.errors.into_iter().next());
+    Err(said.unwrap_or_else(|| format!("the cluster answered {status}")))
+}
+
+fn arguments() -> Result<Vec<String>, String> {
+    let text = |arg: std::ffi::OsString| {
+        arg.into_string().map_err(|arg| format!("the argument {arg:?} is not UTF-8, and a job's arguments must be"))
+    };
+    std::env::args_os().skip(1).map(text).collect()
+}
+
+fn hash_file(path: &std::path::Path) -> std::io::Result<BlobKey> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(BlobKey::from_bytes(hash.finalize().into()));
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
+#[derive(Clone)]
+struct ClientJob {
+    inner: Arc<Inner>,
+    job: JobId,
+    ordinal: u32,
+    result: Option<JobResult>,
+}
+
+impl ClientJob {
+    async fn watch(self) -> Result<JobResult, JobError> {
+        let result = match self.result.clone() {
+            Some(result) => result,
+            None => self.poll().await?,
+        };
+        let (job, status, failure) = (self.job, result.status, result.failure.clone());
+        self.inner.parent.tell(&FromClient::Ended { job, status, failure });
+        self.inner.results.lock().insert(self.ordinal, result.clone());
+        Ok(result)
+    }
+
+    async fn poll(&self) -> Result<JobResult, JobError> {
+        let inner = &self.inner;
+        let mut away_since = None;
+        // The first looks are quick, so that a trivial job costs no more than it takes.
+        let mut wait = Duration::from_millis(20);
+        loop {
+            let route = format!("/api/jobs/{}/result?attached=true&wait={}", self.job, wait.as_millis());
+            wait = (wait * 2).min(POLL);
+            let answer = match inner.request(reqwest::Method::GET, &route, None).await {
+                Ok(bytes) => {
+                    decode::<ResultAnswer>(&bytes, MAX_ANSWER).map_err(|e| JobError::Unknown(e.to_string()))?
+                }
+                Err(e) => {
+                    let now = inner.clock.now();
+                    let since = *away_since.get_or_insert(now);
+                    if now.since(since) > PATIENCE {
+                        return Err(JobError::Unknown(format!("job {}: {e}", self.job)));
+                    }
+                    inner.clock.sleep(POLL).await;
+                    continue;
+                }
+            };
+            away_since = None;
+            if let Some(result) = answer.result {
+                return Ok(result);
+            }
+            inner.parent.tell(&FromClient::Progress {
+                job: self.job,
+                status: answer.status,
+                tasks: answer.tasks,
+                records: answer.records,
+                source_bytes: answer.source_bytes,
+                waiting: answer.waiting,
+            });
+        }
+    }
+}
+
+impl RunningJob for ClientJob {
+    fn id(&self) -> JobId {
+        self.job
+    }
+
+    fn wait(&self) -> BoxFuture<'static, Result<JobResult, JobError>> {
+        if self.inner.role.detached {
+            // What follows in `main` may need the result, which a detached client does not wait for.
+            std::process::exit(0);
+        }
+        let watched = self.inner.handle.spawn(self.clone().watch());
+        Box::pin(async move { watched.await.unwrap_or_else(|e| Err(JobError::Unknown(e.to_string()))) })
+    }
+
+    fn cancel(&self) -> BoxFuture<'static, Result<(), JobError>> {
+        let (inner, job) = (self.inner.clone(), self.job);
+        let route = format!("/jobs/{job}?mode=cancel");
+        let asked =
+            self.inner.handle.spawn(async move { inner.request(reqwest::Method::PATCH, &route, None).await.map(drop) });
+        Box::pin(async move { asked.await.map_err(|e| JobError::Unknown(e.to_string()))?.map_err(JobError::Unknown) })
+    }
+}
