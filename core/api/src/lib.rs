@@ -1,1 +1,60 @@
-//! x
+//! The DataStream API: what a job author writes against.
+//!
+//! A program is `source → transformations → sink → execute`. Nothing runs before `execute`: the methods write a plan
+//! down, and each subtask of the job, wherever it runs, is built from it.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let env = thalweg_api::testing::environment(2, std::env::temp_dir())?;
+//! use thalweg_api::prelude::*;
+//!
+//! let lines = env.from_collection(["to be or", "not to be"]);
+//! let counts = lines
+//!     .flat_map(|line| line.split(' '))
+//!     .map(str::to_owned)
+//!     .key_by_ref(|word| word.as_str())
+//!     .count()
+//!     .uid("counts")
+//!     .collect();
+//! let result = env.execute("word count")?;
+//!
+//! let mut counts = result.collected(&counts)?;
+//! counts.sort();
+//! assert_eq!(counts, [("be", 2), ("not", 1), ("or", 1), ("to", 2)].map(|(w, n)| (w.to_owned(), n)));
+//! # Ok(()) }
+//! ```
+//!
+//! Who executes is behind [`Executor`]; this crate knows neither clusters nor processes.
+
+pub mod environment;
+pub mod error;
+pub mod executor;
+pub mod job;
+pub mod keyed;
+pub mod sinks;
+pub mod stream;
+pub mod testing;
+
+pub use environment::Environment;
+pub use error::JobError;
+pub use executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob};
+pub use job::{JobHandle, JobResult};
+pub use keyed::{KeyedKeys, KeyedStream};
+pub use sinks::{Collected, SinkRef, TextOutput};
+pub use stream::DataStream;
+pub use thalweg_dataflow::{
+    Data, Key, OwnedKey,
+    keyed::{KeyedContext, KeyedProcess},
+    sink::{Committable, Committer, Manifest, Sink, SinkWriter},
+    source::{
+        Assignment, Collection, Enumerator, Polled, Reader, ReaderCx, Sequence, SocketText, Source, TextBlock,
+        TextBlocks, TextLines,
+    },
+};
+pub use thalweg_model::{FailureKind, TaskFailure};
+pub use thalweg_wire::{ExecutionMode, RestartStrategy};
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::{DataStream, Environment, ExecutionMode, JobError, Key, KeyedContext, KeyedProcess, TextBlock};
+}

@@ -5,8 +5,10 @@
 //! u8 flags (1: timed) · u32 records · [i64 × records, when timed] · records, each in postcard
 //! ```
 //!
-//! postcard, not bitcode: records are appended one at a time, so that a parcel is cut where it is full and a record that
-//! is too long is known by name. FIGURES
+//! postcard, not bitcode (0.6, through serde): records are appended one at a time, so that a parcel is cut where it is
+//! full, a record that is too long is known, and a decoder's memory is bounded by its input. Measured, ns a record to
+//! encode + decode, on two busy cores: (u64, u64) postcard 9 + 7, bitcode 3 + 2; (bytes, u64) 12 + 24 and 11 + 23;
+//! (String, u64) 12 + 27 and 6 + 17. Only numbers gain much, and a fixed layout by derive is there for those.
 
 use crate::{
     batch::{Batch, Time},
@@ -44,7 +46,7 @@ pub(crate) fn encode_batch<T: Data>(
     let (mut from, mut records) = (0, Vec::with_capacity(limit.min(64 << 10)));
     for (i, item) in items.iter().enumerate() {
         let before = records.len();
-        postcard::to_io(item, &mut records).map_err(|e| EncodeError::Refused(e.to_string()))?;
+        postcard::serialize_with_flavor(item, Append(&mut records)).map_err(|e| EncodeError::Refused(e.to_string()))?;
         let length = records.len() - before;
         if length > max_record {
             return Err(EncodeError::TooLong(length));
@@ -58,6 +60,26 @@ pub(crate) fn encode_batch<T: Data>(
         body(assemble(items.len() - from, times.get(from..).unwrap_or_default(), &records));
     }
     Ok(())
+}
+
+/// Appends to a vector: a third faster than postcard's own way through `io::Write`.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Append<'_> {
+    type Output = ();
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 fn assemble(count: usize, times: &[Time], records: &[u8]) -> Vec<u8> {

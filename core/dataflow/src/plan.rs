@@ -11,6 +11,7 @@ use std::{
     panic::Location,
     path::Path,
     rc::Rc,
+    sync::{Arc, OnceLock},
 };
 use thalweg_model::{
     Edge, JobGraph, OperatorInfo, Partitioner, TaskFailure, Vertex, VertexId, VertexRole,
@@ -107,6 +108,7 @@ struct Draft {
     checks: Vec<Check>,
     errors: Vec<String>,
     kinds: BTreeMap<&'static str, u32>,
+    watched: Vec<(OpId, Arc<OnceLock<String>>)>,
 }
 
 /// What a plan is frozen with.
@@ -179,6 +181,13 @@ impl PlanBuilder {
         let states = states.iter().map(|s| (*s).to_owned()).collect();
         operators.push(DraftOperator { uid, name: None, kind, states, at });
         OpId { vertex, op: operators.len() - 1 }
+    }
+
+    /// Tells the operator's uid when the plan is frozen.
+    pub fn watch_uid(&self, operator: OpId) -> Arc<OnceLock<String>> {
+        let uid = Arc::new(OnceLock::new());
+        self.0.borrow_mut().watched.push((operator, uid.clone()));
+        uid
     }
 
     /// Belongs to this other operator, known only now.
@@ -264,6 +273,9 @@ impl PlanBuilder {
                 .push(format!("batch mode needs sources that end; {} does not: use streaming mode", names.join(", ")));
         }
         let uids = d.uids();
+        for (operator, watch) in &d.watched {
+            let _ = watch.set(d.uid(*operator));
+        }
         let mut seen: BTreeMap<&str, &DraftOperator> = BTreeMap::new();
         for (operator, uid) in d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten()) {
             if let Some(other) = seen.insert(uid, operator) {
@@ -315,11 +327,6 @@ impl PlanBuilder {
             errors.retain(|e| told.insert(e.clone()));
             Err(errors)
         }
-    }
-
-    /// The uid that an operator will have.
-    pub fn uid(&self, operator: OpId) -> String {
-        self.0.borrow().uid(operator)
     }
 }
 

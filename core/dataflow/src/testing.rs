@@ -179,3 +179,24 @@ impl LocalRun {
         result
     }
 }
+
+/// A runtime for the I/O of a test, and the environment on it.
+pub struct TestRuntime {
+    runtime: tokio::runtime::Runtime,
+    /// The system's clock, threads and sockets.
+    pub env: Env,
+}
+
+impl TestRuntime {
+    /// A new one with one worker.
+    pub fn new() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let env = Env::system(runtime.handle().clone());
+        Ok(Self { runtime, env })
+    }
+
+    /// Drives a future to its end.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+}

@@ -1,0 +1,182 @@
+//! Where a program begins and ends.
+
+use crate::{
+    DataStream, JobError, JobHandle, JobResult,
+    executor::{Executor, Program},
+};
+use futures::future::BoxFuture;
+use std::{
+    cell::RefCell,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use thalweg_dataflow::{
+    Freeze, PlanBuilder,
+    source::{Collection, Sequence, SocketText, Source, SourceHead, TextBlocks, TextLines, add_source},
+};
+use thalweg_wire::{ExecutionMode, RestartStrategy};
+
+#[derive(Clone, Default)]
+struct Settings {
+    parallelism: Option<u32>,
+    max_parallelism: Option<u32>,
+    mode: Option<ExecutionMode>,
+    restart: RestartStrategy,
+    forward_env: Vec<String>,
+}
+
+/// The program that is being written, and who runs it. After an `execute` it is empty again, and the next program of
+/// the same `main` begins; settings stay.
+pub struct Environment {
+    executor: Arc<dyn Executor>,
+    plan: PlanBuilder,
+    settings: RefCell<Settings>,
+}
+
+impl Environment {
+    /// An environment whose programs this executor runs.
+    pub fn with_executor(executor: Arc<dyn Executor>) -> Self {
+        Self { executor, plan: PlanBuilder::default(), settings: RefCell::default() }
+    }
+
+    /// Number of subtasks of what does not say otherwise.
+    pub fn parallelism(&self, parallelism: u32) -> &Self {
+        self.settings.borrow_mut().parallelism = Some(parallelism);
+        self
+    }
+
+    /// Number of key groups of what does not say otherwise: the highest parallelism that state can be rescaled to.
+    pub fn max_parallelism(&self, max_parallelism: u32) -> &Self {
+        self.settings.borrow_mut().max_parallelism = Some(max_parallelism);
+        self
+    }
+
+    /// Final results only, or updates as they come. Automatic is batch when every source ends.
+    pub fn mode(&self, mode: ExecutionMode) -> &Self {
+        self.settings.borrow_mut().mode = Some(mode);
+        self
+    }
+
+    /// When a failed job starts again.
+    pub fn restart_strategy(&self, restart: RestartStrategy) -> &Self {
+        self.settings.borrow_mut().restart = restart;
+        self
+    }
+
+    /// The job sees this environment variable of the client, wherever it runs.
+    pub fn forward_env(&self, name: impl Into<String>) -> &Self {
+        self.settings.borrow_mut().forward_env.push(name.into());
+        self
+    }
+
+    /// Runs the function in the client alone, not where the job's `main` runs again in its hosts.
+    pub fn on_client<R>(&self, run: impl FnOnce() -> R) -> Option<R> {
+        self.executor.defaults().is_client.then(run)
+    }
+
+    /// The items of a collection.
+    #[track_caller]
+    pub fn from_collection<T: Clone + Send + Sync + 'static>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+    ) -> DataStream<T, SourceHead<Collection<T>>> {
+        self.source(Collection::new(items.into_iter().collect()))
+    }
+
+    /// The numbers of a range. For a rate use `env.source(Sequence::new(range).rate(n))`.
+    #[track_caller]
+    pub fn sequence(&self, range: std::ops::Range<u64>) -> DataStream<u64, SourceHead<Sequence>> {
+        self.source(Sequence::new(range))
+    }
+
+    /// The lines of a file or of all files in a folder.
+    #[track_caller]
+    pub fn read_text(&self, path: impl Into<PathBuf>) -> DataStream<String, SourceHead<TextLines>> {
+        self.read_texts([path])
+    }
+
+    /// The lines of several files and folders.
+    #[track_caller]
+    pub fn read_texts<P: Into<PathBuf>>(
+        &self,
+        paths: impl IntoIterator<Item = P>,
+    ) -> DataStream<String, SourceHead<TextLines>> {
+        self.source(TextLines::new(paths))
+    }
+
+    /// Files and folders in blocks of whole lines, any bytes: nothing is allocated for each line. See
+    /// [`DataStream::key_each`].
+    #[track_caller]
+    pub fn read_blocks<P: Into<PathBuf>>(
+        &self,
+        paths: impl IntoIterator<Item = P>,
+    ) -> DataStream<thalweg_dataflow::source::TextBlock, SourceHead<TextBlocks>> {
+        self.source(TextBlocks::new(paths))
+    }
+
+    /// The lines that a server at `host:port` sends, until it closes.
+    #[track_caller]
+    pub fn socket_text(&self, address: impl Into<String>) -> DataStream<String, SourceHead<SocketText>> {
+        self.source(SocketText::new(address))
+    }
+
+    /// Any source.
+    #[track_caller]
+    pub fn source<S: Source>(&self, source: S) -> DataStream<S::Item, SourceHead<S>> {
+        let (op, head) = add_source(&self.plan, source);
+        DataStream::new(self.plan.clone(), op, head)
+    }
+
+    /// Ends the program that was written so far and numbers it.
+    fn program(&self, name: &str) -> Result<Program, JobError> {
+        let defaults = self.executor.defaults();
+        let settings = self.settings.borrow().clone();
+        let freeze = Freeze {
+            parallelism: settings.parallelism.unwrap_or(defaults.parallelism),
+            max_parallelism: settings.max_parallelism,
+            mode: settings.mode.unwrap_or(defaults.mode),
+        };
+        let ordinal = self.executor.ordinals().next();
+        let plan = self.plan.freeze(&freeze).map_err(JobError::Program)?;
+        let ordinal = ordinal?;
+        if defaults.is_client {
+            let checked = plan.check_on_client(&defaults.client_dir);
+            checked.map_err(|wrong| JobError::Program(wrong.lines().map(str::to_owned).collect()))?;
+        }
+        Ok(Program {
+            name: name.to_owned(),
+            ordinal,
+            mode: if plan.is_batch() { ExecutionMode::Batch } else { ExecutionMode::Streaming },
+            plan: Arc::new(plan),
+            default_parallelism: freeze.parallelism,
+            restart: settings.restart,
+            forward_env: settings.forward_env,
+        })
+    }
+
+    /// Runs the program and waits for its end. A job that failed or was cancelled is an error.
+    ///
+    /// It blocks the calling thread, inside or outside of a tokio runtime.
+    pub fn execute(&self, name: &str) -> Result<JobResult, JobError> {
+        let started = self.execute_async(name);
+        let answer = Arc::new(Mutex::new(None));
+        let slot = answer.clone();
+        self.executor.block_on(Box::pin(async move {
+            let result = async { started.await?.wait().await }.await;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }));
+        let result = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.unwrap_or_else(|| Err(JobError::Unknown("the runtime ended before the job".to_owned())))
+    }
+
+    /// Submits the program. Resolves when the job was accepted.
+    pub fn execute_async(&self, name: &str) -> BoxFuture<'static, Result<JobHandle, JobError>> {
+        match self.program(name) {
+            Ok(program) => {
+                let submitted = self.executor.submit(program);
+                Box::pin(async move { submitted.await.map(JobHandle::new) })
+            }
+            Err(e) => Box::pin(async move { Err(e) }),
+        }
+    }
+}

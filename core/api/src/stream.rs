@@ -1,0 +1,303 @@
+//! Streams that are being written down.
+
+use crate::{
+    keyed::{KeyedKeys, KeyedStream},
+    sinks::{Collected, SinkRef, TextOutput},
+};
+use std::{cmp::Ordering, fmt::Display, marker::PhantomData};
+use thalweg_dataflow::{
+    Data, Key, OpId, OwnedKey, PlanBuilder,
+    fold::Keys,
+    gate_task::add_gate,
+    key::{ByRef, ByValue},
+    ops::{Filter, FilterMap, FlatMap, Inspect, Map, TryMap, UserFn},
+    pipe::{Inlet, Pipe, Then, ToInlet, Transform, TurnRoute, close},
+    sink::{Collect, Discard, ForEach, Print, Sink, add_sink},
+    top::Top,
+};
+use thalweg_model::{Partitioner, VertexRole};
+
+/// A stream of records. `DataStream<Order>` names one that came out of an exchange, `split()`, `union()` or `boxed()`;
+/// the second parameter is left to inference everywhere else.
+///
+/// A stream is used once. For several consumers write `let [a, b] = s.split();`, or `.boxed()` it and clone that.
+#[must_use = "a stream does nothing until it ends in a sink"]
+pub struct DataStream<T, P = Inlet<T>> {
+    pub(crate) plan: PlanBuilder,
+    pub(crate) op: OpId,
+    pub(crate) pipe: P,
+    _t: PhantomData<fn() -> T>,
+}
+
+impl<T: Clone + 'static> Clone for DataStream<T> {
+    fn clone(&self) -> Self {
+        self.pipe.share();
+        Self::new(self.plan.clone(), self.op, self.pipe.clone())
+    }
+}
+
+impl<T, P> DataStream<T, P> {
+    pub(crate) fn new(plan: PlanBuilder, op: OpId, pipe: P) -> Self {
+        Self { plan, op, pipe, _t: PhantomData }
+    }
+
+    /// Addresses the last operator's state, and names it in messages. Keep it stable between releases.
+    pub fn uid(self, uid: impl Into<String>) -> Self {
+        self.plan.set_uid(self.op, uid.into());
+        self
+    }
+
+    /// What users see of the last operator.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        self.plan.set_name(self.op, name.into());
+        self
+    }
+
+    /// Number of subtasks of the chain that the last operator is in.
+    pub fn parallelism(self, parallelism: u32) -> Self {
+        self.plan.set_parallelism(self.op.vertex, parallelism);
+        self
+    }
+
+    /// Number of key groups of the chain that the last operator is in.
+    pub fn max_parallelism(self, max_parallelism: u32) -> Self {
+        self.plan.set_max_parallelism(self.op.vertex, max_parallelism);
+        self
+    }
+
+    /// The chain that the last operator is in waits for the outside world: its subtasks run on threads of their own,
+    /// and not on those of their slots, where others would wait with them.
+    pub fn own_thread(self) -> Self {
+        self.plan.set_own_thread(self.op.vertex);
+        self
+    }
+}
+
+impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
+    /// One record for each.
+    #[track_caller]
+    pub fn map<U: 'static, F: FnMut(T) -> U + UserFn>(self, f: F) -> DataStream<U, Then<P, Map<F>>> {
+        self.apply("map", Map(f))
+    }
+
+    /// The records for which the function says yes.
+    #[track_caller]
+    pub fn filter<F: FnMut(&T) -> bool + UserFn>(self, f: F) -> DataStream<T, Then<P, Filter<F>>> {
+        self.apply("filter", Filter(f))
+    }
+
+    /// One record or none for each.
+    #[track_caller]
+    pub fn filter_map<U: 'static, F: FnMut(T) -> Option<U> + UserFn>(
+        self,
+        f: F,
+    ) -> DataStream<U, Then<P, FilterMap<F>>> {
+        self.apply("filter-map", FilterMap(f))
+    }
+
+    /// Any number of records for each. A long iterator is left where it is while others get their turn.
+    #[track_caller]
+    pub fn flat_map<I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + UserFn>(
+        self,
+        f: F,
+    ) -> DataStream<I::Item, Then<P, FlatMap<F>>> {
+        self.apply("flat-map", FlatMap(f))
+    }
+
+    /// Looks at each record.
+    #[track_caller]
+    pub fn inspect<F: FnMut(&T) + UserFn>(self, f: F) -> DataStream<T, Then<P, Inspect<F>>> {
+        self.apply("inspect", Inspect(f))
+    }
+
+    /// One record for each; an error fails the job.
+    #[track_caller]
+    pub fn try_map<U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + UserFn>(
+        self,
+        f: F,
+    ) -> DataStream<U, Then<P, TryMap<F>>> {
+        self.apply("try-map", TryMap(f))
+    }
+
+    /// Any operator of your own.
+    #[track_caller]
+    pub fn apply<O: Transform<T>>(self, kind: &'static str, op: O) -> DataStream<O::Out, Then<P, O>> {
+        let id = self.plan.operator(self.op.vertex, kind, &[]);
+        DataStream::new(self.plan, id, Then::new(self.pipe, op, id.op))
+    }
+
+    /// Groups by a key that is computed, or `Copy`.
+    pub fn key_by<K: OwnedKey, F: Fn(&T) -> K + UserFn>(self, f: F) -> KeyedStream<T, ByValue<F>, P> {
+        KeyedStream::new(self, ByValue(f))
+    }
+
+    /// Groups by a key that lies in the record: nothing is cloned but for a key that is new.
+    pub fn key_by_ref<Q, F>(self, f: F) -> KeyedStream<T, ByRef<F>, P>
+    where
+        Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
+        F: Fn(&T) -> &Q + UserFn,
+    {
+        KeyedStream::new(self, ByRef(f))
+    }
+
+    /// Groups by each of the keys that lie in a record, without making one of them: the words of a block of text.
+    ///
+    /// Pass a `fn` or a method by its path; a closure cannot say that the keys borrow from the record.
+    ///
+    /// ```
+    /// # let env = thalweg_api::testing::environment(1, std::env::temp_dir())?;
+    /// # use thalweg_api::prelude::*;
+    /// let blocks = env.from_collection([TextBlock::new(b"a b a".to_vec())]);
+    /// let counts = blocks.key_each(TextBlock::words).count().collect();
+    /// # let result = env.execute("words")?;
+    /// # assert_eq!(result.collected(&counts)?.len(), 2);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn key_each<Q, F>(self, keys: F) -> KeyedKeys<T, Q, F, P>
+    where
+        Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
+        F: for<'a> Keys<'a, T, Q> + UserFn,
+    {
+        KeyedKeys::new(self, keys)
+    }
+
+    /// Erases the type of the chain so far, at the price of one dynamic call a batch. Box chains of more than twenty
+    /// operators: the time to compile one grows with the cube of its length.
+    pub fn boxed(self) -> DataStream<T> {
+        let inlet = Inlet::default();
+        close(&self.plan, self.op.vertex, self.pipe, ToInlet(inlet.clone()));
+        let watch = inlet.clone();
+        self.plan.open_end(self.op, move || watch.is_taken());
+        DataStream::new(self.plan, self.op, inlet)
+    }
+
+    /// `let [a, b] = s.split();` Each branch gets every record, in the same task.
+    pub fn split<const N: usize>(self) -> [DataStream<T>; N]
+    where
+        T: Clone,
+    {
+        let stream = self.boxed();
+        std::array::from_fn(|_| stream.clone())
+    }
+
+    /// The records of both, in no order between them.
+    #[track_caller]
+    pub fn union<Q: Pipe<Item = T>>(self, other: DataStream<T, Q>) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let plan = self.plan.clone();
+        let to = plan.vertex(VertexRole::Task, None);
+        let op = plan.operator(to, "union", &[]);
+        let edges = vec![self.turn(to, Partitioner::Forward), other.turn(to, Partitioner::Forward)];
+        DataStream::new(plan.clone(), op, add_gate(&plan, to, edges, op))
+    }
+
+    /// Deals the records out to all subtasks of what follows, a batch to each in turn.
+    #[track_caller]
+    pub fn rebalance(self) -> DataStream<T>
+    where
+        T: Data,
+    {
+        self.exchange("rebalance", None)
+    }
+
+    #[track_caller]
+    fn exchange(self, kind: &'static str, parallelism: Option<u32>) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let plan = self.plan.clone();
+        let to = plan.vertex(VertexRole::Task, parallelism);
+        let op = plan.operator(to, kind, &[]);
+        let edge = self.turn(to, Partitioner::Rebalance);
+        DataStream::new(plan.clone(), op, add_gate(&plan, to, vec![edge], op))
+    }
+
+    fn turn(self, to: usize, how: Partitioner) -> u32
+    where
+        T: Data,
+    {
+        let edge = self.plan.edge::<T>(self.op.vertex, to, how, false);
+        close(&self.plan, self.op.vertex, self.pipe, TurnRoute { edge });
+        edge
+    }
+
+    /// The `n` greatest records of the whole stream, greatest first, when the stream has ended. What follows runs in
+    /// one subtask.
+    #[track_caller]
+    pub fn top<C: FnMut(&T, &T) -> Ordering + UserFn>(
+        self,
+        n: usize,
+        compare: C,
+    ) -> DataStream<T, Then<Inlet<T>, Top<T, C>>>
+    where
+        T: Data,
+    {
+        let local = self.plan.operator(self.op.vertex, "top", &["kept"]);
+        let plan = self.plan.clone();
+        let pipe = Then::new(self.pipe, Top::new(n, compare.clone()), local.op);
+        let to = plan.vertex(VertexRole::Task, Some(1));
+        let op = plan.operator(to, "top", &["kept"]);
+        plan.set_companion(local, op, "/local");
+        let edge = DataStream::<T, _>::new(plan.clone(), local, pipe).turn(to, Partitioner::Rebalance);
+        let inlet = add_gate(&plan, to, vec![edge], op);
+        DataStream::new(plan, op, Then::new(inlet, Top::new(n, compare), op.op))
+    }
+
+    /// A line for each record on standard output. In a cluster that is the job's log.
+    #[track_caller]
+    pub fn print(self) -> SinkRef
+    where
+        T: Display,
+    {
+        self.sink(Print)
+    }
+
+    /// A line for each record, in the files of a folder. They appear when the whole output is complete.
+    ///
+    /// The folder must be empty or not be there, unless `TextOutput::new(path).overwrite()` is passed.
+    #[track_caller]
+    pub fn write_text(self, to: impl Into<TextOutput>) -> SinkRef
+    where
+        T: Display,
+    {
+        self.sink(to.into().sink())
+    }
+
+    /// The same, with lines made by a function: for bytes that are no text.
+    #[track_caller]
+    pub fn write_lines<F: FnMut(&T, &mut Vec<u8>) + UserFn>(self, to: impl Into<TextOutput>, line: F) -> SinkRef {
+        self.sink(to.into().sink().format(thalweg_dataflow::sink::With(line)))
+    }
+
+    /// Brings the records back in the job's result; at most 16 MiB of them.
+    #[track_caller]
+    pub fn collect(self) -> Collected<T>
+    where
+        T: Data,
+    {
+        let plan = self.plan.clone();
+        let op = self.sink(Collect::new()).op;
+        Collected::new(plan, op)
+    }
+
+    /// Drops the records.
+    #[track_caller]
+    pub fn discard(self) -> SinkRef {
+        self.sink(Discard)
+    }
+
+    /// Calls a function for each record, in the subtask that has it.
+    #[track_caller]
+    pub fn for_each<F: FnMut(T) + UserFn>(self, f: F) -> SinkRef {
+        self.sink(ForEach(f))
+    }
+
+    /// Any sink.
+    #[track_caller]
+    pub fn sink<K: Sink<T>>(self, sink: K) -> SinkRef {
+        let op = add_sink(&self.plan, self.op.vertex, self.pipe, sink);
+        SinkRef { plan: self.plan, op }
+    }
+}
