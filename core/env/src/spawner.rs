@@ -40,6 +40,17 @@ impl dyn Spawner {
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> Task {
         self.spawn_boxed(name, Box::pin(future))
     }
+
+    /// Runs the future on the runtime, after its first step was taken here and now: what it sends first is sent before
+    /// this returns, so that calls leave in the order in which they were decided.
+    pub fn spawn_started(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let mut future: BoxFuture<'static, ()> = Box::pin(future);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        if future.as_mut().poll(&mut context).is_pending() {
+            // Its next poll brings the right waker.
+            self.spawn_boxed(name, future);
+        }
+    }
 }
 
 /// Tasks on a tokio runtime, threads of the system.

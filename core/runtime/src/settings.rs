@@ -17,7 +17,7 @@ pub fn rpc(configuration: &Configuration, role: Role, instance: InstanceId, secr
         instance,
         secret,
         timeout: configuration.rpc.timeout.into(),
-        max_frame: usize::try_from(u64::from(configuration.rpc.max_frame)).unwrap_or(usize::MAX),
+        max_frame: configuration.rpc.max_frame.as_usize(),
     }
 }
 
@@ -41,13 +41,13 @@ pub fn job_manager(configuration: &Configuration, rpc: RpcSettings, log_dir: Opt
         rpc_bind: tcp(&configuration.job_manager.bind, configuration.job_manager.rpc_port),
         rpc_advertised: configuration.job_manager.address.as_deref().map(|host| tcp(host, 0)),
         rest_bind: Some(tcp(&configuration.rest.bind, configuration.rest.port)),
-        rest_max_body: usize::try_from(u64::from(configuration.rest.max_body)).unwrap_or(usize::MAX),
+        rest_max_body: configuration.rest.max_body.as_usize(),
         rest_writes_need_secret: configuration.rest.loopback_writes == LoopbackWrites::Secret,
         heartbeat: heartbeat(configuration),
         slot_request_timeout: configuration.slot.request_timeout.into(),
         cancel_timeout: configuration.host.stop_timeout.into(),
         idle_timeout: configuration.task_manager.idle_timeout.into(),
-        worker: Some(WorkerProfile { slots, memory: Some(configuration.task_manager.memory.into()) }),
+        worker: Some(WorkerProfile { slots, memory: Some(configuration.task_manager.memory.get()) }),
         history: configuration.job.history as usize,
         shown_configuration: shown(&configuration.effective_toml()),
         log_dir,
@@ -61,7 +61,7 @@ pub fn task_manager(configuration: &Configuration, rpc: RpcSettings) -> TaskMana
         rpc_bind: tcp(&configuration.task_manager.bind, 0),
         id: configuration.task_manager.id.as_deref().map(TaskManagerId::new),
         slots: configuration.task_manager.slots,
-        memory: configuration.task_manager.memory.into(),
+        memory: configuration.task_manager.memory.get(),
         heartbeat: heartbeat(configuration),
         retry: RetrySettings {
             initial_timeout: configuration.registration.initial_timeout.into(),
@@ -84,8 +84,8 @@ pub fn exchange(configuration: &Configuration) -> String {
     let settings = ExchangeSettings {
         shuffle: configuration.plugin_name("shuffle").to_owned(),
         options,
-        memory: configuration.exchange.memory.into(),
-        max_record: configuration.exchange.max_record.into(),
+        memory: configuration.exchange.memory.get(),
+        max_record: configuration.exchange.max_record.get(),
         buffer_timeout_ms: Duration::from(configuration.exchange.buffer_timeout).as_millis() as u64,
     };
     toml::to_string(&settings).unwrap_or_default()

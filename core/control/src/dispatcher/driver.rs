@@ -242,6 +242,7 @@ impl Driver {
     }
 
     fn feed(&mut self, event: Event) {
+        tracing::trace!(?event);
         let now = Now::of(&*self.services.env.clock);
         let ended = matches!(event, Event::StepDone { .. });
         for effect in self.core.on_event(now, event) {
@@ -267,7 +268,7 @@ impl Driver {
     }
 
     fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        self.services.env.spawner.spawn(name, future);
+        self.services.env.spawner.spawn_started(name, future);
     }
 
     fn perform(&mut self, effect: Effect) {

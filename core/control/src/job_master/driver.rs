@@ -151,12 +151,14 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            // What a peer told before it answered is in the mailbox before the answer: calls come first.
             tokio::select! {
+                biased;
+                Some(call) = calls.recv() => self.called(call),
                 Some(command) = commands.recv() => match command {
                     Command::Event(event) => self.feed(*event),
                     Command::View(reply) => drop(reply.send(self.core.view())),
                 },
-                Some(call) = calls.recv() => self.called(call),
                 () = wake => {
                     let random = self.services.env.entropy.next_u64();
                     self.feed(Event::Tick { random });
@@ -204,6 +206,7 @@ impl Driver {
     }
 
     fn feed(&mut self, event: Event) {
+        tracing::trace!(?event);
         let now = Now::of(&*self.services.env.clock);
         for effect in self.core.on_event(now, event) {
             self.perform(effect);
@@ -217,7 +220,7 @@ impl Driver {
     }
 
     fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        self.services.env.spawner.spawn(name, future);
+        self.services.env.spawner.spawn_started(name, future);
     }
 
     /// Calls a TaskExecutor and posts what its answer means.

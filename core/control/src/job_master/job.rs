@@ -252,6 +252,10 @@ impl Job {
                 task.metrics = *metrics;
             }
         }
+        // What was offered and accepted is in every status that follows: a slot that is not was freed there.
+        self.pool.retain(|allocation, slot| {
+            slot.id != *id || slot.instance != instance || status.allocations.contains(allocation)
+        });
         let there: BTreeSet<SubtaskId> =
             status.tasks.iter().filter(|(_, attempt, _)| *attempt == self.attempt).map(|(s, _, _)| *s).collect();
         let missing = self.subtasks().find(|(subtask, task)| {

@@ -159,7 +159,10 @@ impl Driver {
         let mut heartbeat = clock.now() + self.settings.heartbeat.interval;
         loop {
             let wake = self.core.deadline().map_or(heartbeat, |d| d.min(heartbeat));
+            // What a peer told before it answered is in the mailbox before the answer: calls come first.
             tokio::select! {
+                biased;
+                Some(call) = calls.recv() => self.called(call),
                 Some(command) = commands.recv() => match command {
                     Command::Event(event) => self.feed(event),
                     Command::View(reply) => drop(reply.send(self.core.view())),
@@ -167,7 +170,6 @@ impl Driver {
                         drop(reply.send(self.connections.get(&id).map(|(_, c)| c.clone())));
                     }
                 },
-                Some(call) = calls.recv() => self.called(call),
                 () = clock.sleep_until(wake) => {
                     if clock.now() >= heartbeat {
                         heartbeat = clock.now() + self.settings.heartbeat.interval;
@@ -242,6 +244,7 @@ impl Driver {
     }
 
     fn feed(&mut self, event: Event) {
+        tracing::trace!(?event);
         let now = Now::of(&*self.services.env.clock);
         for effect in self.core.on_event(now.at, event) {
             self.perform(effect);
@@ -254,7 +257,7 @@ impl Driver {
             Effect::RequestSlot { id, instance, request } => {
                 let Some((_, connection)) = self.connections.get(&id).filter(|(i, _)| *i == instance) else { return };
                 let (gateway, handle) = (self.gateway(connection), self.handle.clone());
-                self.services.env.spawner.spawn("request-slot", async move {
+                self.services.env.spawner.spawn_started("request-slot", async move {
                     let allocation = request.allocation;
                     let granted = match gateway.request_slot(request).await {
                         Ok(Ok(())) => Some(true),

@@ -383,7 +383,7 @@ impl TaskExecutor {
     pub fn on_event(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         match event {
             Event::RequestSlot { call, fence, request } => {
-                let answer = self.fences.admit(fence).map(|()| self.request_slot(&request));
+                let answer = self.fences.admit(fence).map(|()| self.request_slot(now, &request));
                 self.answer(call, answer);
             }
             Event::JobRegistered { job, answer } => self.job_registered(now, job, answer),
@@ -518,14 +518,9 @@ impl TaskExecutor {
         self.effects.push(Effect::Answer { call, answer });
     }
 
-    fn id(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
     // ---- slots ----
 
-    fn request_slot(&mut self, request: &SlotRequest) -> Result<(), String> {
+    fn request_slot(&mut self, now: Moment, request: &SlotRequest) -> Result<(), String> {
         if self.stopping {
             return Err("the TaskManager is stopping".into());
         }
@@ -560,12 +555,12 @@ impl TaskExecutor {
                 self.jobs.insert(job, new);
                 self.register(job);
             }
-            // A host that is being ended because nothing was left starts again when it is gone.
             Some(_) => {
+                // A host that is being ended because nothing was left starts again when it is gone.
                 if let Some(Job { host: Host::Ending { again, .. }, .. }) = self.jobs.get_mut(&job) {
                     *again = true;
                 }
-                self.register(job);
+                self.offer(now, job);
             }
         }
         Ok(())

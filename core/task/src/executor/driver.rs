@@ -149,9 +149,11 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            // What a peer told before it answered is in the mailbox before the answer: calls come first.
             tokio::select! {
-                Some(command) = commands.recv() => self.command(command),
+                biased;
                 Some(call) = calls.recv() => self.called(call),
+                Some(command) = commands.recv() => self.command(command),
                 () = wake => self.feed(Event::Tick),
                 () = self.services.shutdown.triggered() => return,
             }
@@ -259,6 +261,7 @@ impl Driver {
     }
 
     fn feed(&mut self, event: Event) {
+        tracing::trace!(?event);
         let now = self.services.env.clock.now();
         for effect in self.core.on_event(now, event) {
             self.perform(effect);
@@ -266,7 +269,7 @@ impl Driver {
     }
 
     fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        self.services.env.spawner.spawn(name, future);
+        self.services.env.spawner.spawn_started(name, future);
     }
 
     fn job_master(&self, job: JobId) -> Option<JobMasterGateway> {
@@ -354,7 +357,14 @@ impl Driver {
                     let _ = gateway.heartbeat(id, instance, status);
                 }
             }
-            Effect::ForgetJob(job) => drop(self.reporters.remove(&job)),
+            Effect::ForgetJob(job) => {
+                self.reporters.remove(&job);
+                let Some(gateway) = self.job_master(job) else { return };
+                self.spawn("leave-job", async move {
+                    // A JobMaster that has ended does not mind.
+                    let _ = gateway.disconnect_task_manager(id, instance, "it holds no slot of the job".into()).await;
+                });
+            }
         }
     }
 

@@ -1,0 +1,43 @@
+//! What `cargo add thalweg` gives a job author: the DataStream API, and the runtime of a job's executable in all its
+//! roles. No cluster command and no plugin of an outside service is in it.
+//!
+//! ```no_run
+//! use thalweg::prelude::*;
+//!
+//! fn main() -> Result<(), JobError> {
+//!     let env = Environment::new();
+//!     let lines = env.read_text("/usr/share/common-licenses").uid("lines");
+//!     let words = lines.flat_map(|line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+//!     words.key_by(|word: &String| word.clone()).count().uid("count").print();
+//!     env.execute("word count")?;
+//!     Ok(())
+//! }
+//! ```
+
+pub use thalweg_api::*;
+pub use thalweg_dataflow::{capture_backtraces, sink, source};
+pub use thalweg_derive::Key;
+pub use thalweg_model as model;
+pub use thalweg_runtime::Environment;
+pub use thalweg_wire::{ExecutionMode, RestartStrategy};
+
+// The embedded plugins, and what a host needs on a cluster. A crate that nobody names may vanish when linked.
+use thalweg_blob_local as _;
+use thalweg_deployment_session as _;
+use thalweg_high_availability_standalone as _;
+use thalweg_shuffle_local as _;
+use thalweg_shuffle_network as _;
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::{Environment, ExecutionMode, JobError, JobResult, RestartStrategy};
+}
+
+/// Writes the library's log to standard error, at the level of `RUST_LOG` (`warn` when it is not set). For programs that
+/// have no logger of their own; the library never does this by itself.
+pub fn init() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // Somebody else may have been first, which is theirs to decide.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
