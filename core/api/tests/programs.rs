@@ -1,4 +1,5 @@
 //! Whole programs, from the API down to slots, against naive answers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
 //! How fast the plane is: `cargo test --release -p thalweg-api --test speed -- --ignored --nocapture --test-threads 1`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 use thalweg_api::{prelude::*, testing};

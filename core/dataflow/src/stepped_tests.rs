@@ -28,9 +28,7 @@ use std::{
     time::Duration,
 };
 use thalweg_env::Env;
-use thalweg_model::{
-    Epoch, HostPlace, JobId, Partitioner, Placement, SubtaskPlace, TaskManagerId, VertexRole,
-};
+use thalweg_model::{Epoch, HostPlace, JobId, Partitioner, Placement, SubtaskPlace, TaskManagerId, VertexRole};
 use thalweg_wire::ExecutionMode;
 
 const N: u64 = 400;
