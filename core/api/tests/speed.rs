@@ -67,7 +67,7 @@ fn words() {
         let r = mix(i);
         let word = (r >> 32) % (1 + (r & 0xffff));
         text.extend_from_slice(format!("word{word}").as_bytes());
-        text.push(if i % 12 == 0 { b'\n' } else { b' ' });
+        text.push(if i.is_multiple_of(12) { b'\n' } else { b' ' });
     }
     std::fs::write(dir.path().join("text"), &text).unwrap();
     drop(text);

@@ -54,12 +54,13 @@ impl Signal {
         match limit {
             // A wake-up without a cause, or one that was meant for user code on this thread, leaves it armed.
             None => {
-                while self.armed.load(Ordering::Acquire) {
+                // The look is a read-modify-write, which sees the newest value: a stale one would park it for ever.
+                while self.armed.fetch_or(false, Ordering::AcqRel) {
                     park();
                 }
             }
             // The caller looks at its clock again, so that too early a return only costs a round.
-            Some(limit) if self.armed.load(Ordering::Acquire) => park_timeout(limit),
+            Some(limit) if self.armed.fetch_or(false, Ordering::AcqRel) => park_timeout(limit),
             Some(_) => {}
         }
         self.disarm();
