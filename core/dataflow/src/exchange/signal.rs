@@ -39,13 +39,15 @@ impl Signal {
     }
 
     pub(crate) fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+        // A swap, not a store: it comes after a waker's swap that it overwrites, also in loom's view, which does not order
+        // plain stores against read-modify-writes of other threads.
+        self.armed.swap(true, Ordering::AcqRel);
         // Orders the arm against the look at the work that follows.
         fence(Ordering::SeqCst);
     }
 
     pub(crate) fn disarm(&self) {
-        self.armed.store(false, Ordering::SeqCst);
+        self.armed.swap(false, Ordering::AcqRel);
     }
 
     /// Parks until woken, or at most for `limit`. Armed before; disarmed after.
