@@ -1,4 +1,5 @@
 //! Whole programs, from the API down to slots, against naive answers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ fn operators_do_what_their_names_say() {
             .filter_map(|i| (i % 5 != 0).then_some(i))
             .flat_map(|i| [i, i + 1])
             .inspect(|_| ())
-            .try_map(|i| i32::try_from(i))
+            .try_map(i32::try_from)
             .collect();
         let mut got = env.execute("operators").unwrap().collected(&out).unwrap();
         got.sort_unstable();

@@ -1,4 +1,5 @@
 //! How fast the plane is: `cargo test --release -p thalweg-api --test speed -- --ignored --nocapture --test-threads 1`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 use thalweg_api::{prelude::*, testing};
@@ -25,7 +26,13 @@ fn chains_and_keyed_sums() {
     let env = testing::environment(2, dir.path()).unwrap();
     let n = 300_000_000;
     timed("map, filter, map", n, || {
-        env.sequence(0..n).map(mix).filter(|x| x & 3 != 0).map(|x| x ^ (x >> 7)).discard();
+        env.sequence(0..n)
+            .map(mix)
+            .filter(|x| x & 3 != 0)
+            .map(|x| x ^ (x >> 7))
+            .key_by(|_| 0u8)
+            .reduce(|a, b| *a ^= b)
+            .discard();
         env.execute("chain").unwrap();
     });
     let n = 40_000_000;
@@ -60,7 +67,7 @@ fn words() {
         let r = mix(i);
         let word = (r >> 32) % (1 + (r & 0xffff));
         text.extend_from_slice(format!("word{word}").as_bytes());
-        text.push(if i % 12 == 0 { b'\n' } else { b' ' });
+        text.push(if i.is_multiple_of(12) { b'\n' } else { b' ' });
     }
     std::fs::write(dir.path().join("text"), &text).unwrap();
     drop(text);
@@ -68,6 +75,27 @@ fn words() {
     timed("words of 500 MB, key_each", i, || {
         env.read_blocks(["text"]).key_each(TextBlock::words).count().discard();
         env.execute("words").unwrap();
+    });
+    timed("read 500 MB", i, || {
+        env.read_blocks(["text"]).map(|b| b.bytes().len()).key_by(|_| 0u8).sum(|n| n).discard();
+        env.execute("reads").unwrap();
+    });
+    timed("split 500 MB into words", i, || {
+        env.read_blocks(["text"])
+            .map(|b| b.words().map(<[u8]>::len).sum::<usize>())
+            .key_by(|_| 0u8)
+            .sum(|n| n)
+            .discard();
+        env.execute("splits").unwrap();
+    });
+    timed("hash the words of 500 MB", i, || {
+        use thalweg_api::Key;
+        env.read_blocks(["text"])
+            .map(|b| b.words().fold(0u64, |h, w| h ^ w.stable_hash()))
+            .key_by(|_| 0u8)
+            .reduce(|a, b| *a ^= b)
+            .discard();
+        env.execute("hashes").unwrap();
     });
     timed("words of 500 MB, a String each", i, || {
         let lines = env.read_text("text");

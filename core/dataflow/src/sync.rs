@@ -1,29 +1,29 @@
 //! The synchronisation that the ring and the signal are made of: the system's, or loom's models of it.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p thalweg-dataflow --release --lib loom_` runs the models.
+//! (Not plain `loom`: tokio leaves its sockets out under that.) `RUSTFLAGS="--cfg thalweg_loom" cargo test -p thalweg-dataflow --release --lib loom_` runs the models.
 
-#[cfg(not(loom))]
+#[cfg(not(thalweg_loom))]
 pub(crate) use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     thread::{Thread, current, park, park_timeout},
 };
 
-#[cfg(loom)]
+#[cfg(thalweg_loom)]
 pub(crate) use loom::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     thread::{Thread, current, park},
 };
 
 /// loom knows no time: a park with a limit is one without.
-#[cfg(loom)]
+#[cfg(thalweg_loom)]
 pub(crate) fn park_timeout(_: std::time::Duration) {
     park();
 }
 
-#[cfg(not(loom))]
+#[cfg(not(thalweg_loom))]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-#[cfg(not(loom))]
+#[cfg(not(thalweg_loom))]
 impl<T> UnsafeCell<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(std::cell::UnsafeCell::new(value))
@@ -38,5 +38,5 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-#[cfg(loom)]
+#[cfg(thalweg_loom)]
 pub(crate) use loom::cell::UnsafeCell;

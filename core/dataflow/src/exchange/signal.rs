@@ -39,13 +39,15 @@ impl Signal {
     }
 
     pub(crate) fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+        // A swap, not a store: it comes after a waker's swap that it overwrites, also in loom's view, which does not order
+        // plain stores against read-modify-writes of other threads.
+        self.armed.swap(true, Ordering::AcqRel);
         // Orders the arm against the look at the work that follows.
         fence(Ordering::SeqCst);
     }
 
     pub(crate) fn disarm(&self) {
-        self.armed.store(false, Ordering::SeqCst);
+        self.armed.swap(false, Ordering::AcqRel);
     }
 
     /// Parks until woken, or at most for `limit`. Armed before; disarmed after.
@@ -54,12 +56,13 @@ impl Signal {
         match limit {
             // A wake-up without a cause, or one that was meant for user code on this thread, leaves it armed.
             None => {
-                while self.armed.load(Ordering::Acquire) {
+                // The look is a read-modify-write, which sees the newest value: a stale one would park it for ever.
+                while self.armed.fetch_or(false, Ordering::AcqRel) {
                     park();
                 }
             }
             // The caller looks at its clock again, so that too early a return only costs a round.
-            Some(limit) if self.armed.load(Ordering::Acquire) => park_timeout(limit),
+            Some(limit) if self.armed.fetch_or(false, Ordering::AcqRel) => park_timeout(limit),
             Some(_) => {}
         }
         self.disarm();
