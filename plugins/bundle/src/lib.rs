@@ -12,3 +12,5 @@ use thalweg_deployment_session as _;
 use thalweg_high_availability_standalone as _;
 #[cfg(feature = "shuffle-local")]
 use thalweg_shuffle_local as _;
+#[cfg(feature = "shuffle-network")]
+use thalweg_shuffle_network as _;

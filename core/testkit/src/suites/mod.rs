@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod deployment;
 pub mod high_availability;
+pub mod shuffle;
 
 #[cfg(test)]
 mod tests {
@@ -21,6 +22,8 @@ mod tests {
             include_str!("deployment.rs"),
             include_str!("high_availability/election.rs"),
             include_str!("high_availability/metadata.rs"),
+            include_str!("shuffle/cases.rs"),
+            include_str!("shuffle/failures.rs"),
         ] {
             assert_eq!(unlisted(source), Vec::<String>::new());
         }

@@ -1,0 +1,105 @@
+//! Measures what one pair of hosts moves over loopback: `cargo run --release -p thalweg-shuffle-network --example
+//! throughput -- [channels] [parcel bytes] [MiB]`. Slot threads are real threads that park, as the core's do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a measurement at the edge, with real threads and time"
+)]
+
+use bytes::Bytes;
+use std::{
+    sync::{Arc, Barrier},
+    task::{Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
+};
+use thalweg_env::Env;
+use thalweg_model::{Attempt, JobId};
+use thalweg_shuffle_network::NetworkConfig;
+use thalweg_spi::{
+    ChannelId, EnvironmentSetup, Parcel, ParcelKind, PartitionId, PluginConfig, ShuffleDescriptor, ShuffleEnvironment,
+    kind,
+};
+use thalweg_testkit::Place;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn waker() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+fn channel(n: u32) -> ChannelId {
+    let partition = PartitionId { job: JobId::from_bytes([1; 16]), attempt: Attempt::default(), edge: 0, producer: n };
+    ChannelId { partition, consumer: 0 }
+}
+
+fn main() {
+    let arguments: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
+    let argument = |i: usize, default| arguments.get(i).copied().unwrap_or(default);
+    let (channels, length, mib) = (argument(0, 2), argument(1, 32 * 1024), argument(2, 4096));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let place = Place::new();
+    let open = || {
+        let _guard = runtime.enter();
+        let context = place.context_with(Env::system(runtime.handle().clone()));
+        let shuffle = runtime.block_on(PluginConfig::<kind::ShuffleKind>::open(NetworkConfig::default(), context));
+        let (job, bind, secret) = (JobId::from_bytes([1; 16]), "tcp://127.0.0.1:0".into(), Bytes::from_static(b"s"));
+        let setup = EnvironmentSetup { job, bind, secret, memory: 64 << 20, max_parcel: 16 << 20 };
+        shuffle.unwrap().environment(setup).unwrap()
+    };
+    let (a, b): (Arc<dyn ShuffleEnvironment>, Arc<dyn ShuffleEnvironment>) = (open(), open());
+    let descriptor = ShuffleDescriptor(Bytes::from(a.data_address().unwrap().into_bytes()));
+    let parcels = (mib << 20) / length / channels;
+    let ready = Arc::new(Barrier::new(2 * channels + 1));
+    let mut threads = Vec::new();
+    for n in 0..channels as u32 {
+        let (a, ready_to_write) = (a.clone(), ready.clone());
+        threads.push(thread::spawn(move || {
+            let mut writer = a.open_writer(channel(n), waker()).unwrap();
+            let body = Bytes::from(vec![7; length]);
+            ready_to_write.wait();
+            let kinds = std::iter::repeat_n(ParcelKind::Batch, parcels).chain([ParcelKind::End]);
+            for kind in kinds {
+                let mut parcel =
+                    Parcel { kind, body: if kind == ParcelKind::End { Bytes::new() } else { body.clone() } };
+                while let Some(back) = writer.try_send(parcel).unwrap() {
+                    parcel = back;
+                    thread::park();
+                }
+            }
+            while !writer.is_drained().unwrap() {
+                thread::park();
+            }
+        }));
+        let (b, ready_to_read, descriptor) = (b.clone(), ready.clone(), descriptor.clone());
+        threads.push(thread::spawn(move || {
+            let mut reader = b.open_reader(channel(n), &descriptor, waker()).unwrap();
+            ready_to_read.wait();
+            loop {
+                match reader.try_recv().unwrap() {
+                    Some(parcel) if parcel.kind == ParcelKind::End => return,
+                    Some(parcel) => assert_eq!(parcel.body.len(), length),
+                    None => thread::park(),
+                }
+            }
+        }));
+    }
+    ready.wait();
+    let start = Instant::now();
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    let seconds = start.elapsed().as_secs_f64();
+    let total = (parcels * channels) as f64;
+    println!(
+        "{channels} channels, parcels of {length} bytes: {:.0} MiB/s, {:.2} M parcels/s ({} MiB in {seconds:.2} s)",
+        total * length as f64 / seconds / 1048576.0,
+        total / seconds / 1e6,
+        mib,
+    );
+}

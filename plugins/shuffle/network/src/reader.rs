@@ -1,0 +1,170 @@
+//! The receiving end of a channel: a queue that the I/O task fills and a slot thread empties.
+
+use crate::{
+    budget::{Account, Budget},
+    connection::Connection,
+    environment::Shared,
+    frame::{Frame, cost},
+};
+use parking_lot::Mutex;
+use std::{collections::VecDeque, sync::Arc, task::Waker};
+use thalweg_spi::{ChannelId, ChannelReader, ErrorKind, Parcel, ParcelKind, Result, ServiceError};
+
+/// Why a channel ended. An error can be told many times.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    pub(crate) fn error(&self, operation: &'static str, channel: &ChannelId) -> ServiceError {
+        let ChannelId { partition, consumer } = channel;
+        let place = format!("{}->{consumer}", partition.producer);
+        ServiceError::new(self.kind, operation, self.text.clone()).with("edge", partition.edge).with("channel", place)
+    }
+}
+
+/// What slot thread and I/O share.
+pub(crate) struct ReaderShared {
+    pub(crate) channel: ChannelId,
+    waker: Waker,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Parcel>,
+    account: Account,
+    /// Where credit goes, once the connection is there.
+    place: Option<(Arc<Connection>, u32)>,
+    /// `End` has arrived: what happens to the connection is no concern any more.
+    ended: bool,
+    failure: Option<Failure>,
+    closed: bool,
+}
+
+impl ReaderShared {
+    pub(crate) fn new(channel: ChannelId, waker: Waker) -> Self {
+        Self { channel, waker, inner: Mutex::default() }
+    }
+
+    /// The connection is there; answers the first grant, or `None` when nobody reads any more.
+    pub(crate) fn attach(&self, connection: &Arc<Connection>, stream: u32, budget: &Budget) -> Option<usize> {
+        let mut inner = self.inner.lock();
+        if inner.closed || inner.failure.is_some() {
+            return None;
+        }
+        inner.place = Some((connection.clone(), stream));
+        Some(inner.account.open(budget))
+    }
+
+    /// A parcel arrived. `Err` when it was not granted: the other side does not keep the rules.
+    pub(crate) fn deliver(&self, parcel: Parcel, shared: &Shared) -> std::result::Result<(), ()> {
+        let mut inner = self.inner.lock();
+        if inner.closed || inner.failure.is_some() {
+            return Ok(());
+        }
+        if inner.ended || !inner.account.arrived(cost(&parcel)) {
+            return Err(());
+        }
+        inner.ended = parcel.kind == ParcelKind::End;
+        shared.hold(cost(&parcel));
+        inner.queue.push_back(parcel);
+        let first = inner.queue.len() == 1;
+        drop(inner);
+        if first {
+            self.waker.wake_by_ref();
+        }
+        Ok(())
+    }
+
+    /// The writer waits for credit.
+    pub(crate) fn need(&self, bytes: usize, shared: &Shared) {
+        let mut inner = self.inner.lock();
+        if inner.place.is_some() && inner.failure.is_none() {
+            let grant = inner.account.need(&shared.budget, bytes.min(shared.longest_cost()));
+            inner.send_credit(grant);
+        }
+    }
+
+    /// It ends for this reason, after what has arrived. Nothing is told after an end.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let mut inner = self.inner.lock();
+        if inner.ended || inner.failure.is_some() {
+            return;
+        }
+        inner.failure = Some(failure);
+        drop(inner);
+        self.waker.wake_by_ref();
+    }
+
+    /// Frees what it holds, now. With a failure the slot thread is told it, end or no end.
+    pub(crate) fn close(&self, failure: Option<Failure>, shared: &Shared) -> Option<(Arc<Connection>, u32)> {
+        let mut inner = self.inner.lock();
+        let held: usize = inner.queue.drain(..).map(|p| cost(&p)).sum();
+        shared.release_held(held);
+        let place = inner.place.take();
+        if place.is_some() {
+            inner.account.close(&shared.budget);
+        }
+        let told = failure.is_some();
+        if let Some(failure) = failure {
+            inner.ended = false;
+            inner.failure = Some(failure);
+        }
+        inner.closed = true;
+        drop(inner);
+        if told {
+            self.waker.wake_by_ref();
+        }
+        place
+    }
+}
+
+impl Inner {
+    fn send_credit(&self, bytes: usize) {
+        if let (Some((connection, stream)), true) = (&self.place, bytes > 0) {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            connection.push_control(&Frame::Credit { stream: *stream, bytes });
+        }
+    }
+}
+
+/// What the task holds.
+pub(crate) struct Reader {
+    pub(crate) me: Arc<ReaderShared>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl ChannelReader for Reader {
+    fn try_recv(&mut self) -> Result<Option<Parcel>> {
+        let mut inner = self.me.inner.lock();
+        if let Some(parcel) = inner.queue.pop_front() {
+            let cost = cost(&parcel);
+            self.shared.release_held(cost);
+            let grant = inner.account.taken(&self.shared.budget, cost);
+            if !inner.ended {
+                inner.send_credit(grant);
+            }
+            return Ok(Some(parcel));
+        }
+        match &inner.failure {
+            Some(failure) => Err(failure.error("receive parcel", &self.me.channel)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.forget_reader(&self.me);
+        if let Some((connection, stream)) = self.me.close(None, &self.shared) {
+            connection.end_reading(stream, !self.me.inner.lock().ended);
+        }
+    }
+}

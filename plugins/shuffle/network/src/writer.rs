@@ -1,0 +1,180 @@
+//! The sending end of a channel: spends credit, and hands parcels to the connection's queue.
+
+use crate::{
+    connection::{Connection, Push},
+    environment::Shared,
+    frame::{Frame, cost},
+    reader::Failure,
+};
+use parking_lot::Mutex;
+use std::{sync::Arc, task::Waker};
+use thalweg_spi::{ChannelId, ChannelWriter, ErrorKind, Parcel, ParcelKind, Result};
+
+/// What slot thread and I/O share.
+pub(crate) struct WriterShared {
+    pub(crate) channel: ChannelId,
+    waker: Waker,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    place: Option<(Arc<Connection>, u32)>,
+    credit: usize,
+    /// A parcel was given back and the slot thread waits for a wake.
+    blocked: bool,
+    /// What the reader was asked for; 0 for nothing.
+    asked: usize,
+    /// Parcels of this channel in the connection's queue.
+    queued: usize,
+    /// Somebody asked whether it is drained, and it was not.
+    watched: bool,
+    ended: bool,
+    failure: Option<Failure>,
+}
+
+impl WriterShared {
+    pub(crate) fn new(channel: ChannelId, waker: Waker) -> Self {
+        Self { channel, waker, inner: Mutex::default() }
+    }
+
+    /// A reader asked for this channel. `false` when another has it.
+    pub(crate) fn attach(&self, connection: &Arc<Connection>, stream: u32, credit: usize) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.place.is_some() || inner.failure.is_some() {
+            return false;
+        }
+        inner.place = Some((connection.clone(), stream));
+        inner.credit = credit;
+        self.unblock(inner);
+        true
+    }
+
+    /// The reader granted more.
+    pub(crate) fn grant(&self, bytes: usize) {
+        let mut inner = self.inner.lock();
+        inner.credit = inner.credit.saturating_add(bytes);
+        self.unblock(inner);
+    }
+
+    /// The connection's queue has room again.
+    pub(crate) fn room(&self) {
+        self.unblock(self.inner.lock());
+    }
+
+    /// `parcels` of this channel were written to the socket.
+    pub(crate) fn written(&self, parcels: usize) {
+        let mut inner = self.inner.lock();
+        inner.queued = inner.queued.saturating_sub(parcels);
+        if inner.queued == 0 && std::mem::take(&mut inner.watched) {
+            drop(inner);
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// It ends for this reason. One that has sent its end and lost nothing has succeeded already.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let mut inner = self.inner.lock();
+        if inner.failure.is_none() && !(inner.ended && inner.queued == 0) {
+            inner.failure = Some(failure);
+            drop(inner);
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// Where its reader is.
+    pub(crate) fn place(&self) -> Option<(Arc<Connection>, u32)> {
+        self.inner.lock().place.clone()
+    }
+
+    fn unblock(&self, mut inner: parking_lot::MutexGuard<'_, Inner>) {
+        if std::mem::take(&mut inner.blocked) {
+            drop(inner);
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+/// What the task holds.
+pub(crate) struct Writer {
+    pub(crate) me: Arc<WriterShared>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl ChannelWriter for Writer {
+    fn try_send(&mut self, parcel: Parcel) -> Result<Option<Parcel>> {
+        let mut inner = self.me.inner.lock();
+        let fail = |failure: &Failure| Err(failure.error("send parcel", &self.me.channel));
+        if let Some(failure) = &inner.failure {
+            return fail(failure);
+        }
+        if inner.ended {
+            return fail(&Failure::new(ErrorKind::Internal, "a parcel behind the end"));
+        }
+        if parcel.body.len() > self.shared.max_parcel {
+            let limit = self.shared.max_parcel;
+            let text = format!("a parcel of {} bytes is longer than the {limit} allowed", parcel.body.len());
+            return fail(&Failure::new(ErrorKind::TooLarge, text));
+        }
+        let Some((connection, stream)) = inner.place.clone() else {
+            inner.blocked = true;
+            return Ok(Some(parcel));
+        };
+        let cost = cost(&parcel);
+        if cost > inner.credit {
+            inner.blocked = true;
+            if inner.asked != cost {
+                inner.asked = cost;
+                connection.push_control(&Frame::Need { stream, bytes: u32::try_from(cost).unwrap_or(u32::MAX) });
+            }
+            return Ok(Some(parcel));
+        }
+        let end = parcel.kind == ParcelKind::End;
+        match connection.push_parcel(stream, parcel, &self.me) {
+            Push::Taken => {
+                inner.credit -= cost;
+                inner.asked = 0;
+                inner.queued += 1;
+                inner.ended = end;
+                Ok(None)
+            }
+            Push::Full(parcel) => {
+                inner.blocked = true;
+                Ok(Some(parcel))
+            }
+            Push::Closed(cause) => {
+                let failure = Failure::new(ErrorKind::Closed, cause);
+                let error = failure.error("send parcel", &self.me.channel);
+                inner.failure = Some(failure);
+                Err(error)
+            }
+        }
+    }
+
+    fn is_drained(&mut self) -> Result<bool> {
+        let mut inner = self.me.inner.lock();
+        if let Some(failure) = &inner.failure {
+            return Err(failure.error("drain channel", &self.me.channel));
+        }
+        inner.watched = inner.queued > 0;
+        Ok(inner.queued == 0)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let (ended, place) = {
+            let mut inner = self.me.inner.lock();
+            if !inner.ended {
+                // A reader that is being joined at this moment is refused by it.
+                inner.failure = Some(Failure::new(ErrorKind::Closed, "the writer is gone"));
+            }
+            (inner.ended, inner.place.take())
+        };
+        let cause = (!ended).then(|| "the writer ended without an end of its data".to_owned());
+        self.shared.forget_writer(&self.me, cause.clone());
+        if let Some((connection, stream)) = place {
+            connection.end_writing(stream, cause);
+        }
+    }
+}
