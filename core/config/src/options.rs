@@ -205,6 +205,9 @@ section!(
     PerJob {
         /// How long a per-job cluster waits for its client to read the result.
         linger: TimeSpan,
+        /// Whoever launched the cluster waits for it: its jobs are cancelled when that client was not heard for
+        /// `client.timeout`, and the result is kept for it until it was read. `thalweg run` sets this.
+        attached: bool,
     }
 );
 

@@ -127,7 +127,7 @@ pub fn next_message(socket: &mut UnixStream) -> io::Result<Option<FromClient>> {
     }
 }
 
-/// Makes `command` inherit the socket and know of it.
+/// Makes `command` inherit the socket and know of it, and end with this thread: a client whose starter is gone is gone.
 #[allow(unsafe_code)]
 pub fn hand_over(command: &mut std::process::Command, socket: UnixStream) {
     use std::os::unix::process::CommandExt;
@@ -136,6 +136,7 @@ pub fn hand_over(command: &mut std::process::Command, socket: UnixStream) {
     let in_child = move || {
         let fd = socket.as_raw_fd();
         // SAFETY: allowed between fork and exec; allocates nothing.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let outcome = unsafe { if fd == FD { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, FD) } };
         if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };

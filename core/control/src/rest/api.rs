@@ -6,6 +6,11 @@
 //! | `PUT /api/blobs/KEY` | the content, zstd when `Content-Encoding: zstd`; 201 |
 //! | `POST /api/jobs` | MessagePack of [`Submission`]; answers a [`SubmissionAnswer`] |
 //! | `GET /api/jobs/ID/result` | MessagePack of a [`ResultAnswer`]; `?attached=true` counts as a sign of life, `?wait=ms` waits for the end |
+//! | `GET /api/overview` | TaskManagers and jobs, JSON |
+//! | `GET /api/jobs/ID/logs` | which TaskManager has which log of the job, JSON |
+//! | `GET /api/taskmanagers/ID/logs/NAME?offset=N` | a piece of one; empty at its end |
+//! | `GET /api/main?offset=N` | a piece of what the `main` of a per-job cluster printed |
+//! | `POST /api/end-read` | the attached client knows how the cluster ended: it need not wait |
 //! | `POST /api/stop` | the cluster ends |
 
 use super::{RestError, RestState};
@@ -24,7 +29,11 @@ use axum::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use thalweg_model::{BlobKey, JobId, JobStatus};
+use thalweg_model::{BlobKey, JobId, JobStatus, TaskManagerId};
+use thalweg_rpc::{
+    Fence, Target,
+    gateways::{TaskExecutorGateway, endpoint},
+};
 use thalweg_wire::{JobResult, JobSpec, decode, encode};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::StreamReader;
@@ -86,7 +95,12 @@ pub(super) fn routes() -> Router<RestState> {
     Router::new()
         .route("/api/blobs/{key}", head(has_blob).put(put_blob))
         .route("/api/jobs", post(submit))
+        .route("/api/overview", get(overview))
+        .route("/api/jobs/{job}/logs", get(job_logs))
+        .route("/api/taskmanagers/{id}/logs/{*name}", get(task_manager_log))
+        .route("/api/main", get(main_output))
         .route("/api/jobs/{job}/result", get(result))
+        .route("/api/end-read", post(end_read))
         .route("/api/stop", post(stop))
         // Blobs are streamed, and everything else has a limit of its own.
         .layer(axum::extract::DefaultBodyLimit::disable())
@@ -236,4 +250,98 @@ async fn stop(State(state): State<RestState>, headers: HeaderMap) -> Result<Stat
     state.may_write(&headers)?;
     state.leader()?.dispatcher.stop();
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn overview(State(state): State<RestState>) -> Result<axum::Json<serde_json::Value>, RestError> {
+    let leader = state.leader()?;
+    let workers = leader.resources.view().await;
+    let workers = workers.iter().map(|w| {
+        serde_json::json!({
+            "id": w.info.id, "pid": w.info.pid, "rpc": w.info.rpc, "slots": w.info.slots, "free": w.free,
+            "platform": w.info.platform,
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+    let mut jobs = Vec::new();
+    for entry in leader.dispatcher.entries().await {
+        let view = leader.dispatcher.view(entry.id).await;
+        jobs.push(serde_json::json!({
+            "id": entry.id, "name": entry.name, "status": entry.status, "submitted": entry.submitted,
+            "waiting": view.as_ref().and_then(|v| v.waiting.clone()),
+            "attempt": view.as_ref().map_or(0, |v| v.attempt),
+        }));
+    }
+    Ok(axum::Json(serde_json::json!({
+        "cluster": state.cluster, "epoch": leader.epoch, "taskmanagers": workers, "jobs": jobs,
+    })))
+}
+
+/// A TaskManager's executor, by its name.
+pub(crate) async fn executor(leader: &super::Leader, id: &str) -> Result<TaskExecutorGateway, RestError> {
+    let connection = leader.resources.connection(TaskManagerId::new(id)).await;
+    let connection = connection.ok_or_else(|| RestError::not_found(format!("no TaskManager {id} is registered")))?;
+    Ok(TaskExecutorGateway::new(Target::remote(connection, endpoint::TASK_EXECUTOR, Fence::cluster(leader.epoch))))
+}
+
+pub(crate) fn unreachable(e: thalweg_rpc::RpcError) -> RestError {
+    RestError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the TaskManager does not answer: {e}"))
+}
+
+async fn job_logs(
+    State(state): State<RestState>,
+    Path(job): Path<String>,
+) -> Result<axum::Json<serde_json::Value>, RestError> {
+    let leader = state.leader()?;
+    let folder = format!("jobs/{}/", job_id(&job)?);
+    let mut found = Vec::new();
+    for worker in leader.resources.view().await {
+        let files = executor(&leader, worker.info.id.as_str()).await?.list_logs().await.map_err(unreachable)?;
+        for file in files.into_iter().filter(|f| f.name.starts_with(&folder)) {
+            let id = &worker.info.id;
+            found.push(serde_json::json!({ "taskmanager": id, "name": file.name, "size": file.size }));
+        }
+    }
+    Ok(axum::Json(serde_json::json!({ "logs": found })))
+}
+
+#[derive(Deserialize)]
+struct Piece {
+    #[serde(default)]
+    offset: u64,
+}
+
+/// Most bytes of one answer.
+const MAX_PIECE: u32 = 1 << 20;
+
+async fn task_manager_log(
+    State(state): State<RestState>,
+    Path((id, name)): Path<(String, String)>,
+    Query(piece): Query<Piece>,
+) -> Result<Response, RestError> {
+    let leader = state.leader()?;
+    let read = executor(&leader, &id).await?.read_log(name.clone(), piece.offset, MAX_PIECE).await;
+    let bytes = read.map_err(unreachable)?;
+    let bytes = bytes.ok_or_else(|| RestError::not_found(format!("TaskManager {id} has no log {name}")))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], bytes).into_response())
+}
+
+async fn main_output(State(state): State<RestState>, Query(piece): Query<Piece>) -> Result<Response, RestError> {
+    use tokio::io::AsyncSeekExt;
+    let dir = state.log_dir.as_ref().ok_or_else(|| RestError::not_found("this JobManager writes no logs"))?;
+    let mut bytes = Vec::new();
+    // Not there yet is the same as nothing written yet.
+    if let Ok(mut file) = tokio::fs::File::open(dir.join("main.out")).await {
+        let read = async {
+            file.seek(std::io::SeekFrom::Start(piece.offset)).await?;
+            file.take(u64::from(MAX_PIECE)).read_to_end(&mut bytes).await
+        };
+        read.await.map_err(|e| RestError::internal(e.to_string()))?;
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], bytes).into_response())
+}
+
+async fn end_read(State(state): State<RestState>, headers: HeaderMap) -> Result<StatusCode, RestError> {
+    state.may_write(&headers)?;
+    state.end_read.trigger();
+    Ok(StatusCode::OK)
 }

@@ -44,6 +44,8 @@ pub struct RestState {
     pub(crate) log_dir: Option<Arc<std::path::PathBuf>>,
     secret: Secret,
     writes_need_secret: bool,
+    /// The attached client knows how the cluster ended.
+    pub(crate) end_read: Shutdown,
     /// Results that attached clients have read: a cluster that ends waits for them.
     pub(crate) read_results: tokio::sync::watch::Sender<Vec<thalweg_model::JobId>>,
 }
@@ -121,6 +123,7 @@ impl RestServer {
             log_dir: config.log_dir.clone().map(Arc::new),
             secret,
             writes_need_secret: config.rest_writes_need_secret,
+            end_read: Shutdown::new(),
             read_results: tokio::sync::watch::Sender::new(Vec::new()),
         };
         let router = router(state.clone(), config.rest_max_body);
@@ -153,6 +156,11 @@ impl RestServer {
         if read.wait_for(|read| read.contains(&job)).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Resolves when the attached client knows how the cluster ended.
+    pub async fn end_read(&self) {
+        self.state.end_read.triggered().await;
     }
 
     /// Takes no more connections; requests under way are finished.

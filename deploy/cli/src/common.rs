@@ -1,0 +1,245 @@
+//! What every sub-command shares: the global options, the configuration, the cluster's folder, its secret.
+
+use crate::exit::{Coded, Exit, wrong_use};
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+use thalweg_config::{Configuration, Sources};
+use thalweg_spi::Secret;
+
+/// Options of every sub-command.
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct Global {
+    /// Configuration file; else $THALWEG_CONF, else ./conf/thalweg.toml.
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Sets an option, over file and environment: -Dtask-manager.slots=4.
+    #[arg(short = 'D', value_name = "KEY=VALUE", global = true)]
+    pub overrides: Vec<String>,
+    /// The cluster's REST address.
+    #[arg(short = 'm', long = "jobmanager", value_name = "HOST:PORT", global = true)]
+    pub master: Option<String>,
+    /// The cluster's folder; else $XDG_STATE_HOME/thalweg/default.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub dir: Option<PathBuf>,
+}
+
+impl Global {
+    /// Loads the configuration: defaults < file < environment < -D.
+    pub fn configuration(&self) -> anyhow::Result<Configuration> {
+        self.configuration_with(&[])
+    }
+
+    /// The same, with more options that win.
+    pub fn configuration_with(&self, more: &[String]) -> anyhow::Result<Configuration> {
+        let sources = Sources {
+            file: self.file(),
+            environment: std::env::vars(),
+            overrides: self.overrides.iter().chain(more).cloned().collect(),
+        };
+        Configuration::load(sources).map_err(|e| Coded(Exit::WrongUse, e.to_string()).into())
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from("conf/thalweg.toml")).filter(|p| p.exists());
+        self.config.clone().or_else(|| std::env::var_os("THALWEG_CONF").map(PathBuf::from)).or_else(usual)
+    }
+
+    /// The cluster's folder, absolute; made when it is not there.
+    pub fn cluster_dir(&self) -> anyhow::Result<PathBuf> {
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => state_home()?.join("thalweg").join("default"),
+        };
+        private_dir(&dir)?;
+        dir.canonicalize().with_context(|| format!("{} cannot be used", dir.display()))
+    }
+
+    /// The cluster's folder, when it is there.
+    pub fn existing_dir(&self) -> Option<PathBuf> {
+        match &self.dir {
+            Some(dir) => Some(dir.clone()),
+            None => Some(state_home().ok()?.join("thalweg").join("default")),
+        }
+        .filter(|dir| dir.exists())
+    }
+
+    /// Where the cluster's REST is, and its secret if it is to be had.
+    pub fn cluster(&self) -> anyhow::Result<(String, Option<Secret>)> {
+        let dir = self.existing_dir();
+        let secret = dir.as_ref().and_then(|dir| read_secret(&dir.join("secret")).ok());
+        if let Some(master) = &self.master {
+            let master = master.trim_start_matches("http://").trim_end_matches('/');
+            if master.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err()) {
+                return Err(wrong_use(format!("-m {master}: expected HOST:PORT of a JobManager's REST")));
+            }
+            return Ok((format!("http://{master}"), secret));
+        }
+        let Some(dir) = dir else {
+            return Err(wrong_use(
+                "no cluster: start one with `thalweg cluster start`, or name one with -m HOST:PORT or --dir DIR",
+            ));
+        };
+        match ClusterFile::read(&dir) {
+            Ok(file) => Ok((file.rest, secret)),
+            Err(_) => Err(wrong_use(format!(
+                "no cluster runs in {}: start one with `thalweg cluster start`, or name one with -m HOST:PORT or --dir DIR",
+                dir.display()
+            ))),
+        }
+    }
+}
+
+fn state_home() -> anyhow::Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|d| !d.is_empty()) {
+        return Ok(dir.into());
+    }
+    match std::env::var_os("HOME") {
+        Some(home) => Ok(PathBuf::from(home).join(".local/state")),
+        None => Err(wrong_use("neither XDG_STATE_HOME nor HOME is set: name the cluster's folder with --dir")),
+    }
+}
+
+/// A folder that only this user can read.
+pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("the folder {} cannot be made", dir.display()))
+}
+
+/// `cluster.json`: what a running JobManager says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClusterFile {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The JobManager's process.
+    pub pid: u32,
+    /// When that process started, in clock ticks since boot.
+    pub start_time: u64,
+    /// `http://host:port`.
+    pub rest: String,
+    /// Where TaskManagers dial.
+    pub rpc: String,
+    /// Under which it leads.
+    pub epoch: u64,
+}
+
+impl ClusterFile {
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("cluster.json")
+    }
+
+    /// Reads it.
+    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = Self::path(dir);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Writes it as a whole.
+    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let path = Self::path(dir);
+        let partial = path.with_extension("json.partial");
+        std::fs::write(&partial, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(&partial, &path).with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// Removes it, if it is still this process's.
+    pub fn remove(dir: &Path) {
+        if Self::read(dir).is_ok_and(|file| file.pid == std::process::id()) {
+            let _ = std::fs::remove_file(Self::path(dir));
+        }
+    }
+}
+
+/// Longest secret file.
+const MAX_SECRET: u64 = 4096;
+
+/// Reads a secret, and refuses one that others can read.
+pub fn read_secret(path: &Path) -> anyhow::Result<Secret> {
+    let file = std::fs::File::open(path).with_context(|| format!("the secret {} cannot be read", path.display()))?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(wrong_use(format!(
+            "the secret {} can be read by others (mode {:o}): chmod 600 it, and make a new one if others may have read it",
+            path.display(),
+            mode & 0o777
+        )));
+    }
+    let mut text = String::new();
+    file.take(MAX_SECRET).read_to_string(&mut text)?;
+    let secret = hex::decode(text.trim()).map_err(|_| wrong_use(format!("{} is not a secret that thalweg made", path.display())))?;
+    if secret.len() < 16 {
+        return Err(wrong_use(format!("the secret {} is too short", path.display())));
+    }
+    Ok(Secret::new(secret))
+}
+
+/// The secret of the cluster in this folder; made when there is none.
+pub fn secret_of(dir: &Path, named: Option<&Path>) -> anyhow::Result<(Secret, PathBuf)> {
+    if let Some(path) = named {
+        return Ok((read_secret(path)?, path.to_owned()));
+    }
+    let path = dir.join("secret");
+    if !path.exists() {
+        let entropy = thalweg_env::SystemEntropy;
+        let mut bytes = [0; 32];
+        thalweg_env::Entropy::fill(&entropy, &mut bytes);
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        match made {
+            Ok(mut file) => {
+                file.write_all(hex::encode(bytes).as_bytes())?;
+                file.sync_all()?;
+            }
+            // Another process of the same start was faster.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e).with_context(|| format!("{} cannot be made", path.display())),
+        }
+    }
+    Ok((read_secret(&path)?, path))
+}
+
+/// A runtime for commands.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")
+}
+
+/// SIGTERM, SIGINT or SIGHUP.
+pub async fn signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int, mut hup) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+        _ = hup.recv() => "SIGHUP",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_private_and_refused_when_others_can_read_it() {
+        let dir = std::env::temp_dir().join(format!("thalweg-secret-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (first, path) = secret_of(&dir, None).unwrap();
+        let (again, _) = secret_of(&dir, None).unwrap();
+        assert!(first.matches(again.expose()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read_secret(&path).unwrap_err().to_string().contains("chmod 600"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

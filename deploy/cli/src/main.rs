@@ -1,0 +1,172 @@
+//! The `thalweg` command. Each sub-command is a file; this one only reads the arguments.
+
+mod cluster;
+mod common;
+mod config;
+mod exit;
+mod job_manager;
+mod jobs;
+mod logging;
+mod logs;
+mod new;
+mod per_job;
+mod plugins;
+mod progress;
+mod rest;
+mod run;
+mod task_manager;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use common::Global;
+use exit::Exit;
+use std::{path::PathBuf, process::ExitCode};
+// Every plugin of this build.
+use thalweg_bundle as _;
+
+/// Runs Thalweg: clusters, their processes, and jobs on them.
+#[derive(Parser)]
+#[command(name = "thalweg", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a JobManager in the foreground.
+    #[command(name = "jobmanager")]
+    JobManager {
+        /// File with the cluster's secret; made in the cluster's folder when absent.
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        /// Per job: the job's executable, which this JobManager runs as a client of itself.
+        #[arg(long, value_name = "JOB")]
+        job: Option<PathBuf>,
+        /// Where the client stood: relative paths of the job begin there.
+        #[arg(long, value_name = "DIR")]
+        client_dir: Option<PathBuf>,
+        /// The job's arguments.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Runs a TaskManager in the foreground.
+    #[command(name = "taskmanager")]
+    TaskManager {
+        /// File with the cluster's secret; looked for in the cluster's folder when absent.
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+    },
+    /// Starts, looks at and stops a cluster on this machine.
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::ClusterCommand,
+    },
+    /// Submits a job: on a session cluster, or on a cluster of its own with --deployment per-job.
+    Run(run::RunArgs),
+    /// Lists the jobs of a cluster.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints a job's plan; runs nothing.
+    Info {
+        /// Parallelism of what the program leaves open.
+        #[arg(short, long, value_name = "N")]
+        parallelism: Option<u32>,
+        /// The job's executable.
+        job: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Cancels a job.
+    Cancel {
+        /// The job's id.
+        job: String,
+    },
+    /// Waits for a job's end and prints its result.
+    Result {
+        /// The job's id.
+        job: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints what a job wrote.
+    Logs {
+        /// Goes on until the job has ended.
+        #[arg(short, long)]
+        follow: bool,
+        /// The job's id.
+        job: String,
+    },
+    /// Lists the plugins of this build.
+    Plugins {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows and checks the configuration.
+    Config {
+        #[command(subcommand)]
+        command: config::ConfigCommand,
+    },
+    /// Makes a job project.
+    New {
+        /// Its name, and the folder's.
+        name: String,
+        /// A checkout of Thalweg to build against.
+        #[arg(long, value_name = "CHECKOUT")]
+        path: Option<PathBuf>,
+    },
+    /// Prints completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { Exit::WrongUse.into() } else { Exit::Ok.into() };
+        }
+    };
+    let outcome = run(cli);
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(e) => {
+            eprintln!("thalweg: {e:#}");
+            exit::of(&e).into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let global = cli.global;
+    match cli.command {
+        Command::JobManager { secret_file, job, client_dir, args } => {
+            job_manager::run(&global, secret_file, job, client_dir, args)
+        }
+        Command::TaskManager { secret_file } => task_manager::run(&global, secret_file),
+        Command::Cluster { command } => cluster::run(&global, command),
+        Command::Run(args) => run::run(&global, args),
+        Command::List { json } => jobs::list(&global, json),
+        Command::Info { parallelism, job, args } => jobs::info(&global, parallelism, job, args),
+        Command::Cancel { job } => jobs::cancel(&global, &job),
+        Command::Result { job, json } => jobs::result(&global, &job, json),
+        Command::Logs { follow, job } => logs::run(&global, &job, follow),
+        Command::Plugins { json } => plugins::run(json),
+        Command::Config { command } => config::run(&global, command),
+        Command::New { name, path } => new::run(&name, path),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "thalweg", &mut std::io::stdout());
+            Ok(Exit::Ok)
+        }
+    }
+}

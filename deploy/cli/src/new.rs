@@ -1,0 +1,42 @@
+//! `thalweg new`: a job project that builds and runs, with uids set.
+
+use crate::exit::{Exit, wrong_use};
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+
+const MAIN: &str = include_str!("new/main.rs.txt");
+
+/// Makes the project.
+pub fn run(name: &str, checkout: Option<PathBuf>) -> anyhow::Result<Exit> {
+    let good = !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
+        && name.starts_with(|c: char| c.is_ascii_lowercase());
+    if !good {
+        return Err(wrong_use(format!("{name:?} is not a crate name: use lower-case letters, digits, - and _")));
+    }
+    let dir = Path::new(name);
+    if dir.exists() {
+        return Err(wrong_use(format!("{name} is there already: choose another name, or remove it")));
+    }
+    let dependency = match checkout {
+        Some(path) => {
+            let path = path.canonicalize().with_context(|| format!("{} cannot be read", path.display()))?;
+            let facade = path.join("deploy/thalweg");
+            if !facade.join("Cargo.toml").exists() {
+                return Err(wrong_use(format!("{} is not a checkout of Thalweg", path.display())));
+            }
+            format!("thalweg = {{ path = {:?} }}", facade.display().to_string())
+        }
+        None => format!("thalweg = {:?}", env!("CARGO_PKG_VERSION")),
+    };
+    let manifest = format!(
+        "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\n\n\
+         # A job is a workspace of its own.\n[workspace]\n\n[profile.release]\ndebug = \"line-tables-only\"\n"
+    );
+    std::fs::create_dir_all(dir.join("src"))?;
+    std::fs::write(dir.join("Cargo.toml"), manifest)?;
+    std::fs::write(dir.join("src/main.rs"), MAIN.replace("@name@", name))?;
+    std::fs::write(dir.join(".gitignore"), "/target\n")?;
+    println!("made {name}/; next:\n  cd {name}\n  cargo run --release                  # embedded, in one process\n  cargo build --release\n  thalweg run target/release/{name}    # on a cluster");
+    Ok(Exit::Ok)
+}
