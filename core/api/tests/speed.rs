@@ -73,12 +73,21 @@ fn words() {
     drop(text);
     let env = testing::environment(2, dir.path()).unwrap();
     timed("words of 500 MB, key_each", i, || {
-        env.read_blocks(["text"]).key_each(TextBlock::words).count().discard();
-        env.execute("words").unwrap();
+        let counts = env
+            .read_blocks(["text"])
+            .key_each(TextBlock::words)
+            .count()
+            .map(|(_, n)| n)
+            .key_by(|_| 0u8)
+            .sum(|n| n)
+            .collect();
+        let result = env.execute("words").unwrap();
+        assert_eq!(result.collected(&counts).unwrap()[0].1, i);
     });
     timed("read 500 MB", i, || {
-        env.read_blocks(["text"]).map(|b| b.bytes().len()).key_by(|_| 0u8).sum(|n| n).discard();
-        env.execute("reads").unwrap();
+        let sum = env.read_blocks(["text"]).map(|b| b.bytes().len()).key_by(|_| 0u8).sum(|n| n).collect();
+        let result = env.execute("reads").unwrap();
+        assert!(result.collected(&sum).unwrap()[0].1 >= 500_000_000);
     });
     timed("split 500 MB into words", i, || {
         env.read_blocks(["text"])

@@ -20,7 +20,8 @@ pub mod push;
 pub mod sink;
 pub mod source;
 mod state;
-#[cfg(all(test, not(thalweg_loom)))]
+#[cfg(test)]
+#[cfg(not(thalweg_loom))]
 mod stepped_tests;
 mod sync;
 pub mod task;

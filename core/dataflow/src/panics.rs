@@ -1,6 +1,6 @@
 //! Which operator panicked, with what words and from where.
 //!
-//! The uid costs nothing on the way without a panic: a [`Guard`] does its work only when it is dropped by unwinding, and
+//! The uid costs nothing on the way without a panic: a guard does its work only when it is dropped by unwinding, and
 //! the innermost one is dropped first. Where the panic arose is known to a panic hook alone; the library sets none by
 //! itself, so a backtrace comes with [`capture_backtraces`], which task hosts call.
 
