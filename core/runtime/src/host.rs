@@ -36,6 +36,8 @@ impl HostExecutor {
 
     fn serve(&self, program: Program) -> ! {
         let Some(socket) = self.socket.lock().take() else { std::process::exit(1) };
+        // This process is a host and nothing else: what a panic was doing is told with it.
+        thalweg_dataflow::capture_backtraces();
         let start = self.start.clone();
         let env = Env::system(self.blocking.handle());
         let served = self.blocking.run(async move {

@@ -237,8 +237,8 @@ async fn result(
         for s in subtasks() {
             answer.source_bytes.0 += s.metrics.source_bytes;
             answer.source_bytes.1 += s.metrics.source_bytes_total;
-            answer.records += s.metrics.records_in;
         }
+        answer.records = view.source_records();
     }
     if query.attached && answer.result.is_some() {
         state.read_results.send_modify(|read| read.push(job));
