@@ -90,6 +90,9 @@ impl ResourceProviderFixture for Fixture {
         let records = Record::read_all(&self.place.dir().join("workers")).unwrap();
         let record = records.iter().find(|r| r.id == worker.as_str()).unwrap();
         record.identity.kill().unwrap();
+        // It has no arguments any more a little before it is gone.
+        let gone = || async { (!record.identity.is_alive()).then_some(()) };
+        eventually("it is gone", self.deadline(), gone).await;
         true
     }
 
