@@ -174,7 +174,8 @@ pub fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     }
     let mut text = String::new();
     file.take(MAX_SECRET).read_to_string(&mut text)?;
-    let secret = hex::decode(text.trim()).map_err(|_| wrong_use(format!("{} is not a secret that thalweg made", path.display())))?;
+    let secret = hex::decode(text.trim())
+        .map_err(|_| wrong_use(format!("{} is not a secret that thalweg made", path.display())))?;
     if secret.len() < 16 {
         return Err(wrong_use(format!("the secret {} is too short", path.display())));
     }
