@@ -339,6 +339,7 @@ impl ResourceManager {
             idle_since: Some(now),
         });
         worker.info = info;
+        self.refused = None;
         worker.slots.resize(report.slots.len(), Slot::Free);
         self.heartbeats.watch((id.clone(), instance), now);
         self.heard.insert(id.clone(), now);
@@ -401,13 +402,14 @@ impl ResourceManager {
     fn provider(&mut self, event: ProviderEvent, effects: &mut Vec<Effect>) {
         match event {
             ProviderEvent::Started { worker, .. } | ProviderEvent::Recovered { worker, .. } => {
-                self.refused = None;
                 self.provided.insert(worker);
             }
             ProviderEvent::Lost { worker, cause } => {
                 self.provided.remove(&worker);
-                if let Some(instance) = self.workers.get(&worker).map(|w| w.info.instance) {
-                    self.lose(&worker, instance, cause, effects);
+                match self.workers.get(&worker).map(|w| w.info.instance) {
+                    Some(instance) => self.lose(&worker, instance, cause, effects),
+                    // It ended before it could register: whoever waits for it should know why.
+                    None => self.refused = Some(cause),
                 }
             }
             ProviderEvent::Refused { cause, .. } => self.refused = Some(cause),

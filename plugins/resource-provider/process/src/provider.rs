@@ -68,7 +68,7 @@ impl ProcessProvider {
         };
         let folder = context.cluster_dir.join("workers");
         private::create_dir(&folder).map_err(error)?;
-        private::write(&folder.join("secret"), context.secret.expose()).map_err(error)?;
+        private::write(&folder.join("secret"), context.secret.to_file_text().as_bytes()).map_err(error)?;
         private::write(&folder.join("configuration.toml"), context.configuration.as_bytes()).map_err(error)?;
         let (events, receiver) = mpsc::unbounded_channel();
         let plan = Plan::new(config.max_workers, host_memory());
