@@ -135,6 +135,8 @@ pub enum Effect {
     Declare(BTreeMap<WorkerProfile, u32>),
     /// Let the provider end this one.
     Release(TaskManagerId),
+    /// Tell the provider that this one has registered.
+    Registered(TaskManagerId),
     /// A job waits: it needs so many more slots, so many are free.
     Shortage {
         /// Which job.
@@ -344,6 +346,7 @@ impl ResourceManager {
         self.heartbeats.watch((id.clone(), instance), now);
         self.heard.insert(id.clone(), now);
         self.reconcile(now, &id, &report);
+        effects.push(Effect::Registered(id));
         effects.push(Effect::Answer { call, answer: Ok(RegistrationAnswer::Accepted) });
     }
 
