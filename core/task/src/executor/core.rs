@@ -395,7 +395,7 @@ impl TaskExecutor {
                     self.offer(now, job);
                 }
             }
-            Event::HostGone { job, host, failure } => self.host_gone(job, host, failure),
+            Event::HostGone { job, host, failure } => self.host_gone(now, job, host, failure),
             Event::TaskReported { job, host, report } => self.task_reported(now, job, host, report),
             Event::HostMetrics { job, host, metrics } => {
                 if let Some(j) = self.jobs.get_mut(&job)
@@ -770,7 +770,7 @@ impl TaskExecutor {
         }
     }
 
-    fn host_gone(&mut self, job: JobId, gone: HostId, failure: TaskFailure) {
+    fn host_gone(&mut self, now: Moment, job: JobId, gone: HostId, failure: TaskFailure) {
         let Some(j) = self.jobs.get_mut(&job) else { return };
         match &mut j.host {
             Host::Starting { host } | Host::Ready { host, .. } if *host == gone => {
@@ -779,6 +779,7 @@ impl TaskExecutor {
                 j.tasks.retain(|_, t| t.unacknowledged.is_some());
                 j.host_failure = Some(failure.clone());
                 self.effects.push(Effect::ReportHostFailed { job, failure });
+                self.will_not_wait(now, job);
             }
             Host::Ending { host, again, calls } if *host == gone => {
                 let (again, calls) = (*again, std::mem::take(calls));
@@ -799,9 +800,23 @@ impl TaskExecutor {
                     self.forget(job);
                 } else if again {
                     self.start_host(job);
+                } else {
+                    self.will_not_wait(now, job);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The host is gone and nobody has said what next. The JobMaster does not know of slots that it has not taken, so it
+    /// may never say: they are freed in the end, and given again.
+    fn will_not_wait(&mut self, now: Moment, job: JobId) {
+        for slot in &mut self.slots {
+            if let Slot::Allocated { job: of, deadline, .. } = slot
+                && *of == job
+            {
+                *deadline = Some(now + self.settings.slot_timeout);
+            }
         }
     }
 
