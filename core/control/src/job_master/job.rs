@@ -190,6 +190,10 @@ impl Job {
         self.workers.get(id).is_some_and(|w| w.instance == instance)
     }
 
+    pub(super) fn is_registered(&self, id: &TaskManagerId) -> bool {
+        self.workers.contains_key(id)
+    }
+
     pub(super) fn register(&mut self, now: Now, who: JobRegistration, over: bool) -> JobRegistrationAnswer {
         if over {
             return JobRegistrationAnswer::Rejected("the job is over".into());

@@ -191,8 +191,8 @@ where
     match job.policy.on_failure(now.at, failure.kind, job.random) {
         Verdict::RestartAt(at) => {
             let millis = at.since(now.at).as_millis();
-            job.note_exception(now, failure, id, format!("starts again in {millis} ms"));
-            let restarting = Restarting::begin(job, now, at);
+            job.note_exception(now, failure, id.clone(), format!("starts again in {millis} ms"));
+            let restarting = Restarting::begin(job, now, at, id.as_ref());
             go(job, from, restarting)
         }
         Verdict::Fail(why) => {
