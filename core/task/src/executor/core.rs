@@ -42,6 +42,8 @@ pub struct Settings {
     pub slot_timeout: Duration,
     /// A host that says nothing for so long is ended by force.
     pub host_silence: Duration,
+    /// A JobMaster that says nothing for so long is asked whether it still wants what is held for it.
+    pub master_silence: Duration,
     /// Tasks whose leader is lost go on for so long.
     pub orphan_timeout: Duration,
 }
@@ -340,6 +342,8 @@ struct Task {
 #[derive(Debug, Clone)]
 struct Job {
     registered: bool,
+    /// When its JobMaster was last heard.
+    heard: Moment,
     spec: Option<Box<JobSpec>>,
     host: Host,
     attempt: Attempt,
@@ -453,7 +457,7 @@ impl TaskExecutor {
                     self.effects.push(Effect::SendSlotReport(report));
                 }
             }
-            Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(fence, job, &report),
+            Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(now, fence, job, &report),
             Event::LeaderFound => {
                 self.orphaned = None;
                 for job in self.jobs.keys().copied().collect::<Vec<_>>() {
@@ -492,7 +496,8 @@ impl TaskExecutor {
         // Slots whose host is being ended are no longer waited for: their deadline would lie in the past.
         let held = self.slots.iter().any(|s| matches!(s, Slot::Allocated { .. } | Slot::Active { .. }));
         let orphans = self.orphaned.filter(|_| held).map(|at| at + self.settings.orphan_timeout);
-        slots.chain(hosts).chain(orphans).min()
+        let masters = self.jobs.values().filter(|j| j.registered).map(|j| j.heard + self.settings.master_silence);
+        slots.chain(hosts).chain(orphans).chain(masters).min()
     }
 
     /// All slots, by index.
@@ -547,6 +552,7 @@ impl TaskExecutor {
             None => {
                 let new = Job {
                     registered: false,
+                    heard: now,
                     spec: None,
                     host: Host::None,
                     attempt: Attempt::default(),
@@ -612,7 +618,7 @@ impl TaskExecutor {
             }
             JobRegistrationAnswer::Accepted(spec) => {
                 let Some(j) = self.jobs.get_mut(&job) else { return };
-                j.registered = true;
+                (j.registered, j.heard) = (true, now);
                 j.spec.get_or_insert(spec);
                 let again: Vec<_> = j.tasks.values().filter_map(|t| t.unacknowledged.clone()).collect();
                 let failure = j.host_failure.clone();
@@ -883,10 +889,12 @@ impl TaskExecutor {
         self.effects.push(Effect::Report { job, report });
     }
 
-    fn job_master_heartbeat(&mut self, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
-        if self.fences.admit(fence).is_err() || !self.jobs.contains_key(&job) {
+    fn job_master_heartbeat(&mut self, now: Moment, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
+        if self.fences.admit(fence).is_err() {
             return;
         }
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        j.heard = now;
         let active: Vec<_> = self
             .slots
             .iter()
@@ -932,6 +940,14 @@ impl TaskExecutor {
                 }
                 self.effects.push(Effect::ReportHostFailed { job, failure });
             }
+        }
+        let silent = |j: &Job| j.registered && now.since(j.heard) >= self.settings.master_silence;
+        for job in self.jobs.iter().filter(|(_, j)| silent(j)).map(|(id, _)| *id).collect::<Vec<_>>() {
+            // It has ended, or has given this TaskManager up, and the word was lost: it is asked.
+            if let Some(j) = self.jobs.get_mut(&job) {
+                (j.registered, j.offer) = (false, None);
+            }
+            self.register(job);
         }
         if self.orphaned.is_some_and(|since| now.since(since) >= self.settings.orphan_timeout) {
             for job in self.jobs.keys().copied().collect::<Vec<_>>() {
