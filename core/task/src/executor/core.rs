@@ -595,6 +595,7 @@ impl TaskExecutor {
     fn status(&self, job: JobId) -> TaskManagerStatus {
         let mut status = TaskManagerStatus { allocations: self.allocations(job), ..Default::default() };
         if let Some(j) = self.jobs.get(&job) {
+            status.host_failure = j.host_failure.clone();
             for (subtask, task) in &j.tasks {
                 if !task.state.is_terminal() || task.unacknowledged.is_some() {
                     status.tasks.push((*subtask, task.attempt, task.state));
