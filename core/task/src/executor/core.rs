@@ -729,7 +729,6 @@ impl TaskExecutor {
 
     fn forget(&mut self, job: JobId) {
         if self.jobs.remove(&job).is_some() {
-            self.fences.forget(job);
             self.effects.push(Effect::ForgetJob(job));
         }
     }
