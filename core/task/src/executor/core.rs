@@ -706,7 +706,9 @@ impl TaskExecutor {
             Some(Host::Starting { host } | Host::Ready { host, .. } | Host::Ending { host, .. }) => Some(*host),
             _ => None,
         };
-        let busy = last && host.is_some();
+        // Tasks of a host that is being ended are still there until it is gone, in whichever slot.
+        let ending = self.jobs.get(&job).is_some_and(|j| matches!(j.host, Host::Ending { .. }));
+        let busy = ending || (last && host.is_some());
         for slot in &mut self.slots {
             let (of, allocation) = match *slot {
                 Slot::Allocated { job, allocation, .. } | Slot::Active { job, allocation } => (job, allocation),
