@@ -256,18 +256,17 @@ impl World {
         Ok(())
     }
 
+    /// Is there a moment at which nobody owes an answer?
+    pub fn all_asks_answered(&self) -> Result<(), String> {
+        let managers = self.managers.iter().map(|(n, it)| (n, &it.replies));
+        let masters = self.managers.iter().flat_map(|(n, it)| it.masters.values().map(move |m| (n, &m.replies)));
+        let task_managers = self.task_managers.iter().map(|(n, it)| (n, &it.replies));
+        let mut owing = managers.chain(masters).chain(task_managers).filter(|(n, r)| self.sim.is_alive(**n) && !r.is_empty());
+        owing.next().map_or(Ok(()), |(node, _)| Err(format!("{} owes some", self.sim.name(*node))))
+    }
+
     pub fn at_the_end(&mut self) -> Result<(), Failure> {
         let fail = |invariant, seen: String| Err(Failure { invariant, seen });
-        for (node, it) in &self.managers {
-            if !it.replies.is_empty() {
-                return fail("each ask has one answer", format!("{} owes some", self.sim.name(*node)));
-            }
-        }
-        for (node, it) in self.task_managers.iter().filter(|(n, _)| self.sim.is_alive(**n)) {
-            if !it.replies.is_empty() {
-                return fail("each ask has one answer", format!("{} owes some", self.sim.name(*node)));
-            }
-        }
         if let Some(job) = self.store.jobs.keys().next() {
             return fail("clean-up", format!("{job} has ended and its record is still there"));
         }
