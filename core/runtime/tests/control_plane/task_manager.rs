@@ -161,7 +161,13 @@ impl World {
         match local {
             Local::LeaderChanged => self.leader_changed(node),
             Local::LinkStep(turn, step) => self.link_steps(node, turn, step),
-            Local::Executor(event) => self.feed_executor(node, *event),
+            Local::Executor(event) => {
+                let answered = matches!(*event, Event::OfferAnswered { .. }).then(|| it.core.slot_report());
+                self.feed_executor(node, *event);
+                if let Some(before) = answered {
+                    self.check_answered_offer(node, &before);
+                }
+            }
             Local::LeaderFound(link, epoch) => {
                 it.reporters.clear();
                 it.leader = Some((link, epoch));
@@ -181,7 +187,9 @@ impl World {
                 self.register_job(node, job, link, epoch, began, status);
             }
             Local::ReportAgain(reporter) => self.report_next(node, reporter),
-            Local::HostFailedAgain { job, link, epoch, failure } => self.tell_host_failed(node, job, link, epoch, failure),
+            Local::HostFailedAgain { job, link, epoch, failure } => {
+                self.tell_host_failed(node, job, link, epoch, failure)
+            }
             Local::Forked(job, host) => self.host_starts(node, job, host),
             Local::KillHost(process) => {
                 self.host_dies(process);
@@ -429,9 +437,9 @@ impl World {
             Ticket::JobRegistration { job, link, epoch, began, status } => {
                 let answer = match outcome {
                     Outcome::Answer(Answer::JobRegistered(Ok(answer))) => answer,
-                    Outcome::Answer(Answer::JobRegistered(Err(Fault::NoEndpoint(_))) | Answer::Done(Err(Fault::Ended)))
-                        if now.since(began) >= PATIENCE =>
-                    {
+                    Outcome::Answer(
+                        Answer::JobRegistered(Err(Fault::NoEndpoint(_))) | Answer::Done(Err(Fault::Ended)),
+                    ) if now.since(began) >= PATIENCE => {
                         JobRegistrationAnswer::Rejected("it has no JobMaster any more".into())
                     }
                     Outcome::TimedOut
