@@ -553,6 +553,7 @@ impl Job {
             self.exceptions.pop_front();
         }
         let attempt = self.attempt.n;
+        self.effects.push(Effect::Failed { failure: failure.clone(), decision: decision.clone() });
         self.exceptions.push_back(ExceptionEntry { at: now.wall, failure, task_manager: id, attempt, decision });
     }
 
