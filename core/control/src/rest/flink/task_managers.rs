@@ -150,8 +150,8 @@ async fn own(state: &RestState, id: &str, ending: &str) -> Answer {
     Ok(text(executor, file))
 }
 
-/// Most bytes of one call.
-const PIECE: u64 = 1 << 20;
+/// Most bytes of one call: well below the smallest sensible `rpc.max-frame`.
+const PIECE: u64 = 256 << 10;
 
 /// The file as it was when it was listed, read piece by piece; what is written meanwhile is for the next request.
 fn text(executor: TaskExecutorGateway, file: LogFile) -> axum::response::Response {
