@@ -60,6 +60,8 @@ pub struct Task {
     pub at: Option<TaskManagerId>,
     /// Counters.
     pub metrics: SubtaskMetrics,
+    /// Under which attempt.
+    pub attempt: u32,
     /// The host has it: its absence from a report is a loss.
     pub handed_over: bool,
     /// A committer's manifest.
@@ -67,12 +69,13 @@ pub struct Task {
 }
 
 impl Task {
-    fn new(now: Now) -> Self {
+    fn new(now: Now, attempt: u32) -> Self {
         let mut task = Self {
             state: ExecutionState::Created,
             since: [None; 9],
             at: None,
             metrics: SubtaskMetrics::default(),
+            attempt,
             handed_over: false,
             prepared: None,
         };
@@ -359,7 +362,8 @@ impl Job {
         let vertices = &self.spec.graph.vertices;
         let subtasks = vertices.iter().map(|v| (0..v.parallelism).filter_map(place_of).collect()).collect();
         self.placement = Placement { hosts, subtasks };
-        self.tasks = vertices.iter().map(|v| (0..v.parallelism).map(|_| Task::new(now)).collect()).collect();
+        let n = self.attempt.n;
+        self.tasks = vertices.iter().map(|v| (0..v.parallelism).map(|_| Task::new(now, n)).collect()).collect();
         for subtask in self.subtasks().map(|(s, _)| s).collect::<Vec<_>>() {
             let (at, role) = (self.task_manager_of(subtask).cloned(), self.role(subtask));
             let done = self.committed.is_some() && role != VertexRole::Committer;

@@ -5,6 +5,8 @@
 
 pub mod api;
 pub mod error;
+pub mod flink;
+pub mod web;
 
 pub use error::RestError;
 
@@ -170,9 +172,10 @@ impl RestServer {
 }
 
 fn router(state: RestState, max_body: usize) -> Router {
-    let routes = Router::new().merge(api::routes());
+    let routes = Router::new().merge(api::routes()).merge(flink::routes()).merge(web::routes());
     routes
         .fallback(|| async { RestError::not_found("no such route") })
+        .layer(middleware::from_fn(error::as_json))
         .layer(DefaultBodyLimit::max(max_body))
         .layer(middleware::from_fn_with_state(state.clone(), common_headers))
         .with_state(state)
