@@ -21,6 +21,7 @@ use thalweg_spi::{
     ApplicationStatus, BlobService, DeploymentMode, ErrorKind, HighAvailabilityServices, LeaderInfo, MainState, Office,
     ResourceProvider, Result, Secret, ServiceError, ShuffleMaster, WorkerProfile,
 };
+use thalweg_wire::RestartStrategy;
 use tokio::sync::watch;
 
 /// Runs the job's `main` as a client of this cluster.
@@ -56,6 +57,8 @@ pub struct JobManagerConfig {
     pub worker: Option<WorkerProfile>,
     /// Ended jobs that are remembered.
     pub history: usize,
+    /// When a job starts again that does not say so itself.
+    pub restart: RestartStrategy,
     /// Key and value of the configuration, without secrets: what REST shows.
     pub shown_configuration: Vec<(String, String)>,
     /// This JobManager's log file: what REST shows.

@@ -19,7 +19,7 @@ use thalweg_env::{Clock, SystemClock};
 use thalweg_model::{BlobKey, ClusterId, JobId};
 use thalweg_spi::{Plugin, kind};
 use thalweg_wire::{
-    JobResult, JobSpec, PROTOCOL, PROTOCOL_OLDEST, decode, encode,
+    JobResult, JobSpec, PROTOCOL, PROTOCOL_OLDEST, RestartStrategy, decode, encode,
     role::{ClientRole, FromClient},
 };
 
@@ -119,7 +119,10 @@ impl Inner {
             earlier,
             default_parallelism: program.default_parallelism,
             mode: program.mode,
-            restart: program.restart,
+            restart: match program.restart {
+                RestartStrategy::ByKind => self.role.restart.clone().unwrap_or_default(),
+                chosen => chosen,
+            },
             client_timeout,
             options: BTreeMap::new(),
             plugins: Plugin::<kind::ShuffleKind>::all().iter().map(|p| format!("shuffle/{}", p.name)).collect(),

@@ -58,6 +58,8 @@ impl MainRunner for Main {
             in_cluster: Some(self.cluster.as_str().to_owned()),
             executable: None,
             client_dir: Some(self.client_dir.to_string_lossy().into_owned()),
+            // The JobManager was given the client's configuration.
+            restart: None,
         };
         let (job, args, dir, log_dir) =
             (self.job.clone(), self.args.clone(), self.client_dir.clone(), self.log_dir.clone());

@@ -93,6 +93,11 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
         in_cluster: None,
         executable: None,
         client_dir: None,
+        // What this client was told goes over what the cluster was told, and the program over both.
+        restart: configuration
+            .source_of("restart.type")
+            .filter(|s| !matches!(s, thalweg_config::Source::Default))
+            .map(|_| configuration.restart.strategy()),
     };
     let (mut ours, theirs) = role::pair()?;
     let mut command = Command::new(&job);

@@ -108,3 +108,31 @@ fn streaming_mode_emits_updates_whose_last_ones_are_the_counts() {
     }
     cluster.stop();
 }
+
+/// The configuration files that come with the repository start what they say.
+#[test]
+fn the_configurations_that_ship_work() {
+    let place = Place::new();
+    let conf = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf").join(name);
+    let free = ["-Drest.port=0", "-Djob-manager.rpc-port=0"];
+    let command = |dir: &str, name: &str| {
+        let mut command = Command::new(thalweg());
+        command.arg("-c").arg(conf(name)).args(free).arg("--dir").arg(place.path().join(dir));
+        command
+    };
+    let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/bin");
+    let script = |name: &str| {
+        let mut script = Command::new(bin.join(name));
+        script.env("THALWEG", thalweg()).arg("-c").arg(conf("standalone.toml")).args(free);
+        script.arg("--dir").arg(place.path().join("standalone"));
+        script
+    };
+    let started = run(script("start-cluster.sh").args(["--taskmanagers", "2"]));
+    assert_eq!(started.code, 0, "{started:?}");
+    let done = run(command("standalone", "standalone.toml").arg("run").arg(example("two_jobs")).args(["--", "10"]));
+    assert_eq!(done.code, 0, "{done:?}");
+    let stopped = run(&mut script("stop-cluster.sh"));
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    let done = run(command("per-job", "per-job.toml").arg("run").arg(example("two_jobs")).args(["--", "10"]));
+    assert_eq!(done.code, 0, "{done:?}");
+}

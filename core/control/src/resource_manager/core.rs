@@ -5,7 +5,7 @@
 //! half of what both need.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 use thalweg_model::{AllocationId, Epoch, InstanceId, JobId, Moment, TaskManagerId};
@@ -161,6 +161,10 @@ pub enum Effect {
     },
 }
 
+/// How many jobs that are over are remembered: a slot report that shows an older one is a TaskManager's that was away,
+/// and it frees the slot itself when it finds no JobMaster.
+const REMEMBERED: usize = 256;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slot {
     Free,
@@ -207,8 +211,8 @@ pub struct ResourceManager {
     heard: BTreeMap<TaskManagerId, Moment>,
     /// In the order in which they first asked.
     jobs: Vec<(JobId, u32)>,
-    /// Jobs that needed slots under this leader and are over.
-    over: BTreeSet<JobId>,
+    /// Jobs that needed slots under this leader and are over; the latest ones.
+    over: VecDeque<JobId>,
     /// Workers that the provider started or found, registered or not.
     provided: BTreeSet<TaskManagerId>,
     declared: Option<u32>,
@@ -226,7 +230,7 @@ impl ResourceManager {
             workers: BTreeMap::new(),
             heard: BTreeMap::new(),
             jobs: Vec::new(),
-            over: BTreeSet::new(),
+            over: VecDeque::new(),
             provided: BTreeSet::new(),
             declared: None,
             refused: None,
@@ -418,9 +422,12 @@ impl ResourceManager {
         }
         if slots == 0 {
             self.shortages.remove(&job);
-            self.over.insert(job);
+            if self.over.len() == REMEMBERED {
+                self.over.pop_front();
+            }
+            self.over.push_back(job);
         } else {
-            self.over.remove(&job);
+            self.over.retain(|j| *j != job);
         }
     }
 

@@ -35,7 +35,7 @@ use thalweg_rpc::{
     Fence, Target,
     gateways::{TaskExecutorGateway, endpoint},
 };
-use thalweg_wire::{JobResult, JobSpec, decode, encode};
+use thalweg_wire::{JobResult, JobSpec, RestartStrategy, decode, encode};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::StreamReader;
 
@@ -156,8 +156,11 @@ async fn submit(State(state): State<RestState>, headers: HeaderMap, body: Body) 
     state.may_write(&headers)?;
     let leader = state.leader()?;
     let body = limited(body).await?;
-    let submission: Submission =
+    let mut submission: Submission =
         decode(&body, MAX_SUBMISSION).map_err(|e| RestError::bad_request(format!("not a submission: {e}")))?;
+    if submission.spec.restart == RestartStrategy::ByKind {
+        submission.spec.restart = state.restart.clone();
+    }
     check_portable(&state, &leader, submission.spec.executable).await?;
     let job = submission.job.unwrap_or_else(|| JobId::from_bytes(state.env.entropy.id()));
     let answer = leader.dispatcher.submit(job, Box::new(submission.spec), submission.from_main).await;

@@ -46,6 +46,8 @@ pub struct RestState {
     pub(crate) log_dir: Option<Arc<std::path::PathBuf>>,
     secret: Secret,
     writes_need_secret: bool,
+    /// When a job starts again that does not say so itself.
+    pub(crate) restart: thalweg_wire::RestartStrategy,
     /// The attached client knows how the cluster ended.
     pub(crate) end_read: Shutdown,
     /// Results that attached clients have read: a cluster that ends waits for them.
@@ -125,6 +127,7 @@ impl RestServer {
             log_dir: config.log_dir.clone().map(Arc::new),
             secret,
             writes_need_secret: config.rest_writes_need_secret,
+            restart: config.restart.clone(),
             end_read: Shutdown::new(),
             read_results: tokio::sync::watch::Sender::new(Vec::new()),
         };
