@@ -122,6 +122,18 @@ impl JobGraph {
         self.vertices.iter().map(|v| v.parallelism).max().unwrap_or(0)
     }
 
+    /// Indices of the vertices that bring records in: those that only a coordinator feeds.
+    pub fn sources(&self) -> Vec<usize> {
+        let fed = |index: usize| {
+            self.edges.iter().any(|e| {
+                let from = self.vertices.get(e.from as usize);
+                e.to as usize == index && !e.feedback && from.is_some_and(|v| v.role != VertexRole::Coordinator)
+            })
+        };
+        let tasks = self.vertices.iter().enumerate().filter(|(_, v)| v.role == VertexRole::Task);
+        tasks.map(|(index, _)| index).filter(|index| !fed(*index)).collect()
+    }
+
     /// How many subtasks there are in all.
     pub fn subtasks(&self) -> u64 {
         self.vertices.iter().map(|v| u64::from(v.parallelism)).sum()

@@ -387,6 +387,7 @@ impl EmbeddedHosts {
             data_bind: "memory:data".into(),
             shuffle: this.exchange,
             scratch: scratch.to_string_lossy().into_owned(),
+            output: None,
             data_secret: job_secret(&this.secret, job),
             protocol,
         })

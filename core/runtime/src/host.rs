@@ -36,7 +36,14 @@ impl HostExecutor {
 
     fn serve(&self, program: Program) -> ! {
         let Some(socket) = self.socket.lock().take() else { std::process::exit(1) };
+        // This process is a host and nothing else: what a panic was doing is told with it.
+        thalweg_dataflow::capture_backtraces();
         let start = self.start.clone();
+        if let Some(path) = &start.output
+            && let Err(e) = redirect_output(path)
+        {
+            eprintln!("thalweg: standard output stays where it is: {}: {e}", path.display());
+        }
         let env = Env::system(self.blocking.handle());
         let served = self.blocking.run(async move {
             socket.set_nonblocking(true).map_err(|e| e.to_string())?;
@@ -51,6 +58,13 @@ impl HostExecutor {
             }
         }
     }
+}
+
+/// What `main` printed on its way here the client has printed too; what tasks print is the job's output.
+fn redirect_output(path: &std::path::Path) -> std::io::Result<()> {
+    std::io::Write::flush(&mut std::io::stdout())?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    nix::unistd::dup2_stdout(&file).map_err(std::io::Error::from)
 }
 
 impl Executor for HostExecutor {

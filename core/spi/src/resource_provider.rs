@@ -76,6 +76,10 @@ pub trait ResourceProvider: Send + Sync {
     /// For each missing worker a `Started` or `Refused` event MUST follow within the provider's deadline.
     async fn declare(&self, workers: BTreeMap<WorkerProfile, u32>) -> Result<()>;
 
+    /// This worker has registered: from now on only [`ResourceProvider::release`] ends it. The caller MUST tell each
+    /// registration; a provider that was told of none ends nobody when less is declared, since it cannot know.
+    async fn registered(&self, _worker: &TaskManagerId) {}
+
     /// Ends this worker. MUST be idempotent, and lowers what counts as there, not what was declared.
     async fn release(&self, worker: &TaskManagerId) -> Result<()>;
 

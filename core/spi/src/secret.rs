@@ -19,6 +19,18 @@ impl Secret {
         &self.0
     }
 
+    /// As it stands in a file: hexadecimal digits. Write it only where its owner alone can read it.
+    pub fn to_file_text(&self) -> String {
+        hex::encode(&self.0)
+    }
+
+    /// Reads what [`Secret::to_file_text`] wrote, white space around it ignored. The error does not show the text.
+    pub fn from_file_text(text: &str) -> Result<Self, &'static str> {
+        let bytes = hex::decode(text.trim())
+            .map_err(|_| "it is not a secret that thalweg made: expected hexadecimal digits")?;
+        if bytes.len() < 16 { Err("it is too short for a secret") } else { Ok(Self::new(bytes)) }
+    }
+
     /// Is this the secret? Looks at every byte.
     pub fn matches(&self, offered: &[u8]) -> bool {
         let mut difference = u8::from(offered.len() != self.0.len());
@@ -49,5 +61,13 @@ mod tests {
                 && !secret.matches(b"hunter22")
         );
         assert!(!format!("{secret:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn a_secret_goes_through_a_file() {
+        let secret = Secret::new(vec![0xab; 32]);
+        let read = Secret::from_file_text(&format!("{}\n", secret.to_file_text())).unwrap();
+        assert!(read.matches(secret.expose()));
+        assert!(Secret::from_file_text("xyz").is_err() && Secret::from_file_text("abcd").is_err());
     }
 }

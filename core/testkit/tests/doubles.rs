@@ -17,3 +17,19 @@ mod high_availability {
 mod high_availability_with_faults {
     thalweg_testkit::high_availability_suite!(async || thalweg_testkit::doubles::faults::FaultyFixture::new(1));
 }
+
+mod resource_provider {
+    thalweg_testkit::resource_provider_suite!(async || {
+        thalweg_testkit::doubles::resource_provider::MemoryWorkers::default()
+    });
+}
+
+mod resource_provider_with_quota {
+    thalweg_testkit::resource_provider_suite!(async || {
+        thalweg_testkit::doubles::resource_provider::MemoryWorkers::with_quota(3)
+    });
+}
+
+mod shuffle {
+    thalweg_testkit::shuffle_suite!(async || thalweg_testkit::doubles::shuffle::MemoryShuffleFixture::default());
+}

@@ -70,6 +70,9 @@ pub enum ToHost {
         shuffle: String,
         /// Where the host may leave files; gone with it.
         scratch: String,
+        /// File that gets standard output from here on; what `main` prints before stays where it went.
+        #[serde(default)]
+        output: Option<String>,
         /// Secret of the data connections among this job's hosts.
         data_secret: Bytes,
         /// The version that both speak.

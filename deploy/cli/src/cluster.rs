@@ -48,7 +48,13 @@ async fn launcher(
     global: &Global,
     env: &Env,
     more: &[String],
-) -> anyhow::Result<(std::sync::Arc<dyn ClusterLauncher>, thalweg_config::Configuration, std::path::PathBuf, std::path::PathBuf, thalweg_spi::Secret)> {
+) -> anyhow::Result<(
+    std::sync::Arc<dyn ClusterLauncher>,
+    thalweg_config::Configuration,
+    std::path::PathBuf,
+    std::path::PathBuf,
+    thalweg_spi::Secret,
+)> {
     let configuration = global.configuration_with(more)?;
     let dir = global.cluster_dir()?;
     let (secret, secret_file) = secret_of(&dir, configuration.security.secret_file.as_deref())?;
@@ -112,7 +118,10 @@ async fn wait_registered(env: &Env, rest: &Rest, wanted: u32) -> anyhow::Result<
             return Ok(());
         }
         if env.clock.now() >= until {
-            let message = format!("{registered} of {wanted} TaskManagers registered within {}s; their logs say why", LAUNCH_PATIENCE.as_secs());
+            let message = format!(
+                "{registered} of {wanted} TaskManagers registered within {}s; their logs say why",
+                LAUNCH_PATIENCE.as_secs()
+            );
             return Err(Coded(Exit::Failed, message).into());
         }
         env.clock.sleep(Duration::from_millis(5)).await;
@@ -149,7 +158,13 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
     if json {
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "running": alive, "processes": processes }))?);
     } else {
-        let leads = if alive && overview.is_some() { "leader" } else if alive { "does not answer" } else { "is gone" };
+        let leads = if alive && overview.is_some() {
+            "leader"
+        } else if alive {
+            "does not answer"
+        } else {
+            "is gone"
+        };
         println!("jobmanager   {:<24} pid {:<8} {}  {leads}", file.cluster, file.pid, file.rest);
         for worker in overview.iter().flat_map(|o| &o.taskmanagers) {
             println!(

@@ -174,11 +174,7 @@ pub fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     }
     let mut text = String::new();
     file.take(MAX_SECRET).read_to_string(&mut text)?;
-    let secret = hex::decode(text.trim()).map_err(|_| wrong_use(format!("{} is not a secret that thalweg made", path.display())))?;
-    if secret.len() < 16 {
-        return Err(wrong_use(format!("the secret {} is too short", path.display())));
-    }
-    Ok(Secret::new(secret))
+    Secret::from_file_text(&text).map_err(|e| wrong_use(format!("the secret file {}: {e}", path.display())))
 }
 
 /// The secret of the cluster in this folder; made when there is none.
@@ -194,7 +190,7 @@ pub fn secret_of(dir: &Path, named: Option<&Path>) -> anyhow::Result<(Secret, Pa
         let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         match made {
             Ok(mut file) => {
-                file.write_all(hex::encode(bytes).as_bytes())?;
+                file.write_all(Secret::new(bytes.to_vec()).to_file_text().as_bytes())?;
                 file.sync_all()?;
             }
             // Another process of the same start was faster.

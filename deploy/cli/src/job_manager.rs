@@ -72,7 +72,7 @@ pub fn run(
             Some(job) => Some(Arc::new(per_job::Main {
                 job,
                 args,
-                client_dir: client_dir.unwrap_or_else(|| PathBuf::from("/")),
+                client_dir: client_dir.map_or_else(std::env::current_dir, Ok)?,
                 cluster: configuration.cluster.name.id(),
                 secret: secret.clone(),
                 parallelism: configuration.pipeline.parallelism.max(1),

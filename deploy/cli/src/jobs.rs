@@ -98,7 +98,10 @@ pub fn result(global: &Global, job: &str, json: bool) -> anyhow::Result<Exit> {
             } else {
                 let seconds = result.ended.0.saturating_sub(result.started.0) as f64 / 1e3;
                 let records: u64 = result.source_records.values().sum();
-                println!("job {} ({}) {} after {seconds:.3} s, {records} records from sources, attempt {}", result.job, result.name, result.status, result.attempt);
+                println!(
+                    "job {} ({}) {} after {seconds:.3} s, {records} records from sources, attempt {}",
+                    result.job, result.name, result.status, result.attempt
+                );
                 if let Some(failure) = &result.failure {
                     println!("{failure}");
                 }

@@ -37,6 +37,8 @@ pub fn run(name: &str, checkout: Option<PathBuf>) -> anyhow::Result<Exit> {
     std::fs::write(dir.join("Cargo.toml"), manifest)?;
     std::fs::write(dir.join("src/main.rs"), MAIN.replace("@name@", name))?;
     std::fs::write(dir.join(".gitignore"), "/target\n")?;
-    println!("made {name}/; next:\n  cd {name}\n  cargo run --release                  # embedded, in one process\n  cargo build --release\n  thalweg run target/release/{name}    # on a cluster");
+    println!(
+        "made {name}/; next:\n  cd {name}\n  cargo run --release                  # embedded, in one process\n  cargo build --release\n  thalweg run target/release/{name}    # on a cluster"
+    );
     Ok(Exit::Ok)
 }

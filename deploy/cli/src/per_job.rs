@@ -81,12 +81,7 @@ fn run_main(job: &Path, args: &[String], dir: &Path, log_dir: &Path, role: Clien
     };
     let (mut ours, theirs) = role::pair()?;
     let mut command = Command::new(job);
-    command
-        .args(args)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(output("main.out")?)
-        .stderr(output("main.err")?);
+    command.args(args).current_dir(dir).stdin(Stdio::null()).stdout(output("main.out")?).stderr(output("main.err")?);
     role::hand_over(&mut command, theirs);
     let mut child = command.spawn().with_context(|| format!("{} cannot be started", job.display()))?;
     drop(command);
@@ -251,7 +246,11 @@ impl Attached {
             }
             if seen.is_err() && matches!(launcher.status(cluster).await?, ClusterState::Ended(_)) {
                 self.copy_errors();
-                return Err(Coded(Exit::Unknown, format!("the cluster ended without a result; its logs are in {}", self.dir.join("log").display())).into());
+                return Err(Coded(
+                    Exit::Unknown,
+                    format!("the cluster ended without a result; its logs are in {}", self.dir.join("log").display()),
+                )
+                .into());
             }
             env.clock.sleep(Duration::from_millis(20)).await;
         }

@@ -14,7 +14,8 @@ pub fn run(json: bool) -> anyhow::Result<Exit> {
         println!("{} {:?}{experimental}: {}", plugin.kind, plugin.name, plugin.summary);
         let options = plugin.schema.get("properties").and_then(|p| p.as_object()).cloned().unwrap_or_default();
         for (name, schema) in options {
-            let default = plugin.defaults.get(&name).filter(|d| !d.is_null()).map(|d| format!(" = {d}")).unwrap_or_default();
+            let default =
+                plugin.defaults.get(&name).filter(|d| !d.is_null()).map(|d| format!(" = {d}")).unwrap_or_default();
             let doc = schema.get("description").and_then(|d| d.as_str()).unwrap_or_default().replace('\n', " ");
             println!("    {}.{}.{name}{default}\n        {doc}", plugin.kind, plugin.name);
         }

@@ -15,11 +15,10 @@
 //! ```
 
 pub use thalweg_api::*;
-pub use thalweg_dataflow::{capture_backtraces, sink, source};
-pub use thalweg_derive::Key;
+pub use thalweg_dataflow::{OpCx, capture_backtraces, sink, source};
+pub use thalweg_env::Env;
 pub use thalweg_model as model;
 pub use thalweg_runtime::Environment;
-pub use thalweg_wire::{ExecutionMode, RestartStrategy};
 
 // The embedded plugins, and what a host needs on a cluster. A crate that nobody names may vanish when linked.
 use thalweg_blob_local as _;
@@ -30,7 +29,10 @@ use thalweg_shuffle_network as _;
 
 /// What most programs need.
 pub mod prelude {
-    pub use crate::{Environment, ExecutionMode, JobError, JobResult, RestartStrategy};
+    pub use crate::{
+        DataStream, Environment, ExecutionMode, JobError, JobResult, Key, KeyedContext, KeyedProcess, RestartStrategy,
+        TextBlock,
+    };
 }
 
 /// Writes the library's log to standard error, at the level of `RUST_LOG` (`warn` when it is not set). For programs that

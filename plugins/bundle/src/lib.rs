@@ -10,6 +10,10 @@ use thalweg_deployment_per_job as _;
 use thalweg_deployment_session as _;
 #[cfg(feature = "high-availability-standalone")]
 use thalweg_high_availability_standalone as _;
+#[cfg(feature = "resource-provider-process")]
+use thalweg_resource_provider_process as _;
+#[cfg(feature = "resource-provider-standalone")]
+use thalweg_resource_provider_standalone as _;
 #[cfg(feature = "shuffle-local")]
 use thalweg_shuffle_local as _;
 #[cfg(feature = "shuffle-network")]

@@ -243,6 +243,13 @@ pub enum Effect {
         /// Which.
         attempt: Attempt,
     },
+    /// Something went wrong, and this is what was decided: for the log.
+    Failed {
+        /// What.
+        failure: TaskFailure,
+        /// The decision, in words.
+        decision: String,
+    },
     /// The job's status changed.
     Status(JobStatus),
     /// The job ended. Nothing follows.

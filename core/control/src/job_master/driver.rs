@@ -336,6 +336,7 @@ impl Driver {
                     }
                 });
             }
+            Effect::Failed { failure, decision } => tracing::warn!(%job, "{failure}; {decision}"),
             Effect::Status(status) => {
                 tracing::info!(%job, %status, "job status");
                 (self.services.on_change)(job, Change::Status(status));

@@ -557,21 +557,16 @@ impl Job {
             self.exceptions.pop_front();
         }
         let attempt = self.attempt.n;
+        self.effects.push(Effect::Failed { failure: failure.clone(), decision: decision.clone() });
         self.exceptions.push_back(ExceptionEntry { at: now.wall, failure, task_manager: id, attempt, decision });
     }
 
     pub(super) fn result(&self, now: Now, status: JobStatus, failure: Option<TaskFailure>) -> JobResult {
         let mut source_records = BTreeMap::new();
-        for (index, vertex) in self.graph().vertices.iter().enumerate() {
-            let fed = self.graph().edges.iter().any(|e| {
-                let from = self.graph().vertices.get(e.from as usize);
-                e.to as usize == index && !e.feedback && from.is_some_and(|v| v.role != VertexRole::Coordinator)
-            });
-            if !fed
-                && vertex.role == VertexRole::Task
-                && let (Some(tasks), Some(head)) = (self.tasks.get(index), vertex.operators.first())
-            {
-                source_records.insert(head.uid.clone(), tasks.iter().map(|t| t.metrics.records_out).sum());
+        for index in self.graph().sources() {
+            let head = self.graph().vertices.get(index).and_then(|v| v.operators.first());
+            if let (Some(tasks), Some(head)) = (self.tasks.get(index), head) {
+                source_records.insert(head.uid.clone(), tasks.iter().map(|t| t.metrics.records_in).sum());
             }
         }
         let collected = self.committed.as_ref().filter(|_| status == JobStatus::Finished);

@@ -56,6 +56,13 @@ pub struct JobView {
 }
 
 impl JobView {
+    /// Records that all sources gave so far.
+    pub fn source_records(&self) -> u64 {
+        let sources = self.graph.sources();
+        let subtasks = sources.iter().filter_map(|v| self.subtasks.get(*v)).flatten();
+        subtasks.map(|s| s.metrics.records_in).sum()
+    }
+
     pub(super) fn of(job: &Job, status: JobStatus) -> Self {
         let subtask = |t: &super::job::Task| SubtaskView {
             state: t.state,

@@ -135,6 +135,8 @@ pub enum Effect {
     Declare(BTreeMap<WorkerProfile, u32>),
     /// Let the provider end this one.
     Release(TaskManagerId),
+    /// Tell the provider that this one has registered.
+    Registered(TaskManagerId),
     /// A job waits: it needs so many more slots, so many are free.
     Shortage {
         /// Which job.
@@ -339,10 +341,12 @@ impl ResourceManager {
             idle_since: Some(now),
         });
         worker.info = info;
+        self.refused = None;
         worker.slots.resize(report.slots.len(), Slot::Free);
         self.heartbeats.watch((id.clone(), instance), now);
         self.heard.insert(id.clone(), now);
         self.reconcile(now, &id, &report);
+        effects.push(Effect::Registered(id));
         effects.push(Effect::Answer { call, answer: Ok(RegistrationAnswer::Accepted) });
     }
 
@@ -401,13 +405,14 @@ impl ResourceManager {
     fn provider(&mut self, event: ProviderEvent, effects: &mut Vec<Effect>) {
         match event {
             ProviderEvent::Started { worker, .. } | ProviderEvent::Recovered { worker, .. } => {
-                self.refused = None;
                 self.provided.insert(worker);
             }
             ProviderEvent::Lost { worker, cause } => {
                 self.provided.remove(&worker);
-                if let Some(instance) = self.workers.get(&worker).map(|w| w.info.instance) {
-                    self.lose(&worker, instance, cause, effects);
+                match self.workers.get(&worker).map(|w| w.info.instance) {
+                    Some(instance) => self.lose(&worker, instance, cause, effects),
+                    // It ended before it could register: whoever waits for it should know why.
+                    None => self.refused = Some(cause),
                 }
             }
             ProviderEvent::Refused { cause, .. } => self.refused = Some(cause),

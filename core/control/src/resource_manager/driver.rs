@@ -99,6 +99,7 @@ impl ResourceManagerHandle {
 enum ToProvider {
     Declare(std::collections::BTreeMap<thalweg_spi::WorkerProfile, u32>),
     Release(TaskManagerId),
+    Registered(TaskManagerId),
 }
 
 /// One task, so that declarations and releases reach the provider in the order in which they were decided.
@@ -126,6 +127,10 @@ async fn run_provider(
                     None => return,
                     Some(ToProvider::Declare(workers)) => provider.declare(workers.clone()).await,
                     Some(ToProvider::Release(id)) => provider.release(id).await,
+                    Some(ToProvider::Registered(id)) => {
+                        provider.registered(id).await;
+                        Ok(())
+                    }
                 };
                 if let Err(e) = outcome {
                     tracing::error!("resource provider: {e}");
@@ -285,6 +290,7 @@ impl Driver {
             }
             Effect::Declare(workers) => drop(self.provide.send(ToProvider::Declare(workers))),
             Effect::Release(id) => drop(self.provide.send(ToProvider::Release(id))),
+            Effect::Registered(id) => drop(self.provide.send(ToProvider::Registered(id))),
             Effect::Shortage { job, missing, free, refused } => {
                 let why = (missing > 0).then(|| {
                     let refused = refused.map(|r| format!("; no worker could be started: {r}")).unwrap_or_default();

@@ -168,7 +168,7 @@ impl ProcessHosts {
             .env(ROLE_VARIABLE, format!("{ROLE_FD}:{parent}"))
             .current_dir(scratch)
             .stdin(Stdio::null())
-            .stdout(log("out")?)
+            .stdout(log("log")?)
             .stderr(log("err")?)
             .process_group(0);
         die_with_parent(&mut command, parent, theirs.into());
@@ -189,6 +189,7 @@ impl ProcessHosts {
         let (id, data_bind, shuffle) = (self.id.clone(), self.data_bind.clone(), self.shuffle.clone());
         let scratch = scratch.to_string_lossy().into_owned();
         let data_secret = job_secret(&self.secret, job);
+        let output = self.logs.job_file(job, "out").map(|path| path.to_string_lossy().into_owned());
         Box::new(move |protocol| ToHost::Start {
             job,
             spec,
@@ -196,6 +197,7 @@ impl ProcessHosts {
             data_bind,
             shuffle,
             scratch,
+            output,
             data_secret,
             protocol,
         })

@@ -39,6 +39,8 @@ pub struct Start {
     pub shuffle: String,
     /// Where the host may leave files.
     pub scratch: PathBuf,
+    /// File that gets standard output once tasks are served.
+    pub output: Option<PathBuf>,
     /// Known to the job's hosts alone.
     pub data_secret: bytes::Bytes,
 }
@@ -47,8 +49,19 @@ impl Start {
     /// Reads the message; `None` when it is another one.
     pub fn of(message: ToHost) -> Option<Self> {
         match message {
-            ToHost::Start { job, spec, task_manager, data_bind, shuffle, scratch, data_secret, protocol: _ } => {
-                Some(Self { job, spec, task_manager, data_bind, shuffle, scratch: scratch.into(), data_secret })
+            ToHost::Start {
+                job,
+                spec,
+                task_manager,
+                data_bind,
+                shuffle,
+                scratch,
+                output,
+                data_secret,
+                protocol: _,
+            } => {
+                let (scratch, output) = (scratch.into(), output.map(PathBuf::from));
+                Some(Self { job, spec, task_manager, data_bind, shuffle, scratch, output, data_secret })
             }
             _ => None,
         }

@@ -5,3 +5,5 @@ pub mod blob;
 pub mod deployment;
 pub mod faults;
 pub mod high_availability;
+pub mod resource_provider;
+pub mod shuffle;

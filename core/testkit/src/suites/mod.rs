@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod deployment;
 pub mod high_availability;
+pub mod resource_provider;
 pub mod shuffle;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests {
             include_str!("deployment.rs"),
             include_str!("high_availability/election.rs"),
             include_str!("high_availability/metadata.rs"),
+            include_str!("resource_provider.rs"),
             include_str!("shuffle/cases.rs"),
             include_str!("shuffle/failures.rs"),
         ] {

@@ -1,0 +1,1 @@
+//! Nothing: the jobs are this package's examples.
