@@ -256,7 +256,9 @@ impl ClientJob {
         // The first looks are quick, so that a trivial job costs no more than it takes.
         let mut wait = Duration::from_millis(20);
         loop {
-            let route = format!("/api/jobs/{}/result?attached=true&wait={}", self.job, wait.as_millis());
+            // A `main` that the cluster runs itself is no client whose going would be missed.
+            let attached = inner.role.in_cluster.is_none();
+            let route = format!("/api/jobs/{}/result?attached={attached}&wait={}", self.job, wait.as_millis());
             wait = (wait * 2).min(POLL);
             let answer = match inner.request(reqwest::Method::GET, &route, None).await {
                 Ok(bytes) => {

@@ -122,6 +122,17 @@ pub enum Effect {
         /// For what.
         request: SlotRequest,
     },
+    /// A slot is held for a job that is over: free it.
+    FreeSlot {
+        /// Where.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Whose it was.
+        job: JobId,
+        /// Which grant.
+        allocation: AllocationId,
+    },
     /// A TaskManager is lost: tell the JobMasters, close the connection.
     WorkerLost {
         /// Who.
@@ -196,6 +207,8 @@ pub struct ResourceManager {
     heard: BTreeMap<TaskManagerId, Moment>,
     /// In the order in which they first asked.
     jobs: Vec<(JobId, u32)>,
+    /// Jobs that needed slots under this leader and are over.
+    over: BTreeSet<JobId>,
     /// Workers that the provider started or found, registered or not.
     provided: BTreeSet<TaskManagerId>,
     declared: Option<u32>,
@@ -213,6 +226,7 @@ impl ResourceManager {
             workers: BTreeMap::new(),
             heard: BTreeMap::new(),
             jobs: Vec::new(),
+            over: BTreeSet::new(),
             provided: BTreeSet::new(),
             declared: None,
             refused: None,
@@ -233,6 +247,7 @@ impl ResourceManager {
                     self.heartbeats.heard(&(id.clone(), instance), now);
                     self.heard.insert(id.clone(), now);
                     self.reconcile(now, &id, &report);
+                    self.free_leftovers(Some(&id), &mut effects);
                 }
             }
             Event::Gone { id, instance, cause } => self.lose(&id, instance, cause, &mut effects),
@@ -256,7 +271,10 @@ impl ResourceManager {
                     });
                 }
             }
-            Event::Require { job, slots } => self.require(job, slots),
+            Event::Require { job, slots } => {
+                self.require(job, slots);
+                self.free_leftovers(None, &mut effects);
+            }
             Event::Provider(event) => self.provider(event, &mut effects),
             Event::Tick => {
                 for (id, instance) in self.heartbeats.expired(now) {
@@ -346,6 +364,7 @@ impl ResourceManager {
         self.heartbeats.watch((id.clone(), instance), now);
         self.heard.insert(id.clone(), now);
         self.reconcile(now, &id, &report);
+        self.free_leftovers(Some(&id), effects);
         effects.push(Effect::Registered(id));
         effects.push(Effect::Answer { call, answer: Ok(RegistrationAnswer::Accepted) });
     }
@@ -399,6 +418,23 @@ impl ResourceManager {
         }
         if slots == 0 {
             self.shortages.remove(&job);
+            self.over.insert(job);
+        } else {
+            self.over.remove(&job);
+        }
+    }
+
+    /// Slots that are still held for a job that is over: its JobMaster may have ended before they were offered to it.
+    fn free_leftovers(&self, only: Option<&TaskManagerId>, effects: &mut Vec<Effect>) {
+        for (id, worker) in self.workers.iter().filter(|(id, _)| only.is_none_or(|only| *id == only)) {
+            for slot in &worker.slots {
+                if let Slot::Taken { job, allocation } | Slot::Pending { job, allocation, .. } = slot
+                    && self.over.contains(job)
+                {
+                    let (id, instance) = (id.clone(), worker.info.instance);
+                    effects.push(Effect::FreeSlot { id, instance, job: *job, allocation: *allocation });
+                }
+            }
         }
     }
 

@@ -276,6 +276,14 @@ impl Driver {
                     handle.send(Command::Event(Event::SlotAnswered { id, instance, allocation, granted }));
                 });
             }
+            Effect::FreeSlot { id, instance, job, allocation } => {
+                let Some((_, connection)) = self.connections.get(&id).filter(|(i, _)| *i == instance) else { return };
+                let gateway = self.gateway(connection);
+                self.services.env.spawner.spawn_started("free-slot", async move {
+                    // The next slot report shows it if it was not freed.
+                    let _ = gateway.free_slot(job, allocation, "the job is over".into()).await;
+                });
+            }
             Effect::WorkerLost { id, instance, cause } => {
                 tracing::warn!(task_manager = %id, "TaskManager lost: {cause}");
                 if let Some((known, connection)) = self.connections.remove(&id) {
