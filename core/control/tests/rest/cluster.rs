@@ -84,7 +84,7 @@ impl Cluster {
             rest_bind: Some(local()),
             rest_max_body: MAX_BODY,
             rest_writes_need_secret: true,
-            heartbeat: HeartbeatSettings { interval: Duration::from_millis(50), timeout: Duration::from_secs(60) },
+            heartbeat: HeartbeatSettings { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
             slot_request_timeout: Duration::from_secs(60),
             cancel_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
