@@ -157,7 +157,10 @@ impl Driver {
                 Some(call) = calls.recv() => self.called(call),
                 Some(command) = commands.recv() => match command {
                     Command::Event(event) => self.feed(*event),
-                    Command::View(reply) => drop(reply.send(self.core.view())),
+                    Command::View(reply) => {
+                        drop(reply.send(self.core.view()));
+                        self.feed(Event::Looked);
+                    }
                 },
                 () = wake => {
                     let random = self.services.env.entropy.next_u64();

@@ -126,6 +126,9 @@ struct Worker {
 /// How many exceptions are remembered.
 const EXCEPTIONS: usize = 16;
 
+/// However many look, counters are asked for once in this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -236,6 +239,15 @@ impl Job {
                 self.effects.push(Effect::Heartbeat { id: id.clone(), report });
             }
         }
+    }
+
+    /// Somebody looks at the job: the heartbeats whose answers bring its counters go out now, unless they just did.
+    pub(super) fn looked(&mut self, now: Now) {
+        let interval = self.settings.heartbeat.interval;
+        for worker in self.workers.values_mut().filter(|w| w.next_heartbeat + LOOK_AGAIN <= now.at + interval) {
+            worker.next_heartbeat = now.at;
+        }
+        self.send_heartbeats(now);
     }
 
     /// Takes counters over; answers a failure when a task that was handed over is not there any more.
@@ -480,6 +492,11 @@ impl Job {
             }
         }
         any
+    }
+
+    /// Was a task of the present attempt there?
+    pub(super) fn had_tasks_on(&self, id: &TaskManagerId) -> bool {
+        self.tasks.iter().flatten().any(|t| t.at.as_ref() == Some(id))
     }
 
     /// Every task is over.

@@ -53,29 +53,18 @@ pub fn speaks(env: &Env, role: Role) -> RpcSettings {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_on(&MemoryCluster::default()).await
+    }
+
+    /// With what earlier JobManagers wrote down there.
+    pub async fn start_on(store: &MemoryCluster) -> Self {
         let env = Env::system(tokio::runtime::Handle::current());
         let log_dir = tempfile::tempdir().unwrap();
-        let local = || Address::Tcp("127.0.0.1:0".into());
-        let config = JobManagerConfig {
-            rpc: speaks(&env, Role::JobManager),
-            rpc_bind: local(),
-            rpc_advertised: None,
-            rest_bind: Some(local()),
-            rest_max_body: MAX_BODY,
-            rest_writes_need_secret: true,
-            heartbeat: HeartbeatSettings { interval: Duration::from_millis(50), timeout: Duration::from_secs(60) },
-            slot_request_timeout: Duration::from_secs(60),
-            cancel_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(60),
-            worker: None,
-            history: 10,
-            shown_configuration: vec![("rest.port".into(), "0".into()), ("security.secret-file".into(), "/s".into())],
-            log_dir: Some(log_dir.path().join("log")),
-        };
+        let config = Self::config(&env, log_dir.path().join("log"));
         std::fs::create_dir(log_dir.path().join("log")).unwrap();
         let services = JobManagerServices {
             env: env.clone(),
-            high_availability: MemoryCluster::default().process(),
+            high_availability: store.process(),
             blobs: Arc::new(MemoryBlobs::default()),
             shuffle: Arc::new(AnyShuffle),
             provider: None,
@@ -84,6 +73,26 @@ impl Cluster {
         };
         let job_manager = JobManager::start(config, services).await.unwrap();
         Self { job_manager, env, log_dir, http: reqwest::Client::new() }
+    }
+
+    pub fn config(env: &Env, log_dir: std::path::PathBuf) -> JobManagerConfig {
+        let local = || Address::Tcp("127.0.0.1:0".into());
+        JobManagerConfig {
+            rpc: speaks(env, Role::JobManager),
+            rpc_bind: local(),
+            rpc_advertised: None,
+            rest_bind: Some(local()),
+            rest_max_body: MAX_BODY,
+            rest_writes_need_secret: true,
+            heartbeat: HeartbeatSettings { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+            slot_request_timeout: Duration::from_secs(60),
+            cancel_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            worker: None,
+            history: 10,
+            shown_configuration: vec![("rest.port".into(), "0".into()), ("security.secret-file".into(), "/s".into())],
+            log_dir: Some(log_dir),
+        }
     }
 
     pub async fn worker(&self, name: &str, slots: u32) -> Worker {

@@ -78,3 +78,31 @@ fn a_lost_task_manager_is_named_and_is_no_longer_listed() {
         c.tasks(job, 1, 2).await;
     });
 }
+
+#[test]
+fn a_loss_that_a_peer_told_first_is_named_all_the_same() {
+    run("told by a peer", async {
+        let cluster = Cluster::start().await;
+        let (a, b) = (cluster.worker("a:1-x", 1).await, cluster.worker("b:1-x", 1).await);
+        let job = cluster.submit(word_count()).await;
+        b.tasks(job, 0, 2).await;
+        let tasks = a.tasks(job, 0, 4).await;
+        b.hang();
+        let failure = TaskFailure::new(FailureKind::Lost, "b has closed the connection");
+        a.report_with(job, tasks[2], S::Failed, SubtaskMetrics::default(), Some(failure), None).await;
+        cluster.until_job_is(job, "RESTARTING").await;
+        b.die();
+        let named = async || {
+            let history = cluster.get(&format!("/jobs/{job}/exceptions")).await;
+            let entries = history["exceptionHistory"]["entries"].as_array().unwrap().clone();
+            (entries.len() == 2).then_some(entries)
+        };
+        let newest_first = cluster.until("the loss is told", named).await;
+        assert_eq!(newest_first[0]["taskManagerId"], "b:1-x");
+        assert!(newest_first[0]["stacktrace"].as_str().unwrap().contains("TaskManager b:1-x was lost"));
+        assert_eq!(
+            (&newest_first[1]["taskManagerId"], &newest_first[1]["exceptionName"]),
+            (&json!("a:1-x"), &json!("Lost"))
+        );
+    });
+}

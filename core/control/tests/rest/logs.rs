@@ -46,8 +46,9 @@ fn logs_of_a_task_manager_are_listed_and_read_whole() {
         let cluster = Cluster::start().await;
         let worker = cluster.worker("a:1-x", 1).await;
         let long = "0123456789abcdef\n".repeat(200_000);
-        worker.log("taskmanager-a.log", "hello");
         worker.log("taskmanager-a.out", "");
+        assert_eq!(text(&cluster, "/taskmanagers/a:1-x/log").await, "", "all its lines may be in one file");
+        worker.log("taskmanager-a.log", "hello");
         worker.log("jobs/1/a.out", long.clone());
         let listed = cluster.get("/taskmanagers/a:1-x/logs").await;
         assert!(

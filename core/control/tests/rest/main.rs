@@ -6,6 +6,7 @@
 mod cancel;
 mod cluster;
 mod failures;
+mod leaders;
 mod logs;
 mod page;
 mod refusals;

@@ -30,6 +30,7 @@ struct State {
     registered: BTreeSet<JobId>,
     tasks: BTreeMap<(JobId, SubtaskId), (Attempt, ExecutionState, SubtaskMetrics)>,
     logs: BTreeMap<String, Bytes>,
+    hangs: bool,
 }
 
 #[derive(Clone)]
@@ -123,6 +124,7 @@ impl Worker {
                 TaskExecutorMessage::Cancel { reply, .. } | TaskExecutorMessage::Commit { reply, .. } => {
                     reply.send(Ok(()));
                 }
+                TaskExecutorMessage::ResetHost { .. } if self.state.lock().hangs => {}
                 TaskExecutorMessage::ResetHost { job, reply, .. } => {
                     self.state.lock().tasks.retain(|(j, _), _| *j != job);
                     reply.send(Ok(()));
@@ -229,6 +231,11 @@ impl Worker {
     /// A task has counted more; the next heartbeat tells it.
     pub fn counts(&self, job: JobId, subtask: SubtaskId, metrics: SubtaskMetrics) {
         self.state.lock().tasks.get_mut(&(job, subtask)).unwrap().2 = metrics;
+    }
+
+    /// From now on it does not manage to end its hosts.
+    pub fn hang(&self) {
+        self.state.lock().hangs = true;
     }
 
     /// Its process dies.

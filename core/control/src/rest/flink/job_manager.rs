@@ -104,8 +104,9 @@ async fn log(State(state): State<RestState>, Path(name): Path<String>) -> Answer
     text(&log_dir(&state)?, &name).await
 }
 
+/// A process whose lines go to one file with what it prints has no `.log` beside it.
 async fn own_log(State(state): State<RestState>) -> Answer {
-    own(&state, &[("jobmanager", ".log")]).await
+    own(&state, &[("jobmanager", ".log"), ("jobmanager", ".out")]).await
 }
 
 /// Of a per-job cluster's JobManager, what the job's `main` printed is what people look for.

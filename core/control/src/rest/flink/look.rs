@@ -5,7 +5,7 @@ use crate::{
     dispatcher::Entry,
     job_master::view::{JobView, SubtaskView},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use thalweg_model::{
     ExecutionState, JobGraph, JobStatus, SubtaskMetrics, TaskManagerId, UnixMillis, Vertex, VertexId, VertexRole,
 };
@@ -13,6 +13,9 @@ use thalweg_wire::{ExecutionMode, JobResult, RestartStrategy};
 
 /// Flink's word for a task that is nowhere yet.
 pub const UNASSIGNED: &str = "(unassigned)";
+
+/// How long TaskManagers of a running job have to tell what they counted; who is slower is shown as it was last heard.
+const ANSWERED: Duration = Duration::from_millis(10);
 
 /// A job at this moment.
 pub struct Look {
@@ -48,6 +51,10 @@ impl Look {
         let job = job_id(job)?;
         let entry = leader.dispatcher.entries().await.into_iter().find(|e| e.id == job);
         let entry = entry.ok_or_else(|| RestError::not_found(format!("Job {job} not found")))?;
+        // The first look makes the JobMaster ask its TaskManagers, the second has what they answered.
+        if leader.dispatcher.view(job).await.is_some_and(|view| view.status == JobStatus::Running) {
+            state.env.clock.sleep(ANSWERED).await;
+        }
         Ok(Self::of(state, leader, entry).await)
     }
 

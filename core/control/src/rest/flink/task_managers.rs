@@ -134,19 +134,22 @@ async fn log(State(state): State<RestState>, Path((id, name)): Path<(String, Str
     Ok(text(executor, file))
 }
 
+/// A process whose lines go to one file with what it prints has no `.log` beside it.
 async fn own_log(State(state): State<RestState>, Path(id): Path<String>) -> Answer {
-    own(&state, &id, ".log").await
+    own(&state, &id, &[".log", ".out"]).await
 }
 
 async fn own_output(State(state): State<RestState>, Path(id): Path<String>) -> Answer {
-    own(&state, &id, ".out").await
+    own(&state, &id, &[".out"]).await
 }
 
-/// The TaskManager's own file; those of its jobs' hosts are in folders.
-async fn own(state: &RestState, id: &str, ending: &str) -> Answer {
+/// The TaskManager's own file, with the first of these endings that there is one for; those of its jobs' hosts are in
+/// folders.
+async fn own(state: &RestState, id: &str, endings: &[&str]) -> Answer {
     let (executor, files) = files(&state.leader()?, id).await?;
-    let file = files.into_iter().find(|f| !f.name.contains('/') && f.name.ends_with(ending));
-    let file = file.ok_or_else(|| RestError::not_found(format!("TaskManager {id} has no {ending} file")))?;
+    let with = |ending: &&str| files.iter().find(|f| !f.name.contains('/') && f.name.ends_with(*ending)).cloned();
+    let file = endings.iter().find_map(with);
+    let file = file.ok_or_else(|| RestError::not_found(format!("TaskManager {id} has no such file")))?;
     Ok(text(executor, file))
 }
 

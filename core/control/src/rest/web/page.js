@@ -9,7 +9,9 @@ const COLOUR = {
   CREATED: "wait", RESTARTING: "wait", CANCELLING: "wait", CANCELED: "soft", SUSPENDED: "wait", RECONCILING: "wait",
 };
 /** Of jobs that have ended: their numbers do not change any more. */
-const endedRecords = new Map();
+const ended = new Map();
+/** Whose lists of logs are shown: route of the list → its links, as they were last told. */
+const opened = new Map();
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -70,26 +72,67 @@ function sourceRecords(details) {
     .reduce((sum, v) => sum + v.metrics["read-records"], 0);
 }
 
-async function recordsOf(job) {
-  if (endedRecords.has(job.jid)) return endedRecords.get(job.jid);
+/** Records that it read, and why it failed. */
+async function moreOf(job) {
+  if (ended.has(job.jid)) return ended.get(job.jid);
+  const at = `jobs/${encodeURIComponent(job.jid)}`;
   try {
-    const records = sourceRecords(await get(`jobs/${encodeURIComponent(job.jid)}`));
-    if (ENDED.has(job.state)) endedRecords.set(job.jid, records);
-    return records;
+    const more = { records: sourceRecords(await get(at)), failure: null };
+    if (job.state === "FAILED" || job.state === "RESTARTING") {
+      const [last] = (await get(`${at}/exceptions?maxExceptions=1`)).exceptionHistory.entries;
+      more.failure = last ? last.stacktrace.split("\n")[0] : null;
+    }
+    if (ENDED.has(job.state)) ended.set(job.jid, more);
+    return more;
   } catch {
     // It was forgotten between two requests.
-    return null;
+    return { records: null, failure: null };
   }
 }
 
-function jobRow(job, records, waiting) {
+/** Where the files of a list of logs are read. */
+function logLinks(route, list) {
+  return list.logs.map((file) => {
+    const worker = file.taskmanager ? `taskmanagers/${encodeURIComponent(file.taskmanager)}` : route.replace(/\/logs$/, "");
+    const name = file.name.split("/").map(encodeURIComponent).join("/");
+    return { text: `${file.taskmanager ? `${file.taskmanager} ` : ""}${file.name} (${bytes(file.size)})`, href: `${worker}/logs/${name}` };
+  });
+}
+
+async function readOpened() {
+  await Promise.all([...opened.keys()].map(async (route) => {
+    const links = await get(route).then((list) => logLinks(route, list), (e) => [{ text: e.message, href: route }]);
+    // It may have been closed meanwhile.
+    if (opened.has(route)) opened.set(route, links);
+  }));
+}
+
+/** A button that shows and hides a list of logs. */
+function logs(route) {
+  const button = make("button", { type: "button", "aria-expanded": opened.has(route) }, "logs");
+  button.addEventListener("click", async () => {
+    if (!opened.delete(route)) opened.set(route, []);
+    await draw();
+  });
+  return button;
+}
+
+function logList(route) {
+  if (!opened.has(route)) return [];
+  const links = opened.get(route);
+  return [make("ul", {}, ...(links.length ? links.map((l) => make("li", {}, link(l.text, l.href))) : ["none"]))];
+}
+
+function jobRow(job, { records, failure }, waiting) {
   const at = `jobs/${encodeURIComponent(job.jid)}`;
   const over = ENDED.has(job.state);
   const tasks = over ? `${job.tasks.finished} of ${job.tasks.total} finished` : `${job.tasks.running} of ${job.tasks.total} running`;
   const state = [make("span", { class: `state ${COLOUR[job.state] || ""}` }, job.state)];
   if (waiting) state.push(make("p", { class: "soft" }, waiting));
-  const more = [make("p", { class: "links" }, link("details", at), link("exceptions", `${at}/exceptions`), link("plan", `${at}/plan`), link("logs", `api/${at}/logs`))];
+  if (failure) state.push(make("p", { class: "soft" }, failure));
+  const more = [make("p", { class: "links" }, link("details", at), link("exceptions", `${at}/exceptions`), link("plan", `${at}/plan`), logs(`api/${at}/logs`))];
   if (!over) more.push(make("p", { class: "soft" }, "to cancel it: ", make("code", {}, `thalweg cancel ${job.jid}`)));
+  more.push(...logList(`api/${at}/logs`));
   return make("tr", {},
     cell("Job", "", make("span", { class: "name" }, job.name), make("p", { class: "soft" }, make("code", {}, job.jid))),
     cell("State", "", ...state),
@@ -107,7 +150,7 @@ function workerRow(worker, now) {
     cell("Slots", "figure", `${worker.freeSlots} of ${worker.slotsNumber} free`),
     cell("Memory", "figure", bytes(worker.memoryConfiguration.totalProcessMemory)),
     cell("Last heard", "figure", `${lasted(Math.max(0, now - worker.timeSinceLastHeartbeat))} ago`),
-    cell("Logs", "", make("p", { class: "links" }, link("details", at), link("log", `${at}/log`), link("all logs", `${at}/logs`))));
+    cell("Logs", "", make("p", { class: "links" }, link("details", at), logs(`${at}/logs`)), ...logList(`${at}/logs`)));
 }
 
 function number(value, label) {
@@ -117,7 +160,8 @@ function number(value, label) {
 async function show() {
   const [overview, jobs, workers, own] = await Promise.all([get("overview"), get("jobs/overview"), get("taskmanagers"), get("api/overview")]);
   const newestFirst = jobs.jobs.slice().sort((a, b) => ENDED.has(a.state) - ENDED.has(b.state) || b["start-time"] - a["start-time"]);
-  const records = await Promise.all(newestFirst.map(recordsOf));
+  const more = await Promise.all(newestFirst.map(moreOf));
+  await readOpened();
   const waiting = new Map(own.jobs.map((j) => [j.id, j.waiting]));
   document.getElementById("cluster").textContent = `cluster ${own.cluster} · version ${overview["flink-version"]} · epoch ${own.epoch}`;
   document.getElementById("numbers").replaceChildren(
@@ -127,22 +171,24 @@ async function show() {
     number(whole.format(overview["jobs-finished"]), "finished"),
     number(whole.format(overview["jobs-cancelled"]), "cancelled"),
     number(whole.format(overview["jobs-failed"]), "failed"));
-  fill("jobs", newestFirst.map((job, i) => jobRow(job, records[i], waiting.get(job.jid))));
+  fill("jobs", newestFirst.map((job, i) => jobRow(job, more[i], waiting.get(job.jid))));
   fill("taskmanagers", workers.taskmanagers.map((w) => workerRow(w, Date.now())));
 }
 
-async function round() {
+async function draw() {
   const connection = document.getElementById("connection");
+  try {
+    await show();
+    connection.textContent = "";
+  } catch (e) {
+    connection.textContent = `no answer: ${e.message}`;
+  }
+}
+
+async function round() {
   // A page that nobody looks at asks nothing, and a selection is not taken away from under the hand that made it.
   const selecting = !document.getSelection().isCollapsed;
-  if (!document.hidden && !selecting) {
-    try {
-      await show();
-      connection.textContent = "";
-    } catch (e) {
-      connection.textContent = `no answer: ${e.message}`;
-    }
-  }
+  if (!document.hidden && !selecting) await draw();
   setTimeout(round, EVERY);
 }
 
