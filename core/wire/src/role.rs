@@ -18,7 +18,7 @@ pub const ROLE_VARIABLE: &str = "THALWEG_ROLE";
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It submits its jobs to a cluster.
-    Client(ClientRole),
+    Client(Box<ClientRole>),
     /// It tells its first graph and ends.
     Plan {
         /// Parallelism of what the program leaves open.

@@ -87,7 +87,7 @@ fn run_main(job: &Path, args: &[String], dir: &Path, log_dir: &Path, role: Clien
     role::hand_over(&mut command, theirs);
     let mut child = command.spawn().with_context(|| format!("{} cannot be started", job.display()))?;
     drop(command);
-    role::assign(&mut ours, &Role::Client(role))?;
+    role::assign(&mut ours, &Role::Client(Box::new(role)))?;
     // What it tells is on REST too; read, so that it never waits for us.
     while let Ok(Some(_)) = role::next_message(&mut ours) {}
     Ok(child.wait()?.code())

@@ -107,7 +107,7 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     // Its end of the socket is the child's alone, so that the end of the child is the end of the socket.
     drop(command);
     // What is no Thalweg job ends without listening, and is told so below.
-    let _ = role::assign(&mut ours, &Role::Client(role));
+    let _ = role::assign(&mut ours, &Role::Client(Box::new(role)));
     let mut watch = Watch::new(Rest::new(rest, secret), args.detached);
     let runtime = crate::common::runtime()?;
     while let Ok(Some(message)) = role::next_message(&mut ours) {

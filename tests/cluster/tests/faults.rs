@@ -62,7 +62,11 @@ fn log_len(cluster: &Cluster) -> usize {
 }
 
 fn unix_millis() -> i64 {
-    std::process::Command::new("date").arg("+%s%3N").output().map(|o| String::from_utf8_lossy(&o.stdout).trim().parse().unwrap()).unwrap()
+    std::process::Command::new("date")
+        .arg("+%s%3N")
+        .output()
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().parse().unwrap())
+        .unwrap()
 }
 
 /// Milliseconds from `since` to the first warning of the JobManager's log behind `from`.

@@ -63,7 +63,8 @@ fn all_four_counters_work_and_data_crosses_the_network() {
     let bytes: u64 = vertices.iter().map(|v| v["metrics"]["write-bytes"].as_u64().unwrap()).sum();
     assert!(bytes > 0, "nothing went over the network");
     // What REST says of the sources is what there was to read.
-    let files = Command::new("sh").arg("-c").arg(format!("find {LICENSES} -type f -print0 | xargs -0 cat | wc -c")).output();
+    let files =
+        Command::new("sh").arg("-c").arg(format!("find {LICENSES} -type f -print0 | xargs -0 cat | wc -c")).output();
     let there: u64 = String::from_utf8_lossy(&files.unwrap().stdout).trim().parse().unwrap();
     assert_eq!(cluster.progress(&job), (there, there));
     cluster.stop();

@@ -196,12 +196,21 @@ fn info_prints_a_plan_and_a_new_project_knows_its_checkout() {
     assert!(done.out.contains("3 slots") && done.out.contains("count"), "{done:?}");
     let plugins = run(Command::new(thalweg()).args(["plugins", "--json"]));
     let plugins: serde_json::Value = serde_json::from_str(&plugins.out).unwrap();
-    let names: Vec<String> = plugins.as_array().unwrap().iter().map(|p| {
-        format!("{}/{}", p["kind"].as_str().unwrap(), p["name"].as_str().unwrap())
-    }).collect();
+    let names: Vec<String> = plugins
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| format!("{}/{}", p["kind"].as_str().unwrap(), p["name"].as_str().unwrap()))
+        .collect();
     for plugin in [
-        "blob/local", "deployment/per-job", "deployment/session", "high-availability/standalone",
-        "resource-provider/process", "resource-provider/standalone", "shuffle/local", "shuffle/network",
+        "blob/local",
+        "deployment/per-job",
+        "deployment/session",
+        "high-availability/standalone",
+        "resource-provider/process",
+        "resource-provider/standalone",
+        "shuffle/local",
+        "shuffle/network",
     ] {
         assert!(names.iter().any(|n| n == plugin), "{plugin} is not in the release binary: {names:?}");
     }

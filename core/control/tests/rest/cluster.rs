@@ -76,6 +76,7 @@ impl Cluster {
     }
 
     pub fn config(env: &Env, log_dir: std::path::PathBuf) -> JobManagerConfig {
+            restart: Default::default(),
         let local = || Address::Tcp("127.0.0.1:0".into());
         JobManagerConfig {
             rpc: speaks(env, Role::JobManager),
