@@ -76,9 +76,9 @@ impl Cluster {
     }
 
     pub fn config(env: &Env, log_dir: std::path::PathBuf) -> JobManagerConfig {
-            restart: Default::default(),
         let local = || Address::Tcp("127.0.0.1:0".into());
         JobManagerConfig {
+            restart: Default::default(),
             rpc: speaks(env, Role::JobManager),
             rpc_bind: local(),
             rpc_advertised: None,
