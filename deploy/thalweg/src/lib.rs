@@ -8,7 +8,8 @@
 //!     let env = Environment::new();
 //!     let lines = env.read_text("/usr/share/common-licenses").uid("lines");
 //!     let words = lines.flat_map(|line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-//!     words.key_by(|word: &String| word.clone()).count().uid("count").print();
+//!     let counts = words.key_by(|word: &String| word.clone()).count().uid("count");
+//!     counts.map(|(word, n)| format!("{word} {n}")).print();
 //!     env.execute("word count")?;
 //!     Ok(())
 //! }
