@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code: a failed expectation is a failed test")]
 
 pub mod doubles;
+pub mod harness;
 pub mod offer;
 pub mod place;
 pub mod run;

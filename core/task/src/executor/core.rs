@@ -489,7 +489,9 @@ impl TaskExecutor {
             Host::Ready { heard, .. } => Some(*heard + self.settings.host_silence),
             _ => None,
         });
-        let orphans = self.orphaned.filter(|_| !self.jobs.is_empty()).map(|at| at + self.settings.orphan_timeout);
+        // Slots whose host is being ended are no longer waited for: their deadline would lie in the past.
+        let held = self.slots.iter().any(|s| matches!(s, Slot::Allocated { .. } | Slot::Active { .. }));
+        let orphans = self.orphaned.filter(|_| held).map(|at| at + self.settings.orphan_timeout);
         slots.chain(hosts).chain(orphans).min()
     }
 

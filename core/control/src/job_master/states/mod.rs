@@ -175,7 +175,7 @@ impl State {
     pub(super) fn deadline(&self, job: &Job) -> Option<Moment> {
         match self {
             State::WaitingForSlots(s) => Some(s.deadline(job)),
-            State::Restarting(s) => Some(s.at),
+            State::Restarting(s) => s.deadline(),
             State::Cancelling(s) => Some(s.deadline),
             State::Failing(s) => Some(s.deadline),
             _ => None,

@@ -12,7 +12,7 @@ use thalweg_model::{ExecutionState, Moment, TaskManagerId};
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Restarting {
-    pub(super) at: Moment,
+    at: Moment,
     /// Hosts that are not certainly gone.
     ending: BTreeSet<TaskManagerId>,
 }
@@ -30,6 +30,11 @@ impl Restarting {
         }
         job.effects.push(Effect::ReleasePartitions { attempt });
         Self { at, ending }
+    }
+
+    /// While a host is not certainly gone, the answer to its reset is waited for and not the time.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.ending.is_empty().then_some(self.at)
     }
 
     pub(super) fn on_input(mut self, job: &mut Job, now: Now, input: Input) -> State {
