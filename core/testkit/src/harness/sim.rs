@@ -555,9 +555,7 @@ impl<K: Kinds> Sim<K> {
                 way.arrived = index + 1;
                 match wire {
                     Wire::Tell(message) => Some(Happening::Told { link: id, message }),
-                    Wire::Call { ask, message } => {
-                        Some(Happening::Asked { call: CallId { link: id, ask }, message })
-                    }
+                    Wire::Call { ask, message } => Some(Happening::Asked { call: CallId { link: id, ask }, message }),
                     Wire::Answer { ask, answer } => {
                         self.resolve(ask, Outcome::Answer(answer));
                         None
