@@ -3,7 +3,6 @@
 use crate::{error::Fault, handshake::Hello};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use thalweg_model::{Epoch, JobId};
 
 /// Whose call this is: compared by the callee's core with the highest epoch it has seen for that component.
@@ -27,30 +26,23 @@ impl Fence {
     }
 }
 
-/// The highest epochs that a callee has seen. Part of the callee's core: every call is admitted here first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The highest epoch that a callee has seen. Part of the callee's core: every call is admitted here first.
+///
+/// One number for all components: a process has one office, so a JobMaster below the epoch that a ResourceManager has
+/// shown is deposed, whether or not its own job was heard of since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fences {
-    cluster: Epoch,
-    jobs: BTreeMap<JobId, Epoch>,
+    highest: Epoch,
 }
 
 impl Fences {
     /// Lets the call pass and remembers its epoch, or refuses it because a higher one was seen.
     pub fn admit(&mut self, fence: Fence) -> Result<(), Fault> {
-        let seen = match fence.job {
-            None => &mut self.cluster,
-            Some(job) => self.jobs.entry(job).or_default(),
-        };
-        if fence.epoch < *seen {
-            return Err(Fault::Fenced { called: fence.epoch.0, present: seen.0 });
+        if fence.epoch < self.highest {
+            return Err(Fault::Fenced { called: fence.epoch.0, present: self.highest.0 });
         }
-        *seen = fence.epoch;
+        self.highest = fence.epoch;
         Ok(())
-    }
-
-    /// Forgets a job that is over.
-    pub fn forget(&mut self, job: JobId) {
-        self.jobs.remove(&job);
     }
 }
 
@@ -108,7 +100,9 @@ mod tests {
         assert_eq!(fences.admit(Fence::cluster(Epoch(2))), Ok(()));
         assert_eq!(fences.admit(Fence::cluster(Epoch(2))), Ok(()));
         assert_eq!(fences.admit(Fence::cluster(Epoch(1))), Err(Fault::Fenced { called: 1, present: 2 }));
-        assert_eq!(fences.admit(Fence::job(job, Epoch(1))), Ok(()), "a job has its own");
+        let deposed = Err(Fault::Fenced { called: 1, present: 2 });
+        assert_eq!(fences.admit(Fence::job(job, Epoch(1))), deposed, "a JobMaster of a lower epoch is deposed too");
+        assert_eq!(fences.admit(Fence::job(job, Epoch(3))), Ok(()));
         assert_eq!(is_for(Epoch(2), Fence::cluster(Epoch(3))), Err(Fault::Fenced { called: 3, present: 2 }));
     }
 

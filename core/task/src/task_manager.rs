@@ -120,6 +120,7 @@ impl TaskManager {
                 slots: config.slots,
                 slot_timeout: config.slot_timeout,
                 host_silence: config.heartbeat.timeout,
+                master_silence: config.heartbeat.timeout,
                 orphan_timeout: config.orphan_timeout,
             },
             ExecutorServices {

@@ -374,7 +374,8 @@ impl Dispatcher {
                 callers.push(call);
                 return;
             }
-            Some(Phase::Running { .. }) => Submitted::Running,
+            // An end that is not written down may still turn out otherwise, under another leader.
+            Some(Phase::Running { .. } | Phase::Ending { step: Step::Record, .. }) => Submitted::Running,
             Some(Phase::Ending { result, .. } | Phase::Done { result }) => Submitted::Ended(result.clone()),
             None => match self.refusal(&spec, from_main) {
                 Some(why) => Submitted::Refused(why),
@@ -482,6 +483,8 @@ impl Dispatcher {
     fn cancel(&mut self, job: JobId) -> CancelAnswer {
         match self.phase(job) {
             None => CancelAnswer::Unknown,
+            // It ends; how is told once it is written down.
+            Some(Phase::Ending { step: Step::Record, .. }) => CancelAnswer::Accepted,
             Some(Phase::Ending { result, .. } | Phase::Done { result }) => CancelAnswer::Ended(result.status),
             // Not acknowledged: whoever submitted it does not know of it yet.
             Some(Phase::Persisting { .. }) => CancelAnswer::Unknown,

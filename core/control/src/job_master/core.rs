@@ -341,7 +341,13 @@ impl JobMaster {
                 if is_for(epoch, fence).is_err() || !self.job.is_current(&id, instance) {
                     return None;
                 }
-                self.job.heard(now, &id, instance, &status).map(|failure| Input::TaskFailed { failure, id: Some(id) })
+                let failed = self.job.heard(now, &id, instance, &status);
+                match (failed, status.host_failure) {
+                    (Some(failure), _) => Some(Input::TaskFailed { failure, id: Some(id) }),
+                    // Told before, but perhaps while the host before it was being ended.
+                    (None, Some(failure)) => Some(Input::HostFailed { failure, id }),
+                    (None, None) => None,
+                }
             }
             Event::WorkerGone { id, instance, cause } => self.worker_gone(now, &id, instance, &cause),
             Event::PartitionsRegistered { attempt, outcome } if attempt == self.job.attempt => {

@@ -196,6 +196,10 @@ impl Job {
         self.workers.get(id).is_some_and(|w| w.instance == instance)
     }
 
+    pub(super) fn is_registered(&self, id: &TaskManagerId) -> bool {
+        self.workers.contains_key(id)
+    }
+
     pub(super) fn register(&mut self, now: Now, who: JobRegistration, over: bool) -> JobRegistrationAnswer {
         if over {
             return JobRegistrationAnswer::Rejected("the job is over".into());
@@ -296,6 +300,13 @@ impl Job {
         let mut accepted = Vec::new();
         for offer in offers {
             let known = self.pool.contains_key(&offer.allocation);
+            // A slot has one grant at a time, and one leader's grants are in order: a later one means that the earlier
+            // has ended, and an offer under an earlier one is late.
+            let same = |slot: &PoolSlot| slot.id == *id && slot.instance == instance && slot.index == offer.slot;
+            if self.pool.iter().any(|(allocation, slot)| *allocation > offer.allocation && same(slot)) {
+                continue;
+            }
+            self.pool.retain(|allocation, slot| *allocation >= offer.allocation || !same(slot));
             if !known && (!wanted || self.pool.len() as u32 >= self.slots_needed()) {
                 continue;
             }
@@ -533,6 +544,11 @@ impl Job {
             .filter(|(s, t)| self.role(*s) == VertexRole::Committer && !t.state.is_terminal())
             .filter_map(|(s, t)| Some((s, t.at.clone()?)))
             .collect()
+    }
+
+    /// The job is ending: what it loses now is not replaced. What it still holds is given back at its end.
+    pub(super) fn needs_no_more_slots(&mut self) {
+        self.effects.push(Effect::Require(0));
     }
 
     /// Tells every host with live tasks to stop them.

@@ -299,7 +299,9 @@ impl ResourceManager {
             Slot::Pending { since, .. } => Some(*since + self.settings.request_again),
             _ => None,
         });
-        let idle = self.workers.iter().filter(|(id, _)| self.settings.profile.is_some() && self.provided.contains(id));
+        // An idle worker that is needed all the same is not waited for: its deadline would lie in the past.
+        let surplus = self.needed_workers().is_some_and(|needed| self.provided_workers() > needed);
+        let idle = self.workers.iter().filter(|(id, _)| surplus && self.provided.contains(id));
         let idle = idle.filter_map(|(_, w)| Some(w.idle_since? + self.settings.idle_timeout));
         pending.chain(idle).chain(self.heartbeats.next_deadline()).min()
     }
@@ -530,10 +532,19 @@ impl ResourceManager {
         effects.push(Effect::RequestSlot { id, instance: worker.info.instance, request });
     }
 
+    /// How many started workers the jobs need; `None` when workers come by themselves.
+    fn needed_workers(&self) -> Option<u32> {
+        let profile = self.settings.profile.as_ref()?;
+        let slots: u32 = self.jobs.iter().map(|(_, n)| n).sum();
+        Some(slots.div_ceil(profile.slots.max(1)))
+    }
+
+    fn provided_workers(&self) -> u32 {
+        self.workers.keys().filter(|id| self.provided.contains(id)).count() as u32
+    }
+
     fn scale(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(profile) = self.settings.profile.clone() else { return };
-        let needed: u32 = self.jobs.iter().map(|(_, n)| n).sum();
-        let needed = needed.div_ceil(profile.slots.max(1));
+        let (Some(profile), Some(needed)) = (self.settings.profile.clone(), self.needed_workers()) else { return };
         let idle: Vec<TaskManagerId> = self
             .workers
             .iter()
@@ -543,7 +554,7 @@ impl ResourceManager {
             })
             .map(|(id, _)| id.clone())
             .collect();
-        let mut kept = self.workers.keys().filter(|id| self.provided.contains(id)).count() as u32;
+        let mut kept = self.provided_workers();
         let mut ended = Vec::new();
         for id in idle {
             if kept <= needed {

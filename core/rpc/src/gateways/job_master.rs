@@ -28,6 +28,8 @@ pub struct TaskManagerStatus {
     pub tasks: Vec<(SubtaskId, Attempt, ExecutionState)>,
     /// Counters, of the newest attempt.
     pub metrics: Vec<(SubtaskId, SubtaskMetrics)>,
+    /// Why there is no host, when the last one failed and nobody has said what next.
+    pub host_failure: Option<TaskFailure>,
 }
 
 /// The answer to a job registration.

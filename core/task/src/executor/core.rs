@@ -42,6 +42,8 @@ pub struct Settings {
     pub slot_timeout: Duration,
     /// A host that says nothing for so long is ended by force.
     pub host_silence: Duration,
+    /// A JobMaster that says nothing for so long is asked whether it still wants what is held for it.
+    pub master_silence: Duration,
     /// Tasks whose leader is lost go on for so long.
     pub orphan_timeout: Duration,
 }
@@ -340,6 +342,8 @@ struct Task {
 #[derive(Debug, Clone)]
 struct Job {
     registered: bool,
+    /// When its JobMaster was last heard.
+    heard: Moment,
     spec: Option<Box<JobSpec>>,
     host: Host,
     attempt: Attempt,
@@ -395,7 +399,7 @@ impl TaskExecutor {
                     self.offer(now, job);
                 }
             }
-            Event::HostGone { job, host, failure } => self.host_gone(job, host, failure),
+            Event::HostGone { job, host, failure } => self.host_gone(now, job, host, failure),
             Event::TaskReported { job, host, report } => self.task_reported(now, job, host, report),
             Event::HostMetrics { job, host, metrics } => {
                 if let Some(j) = self.jobs.get_mut(&job)
@@ -453,7 +457,7 @@ impl TaskExecutor {
                     self.effects.push(Effect::SendSlotReport(report));
                 }
             }
-            Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(fence, job, &report),
+            Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(now, fence, job, &report),
             Event::LeaderFound => {
                 self.orphaned = None;
                 for job in self.jobs.keys().copied().collect::<Vec<_>>() {
@@ -492,7 +496,8 @@ impl TaskExecutor {
         // Slots whose host is being ended are no longer waited for: their deadline would lie in the past.
         let held = self.slots.iter().any(|s| matches!(s, Slot::Allocated { .. } | Slot::Active { .. }));
         let orphans = self.orphaned.filter(|_| held).map(|at| at + self.settings.orphan_timeout);
-        slots.chain(hosts).chain(orphans).min()
+        let masters = self.jobs.values().filter(|j| j.registered).map(|j| j.heard + self.settings.master_silence);
+        slots.chain(hosts).chain(orphans).chain(masters).min()
     }
 
     /// All slots, by index.
@@ -547,6 +552,7 @@ impl TaskExecutor {
             None => {
                 let new = Job {
                     registered: false,
+                    heard: now,
                     spec: None,
                     host: Host::None,
                     attempt: Attempt::default(),
@@ -589,6 +595,7 @@ impl TaskExecutor {
     fn status(&self, job: JobId) -> TaskManagerStatus {
         let mut status = TaskManagerStatus { allocations: self.allocations(job), ..Default::default() };
         if let Some(j) = self.jobs.get(&job) {
+            status.host_failure = j.host_failure.clone();
             for (subtask, task) in &j.tasks {
                 if !task.state.is_terminal() || task.unacknowledged.is_some() {
                     status.tasks.push((*subtask, task.attempt, task.state));
@@ -612,7 +619,7 @@ impl TaskExecutor {
             }
             JobRegistrationAnswer::Accepted(spec) => {
                 let Some(j) = self.jobs.get_mut(&job) else { return };
-                j.registered = true;
+                (j.registered, j.heard) = (true, now);
                 j.spec.get_or_insert(spec);
                 let again: Vec<_> = j.tasks.values().filter_map(|t| t.unacknowledged.clone()).collect();
                 let failure = j.host_failure.clone();
@@ -722,7 +729,6 @@ impl TaskExecutor {
 
     fn forget(&mut self, job: JobId) {
         if self.jobs.remove(&job).is_some() {
-            self.fences.forget(job);
             self.effects.push(Effect::ForgetJob(job));
         }
     }
@@ -770,7 +776,7 @@ impl TaskExecutor {
         }
     }
 
-    fn host_gone(&mut self, job: JobId, gone: HostId, failure: TaskFailure) {
+    fn host_gone(&mut self, now: Moment, job: JobId, gone: HostId, failure: TaskFailure) {
         let Some(j) = self.jobs.get_mut(&job) else { return };
         match &mut j.host {
             Host::Starting { host } | Host::Ready { host, .. } if *host == gone => {
@@ -779,6 +785,7 @@ impl TaskExecutor {
                 j.tasks.retain(|_, t| t.unacknowledged.is_some());
                 j.host_failure = Some(failure.clone());
                 self.effects.push(Effect::ReportHostFailed { job, failure });
+                self.will_not_wait(now, job);
             }
             Host::Ending { host, again, calls } if *host == gone => {
                 let (again, calls) = (*again, std::mem::take(calls));
@@ -799,9 +806,23 @@ impl TaskExecutor {
                     self.forget(job);
                 } else if again {
                     self.start_host(job);
+                } else {
+                    self.will_not_wait(now, job);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The host is gone and nobody has said what next. The JobMaster does not know of slots that it has not taken, so it
+    /// may never say: they are freed in the end, and given again.
+    fn will_not_wait(&mut self, now: Moment, job: JobId) {
+        for slot in &mut self.slots {
+            if let Slot::Allocated { job: of, deadline, .. } = slot
+                && *of == job
+            {
+                *deadline = Some(now + self.settings.slot_timeout);
+            }
         }
     }
 
@@ -868,10 +889,12 @@ impl TaskExecutor {
         self.effects.push(Effect::Report { job, report });
     }
 
-    fn job_master_heartbeat(&mut self, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
-        if self.fences.admit(fence).is_err() || !self.jobs.contains_key(&job) {
+    fn job_master_heartbeat(&mut self, now: Moment, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
+        if self.fences.admit(fence).is_err() {
             return;
         }
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        j.heard = now;
         let active: Vec<_> = self
             .slots
             .iter()
@@ -917,6 +940,14 @@ impl TaskExecutor {
                 }
                 self.effects.push(Effect::ReportHostFailed { job, failure });
             }
+        }
+        let silent = |j: &Job| j.registered && now.since(j.heard) >= self.settings.master_silence;
+        for job in self.jobs.iter().filter(|(_, j)| silent(j)).map(|(id, _)| *id).collect::<Vec<_>>() {
+            // It has ended, or has given this TaskManager up, and the word was lost: it is asked.
+            if let Some(j) = self.jobs.get_mut(&job) {
+                (j.registered, j.offer) = (false, None);
+            }
+            self.register(job);
         }
         if self.orphaned.is_some_and(|since| now.since(since) >= self.settings.orphan_timeout) {
             for job in self.jobs.keys().copied().collect::<Vec<_>>() {

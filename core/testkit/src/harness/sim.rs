@@ -362,6 +362,12 @@ impl<K: Kinds> Sim<K> {
         link.ends[1 - link.end_of(of)].node
     }
 
+    /// The nodes at both ends.
+    pub fn ends(&self, link: LinkId) -> (NodeId, NodeId) {
+        let [a, b] = &self.links[link.0 as usize].ends;
+        (a.node, b.node)
+    }
+
     /// Has this node noticed that the link is closed?
     pub fn is_closed(&self, link: LinkId, at: NodeId) -> bool {
         let link = &self.links[link.0 as usize];

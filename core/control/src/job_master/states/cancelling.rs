@@ -12,6 +12,7 @@ pub struct Cancelling {
 
 impl Cancelling {
     pub(super) fn begin(job: &mut Job, now: Now) -> Self {
+        job.needs_no_more_slots();
         job.cancel_tasks(now);
         Self { deadline: now.at + job.settings.cancel_timeout }
     }

@@ -14,6 +14,7 @@ pub struct Failing {
 impl Failing {
     /// `why` it does not start again is added to what people read, where there is more to say than the failure itself.
     pub(super) fn begin(job: &mut Job, now: Now, mut failure: TaskFailure, why: &str) -> Self {
+        job.needs_no_more_slots();
         job.cancel_tasks(now);
         let restarted = job.attempt.n > 0 || failure.kind.restarts_by_default();
         if restarted && !why.is_empty() {

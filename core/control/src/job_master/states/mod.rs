@@ -161,9 +161,9 @@ pub(super) fn go<A: TransitionTo<B> + Named, B: Named + Into<State>>(job: &mut J
 }
 
 impl State {
-    /// Does it take new slots?
+    /// Does it take new slots? As long as slots are required they must be taken: what is refused is granted again.
     pub(super) fn takes_slots(&self) -> bool {
-        matches!(self, State::WaitingForSlots(_) | State::Restarting(_))
+        !matches!(self, State::Created(_) | State::Cancelling(_) | State::Failing(_)) && !self.is_over()
     }
 
     /// Nothing more happens.
@@ -191,8 +191,8 @@ where
     match job.policy.on_failure(now.at, failure.kind, job.random) {
         Verdict::RestartAt(at) => {
             let millis = at.since(now.at).as_millis();
-            job.note_exception(now, failure, id, format!("starts again in {millis} ms"));
-            let restarting = Restarting::begin(job, now, at);
+            job.note_exception(now, failure, id.clone(), format!("starts again in {millis} ms"));
+            let restarting = Restarting::begin(job, now, at, id.as_ref());
             go(job, from, restarting)
         }
         Verdict::Fail(why) => {

@@ -18,7 +18,7 @@ pub struct Restarting {
 }
 
 impl Restarting {
-    pub(super) fn begin(job: &mut Job, now: Now, at: Moment) -> Self {
+    pub(super) fn begin(job: &mut Job, now: Now, at: Moment, failed: Option<&TaskManagerId>) -> Self {
         let ending = job.holders();
         let attempt = job.attempt;
         for task in job.tasks.iter_mut().flatten().filter(|t| !t.state.is_terminal()) {
@@ -26,6 +26,10 @@ impl Restarting {
         }
         for id in &ending {
             job.host_gone(id);
+            job.effects.push(Effect::ResetHost { id: id.clone(), attempt });
+        }
+        // A host that failed before its slots were taken: a fresh one is started, and nothing of it has to be waited for.
+        if let Some(id) = failed.filter(|id| !ending.contains(*id) && job.is_registered(id)) {
             job.effects.push(Effect::ResetHost { id: id.clone(), attempt });
         }
         job.effects.push(Effect::ReleasePartitions { attempt });
