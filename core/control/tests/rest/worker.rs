@@ -99,6 +99,7 @@ impl Worker {
         let state = self.state.lock();
         let mine = || state.tasks.iter().filter(|((j, _), _)| *j == job);
         TaskManagerStatus {
+            host_failure: None,
             allocations: state.slots.iter().flatten().filter(|(j, _)| *j == job).map(|(_, a)| *a).collect(),
             tasks: mine().map(|((_, s), (attempt, task, _))| (*s, *attempt, *task)).collect(),
             metrics: mine().map(|((_, s), (_, _, metrics))| (*s, *metrics)).collect(),
