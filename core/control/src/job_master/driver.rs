@@ -346,6 +346,7 @@ impl Driver {
             }
             Effect::Ended(result) => {
                 self.ended = true;
+                self.services.resources.over(job);
                 (self.services.on_change)(job, Change::Ended(result, Arc::new(self.core.view())));
             }
         }

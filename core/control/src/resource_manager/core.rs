@@ -97,6 +97,11 @@ pub enum Event {
         /// How many; 0 forgets it.
         slots: u32,
     },
+    /// A job is over: whatever is still held for it is freed.
+    Over {
+        /// Which job.
+        job: JobId,
+    },
     /// Of the resource provider.
     Provider(ProviderEvent),
     /// Time passed.
@@ -275,8 +280,13 @@ impl ResourceManager {
                     });
                 }
             }
-            Event::Require { job, slots } => {
-                self.require(job, slots);
+            Event::Require { job, slots } => self.require(job, slots),
+            Event::Over { job } => {
+                self.require(job, 0);
+                if self.over.len() == REMEMBERED {
+                    self.over.pop_front();
+                }
+                self.over.push_back(job);
                 self.free_leftovers(None, &mut effects);
             }
             Event::Provider(event) => self.provider(event, &mut effects),
@@ -424,10 +434,6 @@ impl ResourceManager {
         }
         if slots == 0 {
             self.shortages.remove(&job);
-            if self.over.len() == REMEMBERED {
-                self.over.pop_front();
-            }
-            self.over.push_back(job);
         } else {
             self.over.retain(|j| *j != job);
         }

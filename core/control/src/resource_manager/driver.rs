@@ -81,6 +81,11 @@ impl ResourceManagerHandle {
         self.send(Command::Event(Event::Require { job, slots }));
     }
 
+    /// A job is over: whatever is still held for it is freed.
+    pub fn over(&self, job: JobId) {
+        self.send(Command::Event(Event::Over { job }));
+    }
+
     /// The registered TaskManagers.
     pub async fn view(&self) -> Vec<WorkerView> {
         let (send, receive) = oneshot::channel();
