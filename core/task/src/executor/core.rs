@@ -122,6 +122,8 @@ pub enum Event {
         attempt: Attempt,
         /// The state that was told.
         state: ExecutionState,
+        /// It told what a committer has prepared.
+        prepared: bool,
     },
     /// A JobMaster sends tasks.
     Deploy {
@@ -415,11 +417,13 @@ impl TaskExecutor {
                 }
             }
             Event::OfferAnswered { job, offer, accepted } => self.offer_answered(now, job, offer, accepted),
-            Event::ReportAcknowledged { job, subtask, attempt, state } => {
+            Event::ReportAcknowledged { job, subtask, attempt, state, prepared } => {
                 if let Some(j) = self.jobs.get_mut(&job)
                     && let Some(task) = j.tasks.get_mut(&subtask)
                 {
-                    task.unacknowledged.take_if(|r| r.attempt == attempt && r.state == state);
+                    // A committer is running before it has prepared and after: the state alone does not say which.
+                    task.unacknowledged
+                        .take_if(|r| r.attempt == attempt && r.state == state && r.prepared.is_some() == prepared);
                 }
             }
             Event::Deploy { call, fence, job, deploy } => {

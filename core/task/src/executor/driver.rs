@@ -415,7 +415,8 @@ impl Driver {
                         match gateway.report(id.clone(), instance, (*report).clone()).await {
                             Ok(()) => {
                                 let (subtask, attempt, state) = (report.subtask, report.attempt, report.state);
-                                handle.event(Event::ReportAcknowledged { job, subtask, attempt, state });
+                                let prepared = report.prepared.is_some();
+                                handle.event(Event::ReportAcknowledged { job, subtask, attempt, state, prepared });
                                 break;
                             }
                             Err(RpcError::Timeout) => clock.sleep(Duration::from_millis(50)).await,
