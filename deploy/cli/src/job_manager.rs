@@ -1,7 +1,7 @@
 //! `thalweg jobmanager`: a JobManager in the foreground.
 
 use crate::{
-    common::{ClusterFile, Global, private_dir, runtime, secret_of, signal},
+    common::{ClusterFile, Global, give_memory_back, private_dir, runtime, secret_of, signal},
     exit::Exit,
     logging, per_job,
 };
@@ -26,6 +26,7 @@ pub fn run(
     client_dir: Option<PathBuf>,
     args: Vec<String>,
 ) -> anyhow::Result<Exit> {
+    give_memory_back();
     let configuration = global.configuration()?;
     logging::start(&configuration)?;
     let dir = global.cluster_dir()?;

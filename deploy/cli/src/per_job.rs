@@ -169,6 +169,15 @@ pub fn launch(
     let parallelism = configuration.pipeline.parallelism.max(1);
     let passive = configuration.plugin_name("resource-provider") == "standalone";
     let task_managers = if passive { parallelism.div_ceil(configuration.task_manager.slots) } else { 0 };
+    // Of an earlier cluster in the same folder.
+    for old in ["result.json", "status.json", "log/main.out", "log/main.err"] {
+        match std::fs::remove_file(dir.join(old)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("{} cannot be removed", dir.join(old).display()));
+            }
+            _ => {}
+        }
+    }
     let spec = ClusterSpec {
         cluster: configuration.cluster.name.id(),
         dir: dir.clone(),

@@ -22,6 +22,10 @@ fn a_panic_ends_the_cluster_with_one_and_shows_the_message() {
     assert_eq!(processes_with(&dir.to_string_lossy()), Vec::<u32>::new());
     let result = std::fs::read_to_string(dir.join("result.json")).unwrap();
     assert!(result.contains("FAILED") && result.contains("no answer is wanted"), "{result}");
+    // The same folder again: what is told is of this run.
+    let done = run(&mut per_job(&dir, &[], &example("two_jobs"), &["10"]));
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.out.contains("1 to 10 is 55"), "{done:?}");
 }
 
 #[test]
