@@ -185,6 +185,8 @@ enum Phase {
         record: Box<JobRecord>,
         callers: Vec<CallId>,
         retry: Option<Moment>,
+        /// A write of it may have happened.
+        maybe: bool,
     },
     Running {
         status: JobStatus,
@@ -384,7 +386,12 @@ impl Dispatcher {
                     let known = Known {
                         name: record.spec.name.clone(),
                         submitted: now.wall,
-                        phase: Phase::Persisting { record: record.clone(), callers: vec![call], retry: None },
+                        phase: Phase::Persisting {
+                            record: record.clone(),
+                            callers: vec![call],
+                            retry: None,
+                            maybe: false,
+                        },
                     };
                     self.jobs.insert(job, known);
                     self.order.push(job);
@@ -413,14 +420,17 @@ impl Dispatcher {
 
     fn persisted(&mut self, now: Now, job: JobId, outcome: Option<Result<(), String>>) {
         let again = now.at + self.settings.retry;
-        let Some(Phase::Persisting { record, callers, retry }) = self.phase(job) else { return };
+        let Some(Phase::Persisting { record, callers, retry, maybe }) = self.phase(job) else { return };
+        *maybe |= outcome.is_none();
+        // It must not be forgotten if it was written: written again until that is known. A refusal of a later try says
+        // nothing about an earlier one.
+        if *maybe && !matches!(outcome, Some(Ok(()))) {
+            *retry = Some(again);
+            return;
+        }
         let (record, callers) = (record.clone(), callers.clone());
         let answer = match outcome {
-            // It must not be forgotten if it was written: written again until that is known.
-            None => {
-                *retry = Some(again);
-                return;
-            }
+            None => return,
             Some(Ok(())) => {
                 self.start(now, record);
                 if self.stopping {

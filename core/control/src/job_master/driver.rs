@@ -375,16 +375,19 @@ impl Driver {
     }
 }
 
-/// Writes until it is known whether it was written.
+/// Writes until it is known whether it was written. Once nobody knows, a later refusal says nothing about the earlier
+/// try: only success ends it then.
 async fn until_known<F: Future<Output = Written>>(
     clock: &dyn thalweg_env::Clock,
     write: impl Fn() -> F,
 ) -> Result<(), TaskFailure> {
+    let mut maybe = false;
     loop {
         match write().await {
             Written::Yes => return Ok(()),
-            Written::No(e) => return Err(TaskFailure::new(FailureKind::Storage, e.to_string())),
-            Written::Unknown(e) => {
+            Written::No(e) if !maybe => return Err(TaskFailure::new(FailureKind::Storage, e.to_string())),
+            Written::No(e) | Written::Unknown(e) => {
+                maybe = true;
                 tracing::warn!("a record may or may not be written, trying again: {e}");
                 clock.sleep(WRITE_AGAIN).await;
             }

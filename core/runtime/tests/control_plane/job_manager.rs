@@ -6,13 +6,17 @@ use crate::{
     world::World,
 };
 use rand::Rng;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use thalweg_control::{
     dispatcher::core::{self as dispatcher, Dispatcher, Step},
     job_master::{self, JobMaster},
     resource_manager::{self, ResourceManager},
 };
-use thalweg_model::{Epoch, FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
+use thalweg_model::{Attempt, Epoch, FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
 use thalweg_rpc::{Fault, Fence};
 use thalweg_spi::{ClusterView, Decision, DeploymentMode, WorkerProfile};
 use thalweg_testkit::harness::{CallId, Happening, LinkId, NodeId, Outcome};
@@ -85,6 +89,8 @@ pub struct JobManager {
     pub dispatcher: Dispatcher,
     pub masters: BTreeMap<JobId, Master>,
     pub replies: Replies,
+    /// Records that may have been written: only success ends the trying.
+    unsure: BTreeSet<(JobId, Attempt)>,
     manager_tick: Option<Moment>,
     dispatcher_tick: Option<Moment>,
 }
@@ -115,6 +121,7 @@ impl World {
             dispatcher: Dispatcher::new(settings, false),
             masters: BTreeMap::new(),
             replies: Replies::default(),
+            unsure: BTreeSet::new(),
             manager_tick: None,
             dispatcher_tick: None,
         };
@@ -476,7 +483,7 @@ impl World {
                 };
                 self.feed_dispatcher(node, dispatcher::Event::Persisted { job: record.job, outcome });
             }
-            Write::Deployment(job, record) => match written {
+            Write::Deployment(job, record) => match self.until_known(node, job, record.attempt, written) {
                 Written::Unknown => self.write(node, Write::Deployment(job, record)),
                 _ => {
                     let outcome = if certain { Ok(()) } else { Err(failed()) };
@@ -484,7 +491,7 @@ impl World {
                     self.feed_master(node, job, event);
                 }
             },
-            Write::Commit(job, record) => match written {
+            Write::Commit(job, record) => match self.until_known(node, job, record.attempt, written) {
                 Written::Unknown => self.write(node, Write::Commit(job, record)),
                 _ => {
                     let outcome = if certain { Ok(()) } else { Err(failed()) };
@@ -503,6 +510,19 @@ impl World {
             }
             Write::Forget(_) => {}
         }
+    }
+
+    fn until_known(&mut self, node: NodeId, job: JobId, attempt: Attempt, written: Written) -> Written {
+        let Some(it) = self.managers.get_mut(&node) else { return written };
+        match written {
+            Written::Yes => drop(it.unsure.remove(&(job, attempt))),
+            Written::No if !it.unsure.contains(&(job, attempt)) => return Written::No,
+            _ => {
+                it.unsure.insert((job, attempt));
+                return Written::Unknown;
+            }
+        }
+        Written::Yes
     }
 
     // ---- JobMasters ----

@@ -344,6 +344,8 @@ struct Task {
 #[derive(Debug, Clone)]
 struct Job {
     registered: bool,
+    /// A registration is under way.
+    registering: bool,
     /// When its JobMaster was last heard.
     heard: Moment,
     spec: Option<Box<JobSpec>>,
@@ -471,7 +473,7 @@ impl TaskExecutor {
             Event::LeaderLost => {
                 self.orphaned = self.orphaned.or(Some(now));
                 for job in self.jobs.values_mut() {
-                    job.registered = false;
+                    (job.registered, job.registering) = (false, false);
                     job.offer = None;
                 }
             }
@@ -556,6 +558,7 @@ impl TaskExecutor {
             None => {
                 let new = Job {
                     registered: false,
+                    registering: false,
                     heard: now,
                     spec: None,
                     host: Host::None,
@@ -567,7 +570,11 @@ impl TaskExecutor {
                 self.jobs.insert(job, new);
                 self.register(job);
             }
-            Some(_) => {
+            Some(j) => {
+                // Its JobMaster may have refused this TaskManager, and wants it again.
+                if !j.registered && !j.registering {
+                    self.register(job);
+                }
                 // A host that is being ended because nothing was left starts again when it is gone.
                 if let Some(Job { host: Host::Ending { again, .. }, .. }) = self.jobs.get_mut(&job) {
                     *again = true;
@@ -593,6 +600,9 @@ impl TaskExecutor {
             return;
         }
         let status = self.status(job);
+        if let Some(j) = self.jobs.get_mut(&job) {
+            j.registering = true;
+        }
         self.effects.push(Effect::RegisterAtJobMaster { job, status });
     }
 
@@ -617,13 +627,14 @@ impl TaskExecutor {
             JobRegistrationAnswer::Rejected(_) => {
                 // Nobody will acknowledge what is left of it.
                 if let Some(j) = self.jobs.get_mut(&job) {
+                    (j.registered, j.registering) = (false, false);
                     j.tasks.clear();
                 }
                 self.free(job, |_| true);
             }
             JobRegistrationAnswer::Accepted(spec) => {
                 let Some(j) = self.jobs.get_mut(&job) else { return };
-                (j.registered, j.heard) = (true, now);
+                (j.registered, j.registering, j.heard) = (true, false, now);
                 j.spec.get_or_insert(spec);
                 let again: Vec<_> = j.tasks.values().filter_map(|t| t.unacknowledged.clone()).collect();
                 let failure = j.host_failure.clone();
@@ -706,7 +717,9 @@ impl TaskExecutor {
             Some(Host::Starting { host } | Host::Ready { host, .. } | Host::Ending { host, .. }) => Some(*host),
             _ => None,
         };
-        let busy = last && host.is_some();
+        // Tasks of a host that is being ended are still there until it is gone, in whichever slot.
+        let ending = self.jobs.get(&job).is_some_and(|j| matches!(j.host, Host::Ending { .. }));
+        let busy = ending || (last && host.is_some());
         for slot in &mut self.slots {
             let (of, allocation) = match *slot {
                 Slot::Allocated { job, allocation, .. } | Slot::Active { job, allocation } => (job, allocation),

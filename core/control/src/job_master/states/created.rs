@@ -1,8 +1,7 @@
-//! Accepted and persisted; nothing was asked for yet.
+//! Accepted and persisted; nothing was asked for yet. The first event begins it: nobody can cancel it before.
 
-use super::{Input, State, WaitingForSlots, ended, go, suspended};
+use super::{Input, State, WaitingForSlots, go, suspended};
 use crate::{Now, job_master::job::Job};
-use thalweg_model::JobStatus;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -15,7 +14,6 @@ impl Created {
                 let waiting = WaitingForSlots::begin(job, now, true);
                 go(job, self, waiting)
             }
-            Input::Cancel => ended(job, now, self, JobStatus::Canceled, None),
             Input::Suspend => suspended(job, self),
             _ => self.into(),
         }

@@ -144,7 +144,7 @@ macro_rules! transitions {
 }
 
 transitions! {
-    Created => WaitingForSlots, Ended, Suspended;
+    Created => WaitingForSlots, Suspended;
     WaitingForSlots => Deploying, Restarting, Failing, Cancelling, Suspended;
     Deploying => Executing, Restarting, Failing, Cancelling, Suspended;
     Executing => Committing, Ended, Restarting, Failing, Cancelling, Suspended;
