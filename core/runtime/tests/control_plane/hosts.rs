@@ -9,9 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use thalweg_model::{
-    Attempt, ExecutionState, FailureKind, JobId, SubtaskId, SubtaskMetrics, TaskFailure, VertexRole,
-};
+use thalweg_model::{Attempt, ExecutionState, FailureKind, JobId, SubtaskId, SubtaskMetrics, TaskFailure, VertexRole};
 use thalweg_testkit::harness::{Happening, LinkId, NodeId};
 use thalweg_wire::{Deploy, FromHost, TaskReport, ToHost};
 
@@ -55,14 +53,7 @@ impl World {
         let name = format!("{}/host-{}-{host}", self.sim.name(task_manager), job.as_bytes()[0]);
         let node = self.sim.node(name);
         let link = self.sim.link(task_manager, node);
-        let new = Host {
-            task_manager,
-            job,
-            link,
-            tasks: BTreeMap::new(),
-            newest: None,
-            cancelled: None,
-        };
+        let new = Host { task_manager, job, link, tasks: BTreeMap::new(), newest: None, cancelled: None };
         self.hosts.insert(node, new);
         if let Some(it) = self.task_managers.get_mut(&task_manager) {
             it.hosts.insert((job, host), node);
@@ -95,8 +86,12 @@ impl World {
         }
         // What exchanged data with it notices, sooner or later.
         let Some((_, attempt)) = live.first().copied() else { return };
-        let others: Vec<NodeId> =
-            self.hosts.iter().filter(|(n, h)| h.job == job && **n != node && self.sim.is_alive(**n)).map(|(n, _)| *n).collect();
+        let others: Vec<NodeId> = self
+            .hosts
+            .iter()
+            .filter(|(n, h)| h.job == job && **n != node && self.sim.is_alive(**n))
+            .map(|(n, _)| *n)
+            .collect();
         for other in others {
             if self.sim.chance(400) {
                 let after = self.sim.between(Duration::from_micros(10), Duration::from_millis(500));
@@ -146,9 +141,10 @@ impl World {
             Local::Task(subtask, attempt, step) => self.host_task(node, subtask, attempt, step),
             Local::PeerLost(attempt) => {
                 let Some(host) = self.hosts.get(&node) else { return };
-                let live = host.tasks.iter().find(|(_, t)| {
-                    t.attempt == attempt && !t.state.is_terminal() && !t.prepared && !t.publishing
-                });
+                let live = host
+                    .tasks
+                    .iter()
+                    .find(|(_, t)| t.attempt == attempt && !t.state.is_terminal() && !t.prepared && !t.publishing);
                 if let Some(subtask) = live.map(|(s, _)| *s) {
                     let failure = TaskFailure::new(FailureKind::Lost, "the other end of an exchange is gone");
                     self.task_is(node, subtask, ExecutionState::Failed, Some(failure));
@@ -177,7 +173,8 @@ impl World {
             return;
         }
         if host.newest.is_some_and(|n| n < attempt) {
-            let lower: Vec<_> = host.tasks.iter().filter(|(_, t)| !t.state.is_terminal()).map(|(s, t)| (*s, t.attempt)).collect();
+            let lower: Vec<_> =
+                host.tasks.iter().filter(|(_, t)| !t.state.is_terminal()).map(|(s, t)| (*s, t.attempt)).collect();
             for (subtask, old) in lower {
                 self.later(node, Duration::from_millis(5), subtask, old, TaskStep::Cancelled);
             }
@@ -237,10 +234,14 @@ impl World {
             TaskStep::Running => {
                 let (role, publish) = (task.role, task.manifest.is_some());
                 self.task_is(node, subtask, ExecutionState::Running, None);
-                let Some(plan) = self.clients.values().find(|c| c.plan.job == job).map(|c| c.plan.clone()) else { return };
+                let Some(plan) = self.clients.values().find(|c| c.plan.job == job).map(|c| c.plan.clone()) else {
+                    return;
+                };
                 let fails = self.chaos && self.sim.chance(plan.fails);
                 match role {
-                    _ if publish => self.later(node, Duration::from_millis(5), subtask, attempt, TaskStep::PublishFirst),
+                    _ if publish => {
+                        self.later(node, Duration::from_millis(5), subtask, attempt, TaskStep::PublishFirst)
+                    }
                     _ if fails => self.later(node, plan.work, subtask, attempt, TaskStep::Failed),
                     VertexRole::Committer => self.gather(job, attempt),
                     _ if plan.spec.graph.bounded => {

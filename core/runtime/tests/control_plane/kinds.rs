@@ -15,7 +15,9 @@ use thalweg_rpc::{
 };
 use thalweg_task::executor;
 use thalweg_testkit::harness::{Kinds, LinkId, NodeId};
-use thalweg_wire::{CommitRecord, Deploy, DeploymentRecord, FromHost, JobRecord, JobSpec, ResultRecord, TaskReport, ToHost};
+use thalweg_wire::{
+    CommitRecord, Deploy, DeploymentRecord, FromHost, JobRecord, JobSpec, ResultRecord, TaskReport, ToHost,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -146,8 +148,16 @@ pub enum Local {
     Waiting(JobId, Option<String>),
     Master(JobId, Box<job_master::Event>),
     Written(Write, Written),
-    DialledBack { id: TaskManagerId, instance: InstanceId, found: Dialled },
-    ResetAgain { job: JobId, attempt: Attempt, id: TaskManagerId },
+    DialledBack {
+        id: TaskManagerId,
+        instance: InstanceId,
+        found: Dialled,
+    },
+    ResetAgain {
+        job: JobId,
+        attempt: Attempt,
+        id: TaskManagerId,
+    },
     // TaskManager
     LeaderChanged,
     LinkStep(u64, LinkStep),
@@ -155,14 +165,33 @@ pub enum Local {
     LeaderFound(LinkId, Epoch),
     LeaderLost,
     ExecutorTick,
-    JobRegisterAgain { job: JobId, link: LinkId, epoch: Epoch, began: Moment, status: TaskManagerStatus },
+    JobRegisterAgain {
+        job: JobId,
+        link: LinkId,
+        epoch: Epoch,
+        began: Moment,
+        status: TaskManagerStatus,
+    },
     ReportAgain(u64),
-    HostFailedAgain { job: JobId, link: LinkId, epoch: Epoch, failure: TaskFailure },
+    HostFailedAgain {
+        job: JobId,
+        link: LinkId,
+        epoch: Epoch,
+        failure: TaskFailure,
+    },
     Forked(JobId, u64),
     KillHost(NodeId),
     /// Its process is waited for: told behind all that it said.
-    HostReaped { job: JobId, host: u64, failure: TaskFailure },
-    HostGone { job: JobId, host: u64, failure: TaskFailure },
+    HostReaped {
+        job: JobId,
+        host: u64,
+        failure: TaskFailure,
+    },
+    HostGone {
+        job: JobId,
+        host: u64,
+        failure: TaskFailure,
+    },
     // host
     Ready,
     Refuse(TaskFailure),
@@ -174,7 +203,13 @@ pub enum Local {
     ClientDialled(Dialled),
     // outside
     Chaos,
-    Apply { epoch: Epoch, manager: NodeId, write: Write, written: Written, answer_after: Duration },
+    Apply {
+        epoch: Epoch,
+        manager: NodeId,
+        write: Write,
+        written: Written,
+        answer_after: Duration,
+    },
     HostDies(NodeId),
     Boot(usize),
     BootManager,

@@ -2,9 +2,7 @@
 
 use rand::{Rng, rngs::SmallRng, seq::IndexedRandom};
 use std::{collections::BTreeMap, time::Duration};
-use thalweg_model::{
-    BlobKey, Edge, JobGraph, JobId, OperatorInfo, Partitioner, Vertex, VertexId, VertexRole,
-};
+use thalweg_model::{BlobKey, Edge, JobGraph, JobId, OperatorInfo, Partitioner, Vertex, VertexId, VertexRole};
 use thalweg_rpc::{HeartbeatSettings, RetrySettings};
 use thalweg_testkit::harness::Weather;
 use thalweg_wire::{ExecutionMode, JobSpec, RestartStrategy};

@@ -176,7 +176,9 @@ impl World {
                 self.register_job(node, job, link, epoch, began, status);
             }
             Local::ReportAgain(reporter) => self.report_next(node, reporter),
-            Local::HostFailedAgain { job, link, epoch, failure } => self.tell_host_failed(node, job, link, epoch, failure),
+            Local::HostFailedAgain { job, link, epoch, failure } => {
+                self.tell_host_failed(node, job, link, epoch, failure)
+            }
             Local::Forked(job, host) => self.host_starts(node, job, host),
             Local::KillHost(process) => {
                 self.host_dies(process);
@@ -424,9 +426,9 @@ impl World {
             Ticket::JobRegistration { job, link, epoch, began, status } => {
                 let answer = match outcome {
                     Outcome::Answer(Answer::JobRegistered(Ok(answer))) => answer,
-                    Outcome::Answer(Answer::JobRegistered(Err(Fault::NoEndpoint(_))) | Answer::Done(Err(Fault::Ended)))
-                        if now.since(began) >= PATIENCE =>
-                    {
+                    Outcome::Answer(
+                        Answer::JobRegistered(Err(Fault::NoEndpoint(_))) | Answer::Done(Err(Fault::Ended)),
+                    ) if now.since(began) >= PATIENCE => {
                         JobRegistrationAnswer::Rejected("it has no JobMaster any more".into())
                     }
                     Outcome::TimedOut

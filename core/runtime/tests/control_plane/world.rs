@@ -5,7 +5,7 @@ use crate::{
     clients::Client,
     hosts::{Host, Output},
     job_manager::JobManager,
-    kinds::{Dialled, Local, Message, Net, Written, Write},
+    kinds::{Dialled, Local, Message, Net, Write, Written},
     plan::{Plan, RPC},
     provider::Provider,
     task_manager::TaskManager,
