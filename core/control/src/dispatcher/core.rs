@@ -240,6 +240,9 @@ pub struct Dispatcher {
     stopping: bool,
     over: bool,
     effects: Vec<Effect>,
+    /// The mistake that the seeded harness must find: a job is acknowledged before it is persisted.
+    #[cfg(feature = "planted-bugs")]
+    hasty: bool,
 }
 
 impl Dispatcher {
@@ -256,7 +259,25 @@ impl Dispatcher {
             stopping: false,
             over: false,
             effects: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            hasty: false,
         }
+    }
+
+    /// From here on it makes its mistake.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant_hasty_answers(&mut self) {
+        self.hasty = true;
+    }
+
+    /// Those who are told once the job is persisted.
+    fn callers(&mut self, call: CallId) -> Vec<CallId> {
+        #[cfg(feature = "planted-bugs")]
+        if self.hasty {
+            self.effects.push(Effect::Answer { call, answer: Submitted::Accepted });
+            return Vec::new();
+        }
+        vec![call]
     }
 
     /// Decides.
@@ -388,7 +409,7 @@ impl Dispatcher {
                         submitted: now.wall,
                         phase: Phase::Persisting {
                             record: record.clone(),
-                            callers: vec![call],
+                            callers: self.callers(call),
                             retry: None,
                             maybe: false,
                         },

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use thalweg_model::{Attempt, Epoch, JobId, JobStatus, Moment};
-use thalweg_rpc::gateways::SlotStatus;
+use thalweg_rpc::gateways::{SlotReport, SlotStatus};
 use thalweg_task::executor::Effect;
 use thalweg_testkit::harness::{Failure, NodeId};
 use thalweg_wire::CommitRecord;
@@ -92,6 +92,23 @@ impl World {
                     let seen = format!("{slot:?} belongs to {other} and to {job}");
                     return self.checks.fail("SL-1: a slot has one owner", seen);
                 }
+            }
+        }
+    }
+
+    /// An answer to an offer frees what was not accepted, and nothing that was: who accepted a slot owns it.
+    pub fn check_answered_offer(&mut self, node: NodeId, before: &SlotReport) {
+        let Some(tm) = self.task_managers.get(&node) else { return };
+        let Some(leader) = tm.leader.and_then(|(_, epoch)| self.managers.values().find(|m| m.epoch == epoch)) else {
+            return;
+        };
+        for (was, is) in before.slots.iter().zip(tm.core.slot_report().slots) {
+            let SlotStatus::Taken { job, allocation, .. } = *was else { continue };
+            let freed = !matches!(is, SlotStatus::Taken { .. });
+            let owner = leader.masters.get(&job).filter(|m| m.core.slots().iter().any(|(_, _, a)| *a == allocation));
+            if freed && owner.is_some() {
+                let seen = format!("an answer takes {allocation} from {job}, which has accepted it");
+                return self.checks.fail("SL-1: a slot has one owner", seen);
             }
         }
     }
@@ -256,18 +273,18 @@ impl World {
         Ok(())
     }
 
+    /// Is there a moment at which nobody owes an answer?
+    pub fn all_asks_answered(&self) -> Result<(), String> {
+        let managers = self.managers.iter().map(|(n, it)| (n, &it.replies));
+        let masters = self.managers.iter().flat_map(|(n, it)| it.masters.values().map(move |m| (n, &m.replies)));
+        let task_managers = self.task_managers.iter().map(|(n, it)| (n, &it.replies));
+        let mut owing =
+            managers.chain(masters).chain(task_managers).filter(|(n, r)| self.sim.is_alive(**n) && !r.is_empty());
+        owing.next().map_or(Ok(()), |(node, _)| Err(format!("{} owes some", self.sim.name(*node))))
+    }
+
     pub fn at_the_end(&mut self) -> Result<(), Failure> {
         let fail = |invariant, seen: String| Err(Failure { invariant, seen });
-        for (node, it) in &self.managers {
-            if !it.replies.is_empty() {
-                return fail("each ask has one answer", format!("{} owes some", self.sim.name(*node)));
-            }
-        }
-        for (node, it) in self.task_managers.iter().filter(|(n, _)| self.sim.is_alive(**n)) {
-            if !it.replies.is_empty() {
-                return fail("each ask has one answer", format!("{} owes some", self.sim.name(*node)));
-            }
-        }
         if let Some(job) = self.store.jobs.keys().next() {
             return fail("clean-up", format!("{job} has ended and its record is still there"));
         }

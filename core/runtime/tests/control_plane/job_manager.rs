@@ -3,7 +3,7 @@
 use crate::{
     kinds::{Answer, Dialled, ExecutorCall, Local, MasterCall, Message, Net, ProviderOrder, Ticket, Write, Written},
     plan::{CANCEL, IDLE, RPC, SLOT_REQUEST, heartbeat},
-    world::World,
+    world::{Planted, World},
 };
 use rand::Rng;
 use std::{
@@ -113,12 +113,16 @@ impl World {
         });
         let settings =
             dispatcher::Settings { mode: Arc::new(Session), history: 100, retry: Duration::from_millis(500) };
+        let mut dispatcher = Dispatcher::new(settings, false);
+        if self.planted == Some(Planted::AcknowledgedBeforePersisted) {
+            dispatcher.plant_hasty_answers();
+        }
         let it = JobManager {
             epoch,
             manager,
             links: BTreeMap::new(),
             watched: BTreeMap::new(),
-            dispatcher: Dispatcher::new(settings, false),
+            dispatcher,
             masters: BTreeMap::new(),
             replies: Replies::default(),
             unsure: BTreeSet::new(),

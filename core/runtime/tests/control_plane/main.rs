@@ -24,11 +24,14 @@ mod world;
 use std::collections::BTreeSet;
 use thalweg_control::job_master::states::TRANSITIONS;
 use thalweg_testkit::harness::{Failure, Schedules};
-use world::{Report, World};
+use world::{Planted, Report, World};
+
+/// So many schedules run whenever the tests do.
+const CI: u64 = 5000;
 
 /// Runs one seed; a failure brings its trace along when it is the only one.
-fn schedule(seed: u64, traced: bool) -> Result<Report, Failure> {
-    World::new(seed, traced).run().map_err(|(failure, trace)| {
+fn schedule(seed: u64, traced: bool, planted: Option<Planted>) -> Result<Report, Failure> {
+    World::new(seed, traced, planted).run().map_err(|(failure, trace)| {
         if traced {
             eprintln!("{trace}");
         }
@@ -39,7 +42,7 @@ fn schedule(seed: u64, traced: bool) -> Result<Report, Failure> {
 #[test]
 fn one_seed_twice_is_one_trace() {
     for seed in 0..20 {
-        let (a, b) = (World::new(seed, true).run(), World::new(seed, true).run());
+        let (a, b) = (World::new(seed, true, None).run(), World::new(seed, true, None).run());
         match (a, b) {
             (Ok(a), Ok(b)) => assert!(a.trace == b.trace && a.trace.len() > 1000, "seed {seed}"),
             (Err((_, a)), Err((_, b))) => assert!(a == b, "seed {seed}"),
@@ -50,9 +53,9 @@ fn one_seed_twice_is_one_trace() {
 
 #[test]
 fn every_invariant_holds_in_every_schedule() {
-    let schedules = Schedules::from_env(5000);
+    let schedules = Schedules::from_env(CI);
     let traced = schedules.count == 1;
-    let reports = schedules.run(|seed| schedule(seed, traced)).unwrap_or_else(|(seed, failure)| {
+    let reports = schedules.run(|seed| schedule(seed, traced, None)).unwrap_or_else(|(seed, failure)| {
         panic!("seed {seed} violates {failure}\nreplay it with THALWEG_SEED={seed}");
     });
     let taken: BTreeSet<_> = reports.iter().flat_map(|r| r.transitions.iter().copied()).collect();
@@ -69,5 +72,30 @@ fn every_invariant_holds_in_every_schedule() {
         sum(|r| r.restarts.into()),
     );
     assert!(reports.iter().all(|r| r.events >= 200));
-    assert!(missing.is_empty() || reports.len() < 5000, "transitions that no schedule took: {missing:?}");
+    assert!(missing.is_empty() || (reports.len() as u64) < CI, "transitions that no schedule took: {missing:?}");
+}
+
+/// A green run is worth what a red one would have shown.
+fn is_found(planted: Planted) {
+    let schedules = Schedules { first: 0, ..Schedules::from_env(CI) };
+    let found = schedules.run(|seed| schedule(seed, false, Some(planted)));
+    let Err((seed, failure)) = found else { panic!("{planted:?} is not found in {} schedules", schedules.count) };
+    println!("{planted:?} is found by seed {seed}: {failure}");
+    assert_eq!(schedule(seed, false, Some(planted)).unwrap_err(), failure, "its seed replays it");
+    assert!(schedule(seed, false, None).is_ok(), "and it is the planted bug that was found");
+}
+
+#[test]
+fn a_fence_that_is_not_checked_is_found() {
+    is_found(Planted::FenceNotChecked);
+}
+
+#[test]
+fn an_old_offers_answer_that_is_accepted_is_found() {
+    is_found(Planted::OldOfferAccepted);
+}
+
+#[test]
+fn a_job_that_is_acknowledged_before_it_is_persisted_is_found() {
+    is_found(Planted::AcknowledgedBeforePersisted);
 }

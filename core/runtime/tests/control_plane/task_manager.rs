@@ -5,7 +5,7 @@ use crate::{
     kinds::{Answer, ExecutorCall, Local, MasterCall, Message, Net, Ticket},
     leader_link::{Known, Link},
     plan::{PATIENCE, REGISTRATION, RPC, SLOT, heartbeat, registration},
-    world::World,
+    world::{Planted, World},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,7 +16,7 @@ use thalweg_rpc::{
     Fault, Fence, RegistrationRetry,
     gateways::{JobRegistration, JobRegistrationAnswer, TaskManagerInfo, TaskManagerStatus},
 };
-use thalweg_task::executor::{Effect, Event, Settings, TaskExecutor};
+use thalweg_task::executor::{self, Effect, Event, Settings, TaskExecutor};
 use thalweg_testkit::harness::{CallId, Happening, LinkId, NodeId, Outcome};
 use thalweg_wire::{FromHost, TaskReport};
 
@@ -73,7 +73,7 @@ impl World {
             cores: 1,
             platform: "x86_64".into(),
         };
-        let core = TaskExecutor::new(Settings {
+        let mut core = TaskExecutor::new(Settings {
             id,
             slots: self.plan.slots,
             slot_timeout: SLOT,
@@ -81,6 +81,11 @@ impl World {
             master_silence: heartbeat().timeout,
             orphan_timeout: self.plan.orphan_timeout,
         });
+        match self.planted {
+            Some(Planted::FenceNotChecked) => core.plant(executor::core::Planted::FenceNotChecked),
+            Some(Planted::OldOfferAccepted) => core.plant(executor::core::Planted::OldOfferAccepted),
+            _ => {}
+        }
         let now = self.sim.now();
         let it = TaskManager {
             info,
@@ -156,7 +161,13 @@ impl World {
         match local {
             Local::LeaderChanged => self.leader_changed(node),
             Local::LinkStep(turn, step) => self.link_steps(node, turn, step),
-            Local::Executor(event) => self.feed_executor(node, *event),
+            Local::Executor(event) => {
+                let answered = matches!(*event, Event::OfferAnswered { .. }).then(|| it.core.slot_report());
+                self.feed_executor(node, *event);
+                if let Some(before) = answered {
+                    self.check_answered_offer(node, &before);
+                }
+            }
             Local::LeaderFound(link, epoch) => {
                 it.reporters.clear();
                 it.leader = Some((link, epoch));

@@ -23,6 +23,14 @@ use thalweg_wire::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord};
 /// More events than any schedule needs.
 const STORM: u64 = 200_000;
 
+/// A mistake that the harness must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    FenceNotChecked,
+    OldOfferAccepted,
+    AcknowledgedBeforePersisted,
+}
+
 /// What leaders write down. It refuses epochs below the highest that it granted.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -70,6 +78,7 @@ pub struct World {
     pub chaos: bool,
     pub lives: u64,
     pub checks: Checks,
+    pub planted: Option<Planted>,
 }
 
 /// What one schedule gave.
@@ -86,7 +95,7 @@ pub struct Report {
 }
 
 impl World {
-    pub fn new(seed: u64, traced: bool) -> Self {
+    pub fn new(seed: u64, traced: bool, planted: Option<Planted>) -> Self {
         let plan = Plan::draw(&mut SmallRng::seed_from_u64(seed ^ 0x5eed));
         let mut sim = Sim::new(seed, traced);
         let outside = sim.node("outside");
@@ -113,6 +122,7 @@ impl World {
             lives: 0,
             checks: Checks::default(),
             plan,
+            planted,
         }
     }
 
@@ -151,6 +161,7 @@ impl World {
         self.calm_down();
         self.until("liveness: every job ends", Duration::from_secs(1200), |w| w.all_jobs_ended())?;
         self.until("SL-2: every slot is free again", Duration::from_secs(180), |w| w.all_slots_free())?;
+        self.until("each ask has one answer", Duration::from_secs(30), |w| w.all_asks_answered())?;
         self.at_the_end()?;
         Ok(self.report())
     }

@@ -370,6 +370,18 @@ pub struct TaskExecutor {
     orphaned: Option<Moment>,
     stopping: bool,
     effects: Vec<Effect>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<Planted>,
+}
+
+/// Mistakes that the seeded harness must find.
+#[cfg(feature = "planted-bugs")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// Calls of any epoch are obeyed.
+    FenceNotChecked,
+    /// The answer to any offer is taken for the answer to the latest.
+    OldOfferAccepted,
 }
 
 impl TaskExecutor {
@@ -384,14 +396,39 @@ impl TaskExecutor {
             orphaned: None,
             stopping: false,
             effects: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
+    }
+
+    /// From here on it makes this mistake.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&mut self, bug: Planted) {
+        self.planted = Some(bug);
+    }
+
+    /// Is the caller the leader, as far as is known here?
+    fn admit(&mut self, fence: Fence) -> Result<(), Fault> {
+        #[cfg(feature = "planted-bugs")]
+        if self.planted == Some(Planted::FenceNotChecked) {
+            return Ok(());
+        }
+        self.fences.admit(fence)
+    }
+
+    fn is_latest(&self, offer: OfferId, latest: OfferId) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if self.planted == Some(Planted::OldOfferAccepted) {
+            return true;
+        }
+        offer == latest
     }
 
     /// Decides.
     pub fn on_event(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         match event {
             Event::RequestSlot { call, fence, request } => {
-                let answer = self.fences.admit(fence).map(|()| self.request_slot(now, &request));
+                let answer = self.admit(fence).map(|()| self.request_slot(now, &request));
                 self.answer(call, answer);
             }
             Event::JobRegistered { job, answer } => self.job_registered(now, job, answer),
@@ -429,36 +466,36 @@ impl TaskExecutor {
                 }
             }
             Event::Deploy { call, fence, job, deploy } => {
-                let answer = self.fences.admit(fence).map(|()| self.deploy(job, *deploy));
+                let answer = self.admit(fence).map(|()| self.deploy(job, *deploy));
                 self.answer(call, answer);
             }
             Event::Cancel { call, fence, job, attempt } => {
-                let answer = self.fences.admit(fence).map(|()| {
+                let answer = self.admit(fence).map(|()| {
                     self.send_host(job, ToHost::Cancel { attempt });
                     Ok(())
                 });
                 self.answer(call, answer);
             }
             Event::Commit { call, fence, job, subtask, attempt } => {
-                let answer = self.fences.admit(fence).map(|()| {
+                let answer = self.admit(fence).map(|()| {
                     self.send_host(job, ToHost::Commit { subtask, attempt });
                     Ok(())
                 });
                 self.answer(call, answer);
             }
-            Event::ResetHost { call, fence, job, attempt } => match self.fences.admit(fence) {
+            Event::ResetHost { call, fence, job, attempt } => match self.admit(fence) {
                 Ok(()) => self.reset_host(call, job, attempt),
                 Err(fault) => self.answer(call, Err(fault)),
             },
             Event::FreeSlot { call, fence, job, allocation } => {
-                let admitted = self.fences.admit(fence);
+                let admitted = self.admit(fence);
                 if admitted.is_ok() {
                     self.free(job, |a| a == allocation);
                 }
                 self.answer(call, admitted.map(Ok));
             }
             Event::ResourceManagerHeartbeat { fence } => {
-                if self.fences.admit(fence).is_ok() {
+                if self.admit(fence).is_ok() {
                     let report = self.slot_report();
                     self.effects.push(Effect::SendSlotReport(report));
                 }
@@ -690,8 +727,13 @@ impl TaskExecutor {
     }
 
     fn offer_answered(&mut self, now: Moment, job: JobId, offer: OfferId, accepted: Option<Vec<AllocationId>>) {
-        let Some(j) = self.jobs.get_mut(&job) else { return };
-        let Some((_, offered)) = j.offer.take_if(|(id, _)| *id == offer) else { return };
+        let Some((latest, offered)) = self.jobs.get(&job).and_then(|j| j.offer.clone()) else { return };
+        if !self.is_latest(offer, latest) {
+            return;
+        }
+        if let Some(j) = self.jobs.get_mut(&job) {
+            j.offer = None;
+        }
         let Some(accepted) = accepted else {
             // No answer: whatever became of it, offering again is fine.
             self.offer(now, job);
@@ -907,7 +949,7 @@ impl TaskExecutor {
     }
 
     fn job_master_heartbeat(&mut self, now: Moment, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
-        if self.fences.admit(fence).is_err() {
+        if self.admit(fence).is_err() {
             return;
         }
         let Some(j) = self.jobs.get_mut(&job) else { return };
