@@ -44,3 +44,9 @@ pub fn init() {
     // Somebody else may have been first, which is theirs to decide.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
+
+/// Compiles and runs the samples of the README and of the job author's guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../../../docs/job-authors-guide.md")]
+struct Documents;
