@@ -56,7 +56,6 @@ const TABLE: &[(&str, &str)] = &[
     ("restart-strategy.fixed-delay.delay", "restart.fixed-delay.delay"),
     ("restart-strategy.type", "restart.type"),
     ("shuffle-service-factory.class", "shuffle.type"),
-    ("slot.idle.timeout", "slot.idle-timeout"),
     ("slot.request.timeout", "slot.request-timeout"),
     ("slotmanager.number-of-slots.max", "resource-provider.process.max-workers"),
     ("taskmanager.bind-host", "task-manager.bind"),

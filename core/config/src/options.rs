@@ -143,8 +143,6 @@ section!(
     Slot {
         /// A job that does not get its slots within this time fails.
         request_timeout: TimeSpan,
-        /// A slot that a job no longer needs is given back after this time.
-        idle_timeout: TimeSpan,
     }
 );
 
@@ -153,8 +151,6 @@ section!(
     Job {
         /// How long tasks go on without a JobMaster; `0s` where no leader can take over.
         orphan_timeout: TimeSpan,
-        /// How long a new leader waits for the TaskManagers of a job it takes over.
-        reconcile_timeout: TimeSpan,
         /// How many jobs that have ended are remembered.
         #[schemars(range(min = 0, max = 100_000))]
         history: u32,

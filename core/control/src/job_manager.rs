@@ -13,7 +13,7 @@ use crate::{
     stores::Stores,
 };
 use futures::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{Epoch, InstanceId};
 use thalweg_rpc::{HeartbeatSettings, RpcService, RpcSettings};
@@ -21,6 +21,7 @@ use thalweg_spi::{
     ApplicationStatus, BlobService, DeploymentMode, ErrorKind, HighAvailabilityServices, LeaderInfo, MainState, Office,
     ResourceProvider, Result, Secret, ServiceError, ShuffleMaster, WorkerProfile,
 };
+use thalweg_wire::RestartStrategy;
 use tokio::sync::watch;
 
 /// Runs the job's `main` as a client of this cluster.
@@ -56,6 +57,8 @@ pub struct JobManagerConfig {
     pub worker: Option<WorkerProfile>,
     /// Ended jobs that are remembered.
     pub history: usize,
+    /// When a job starts again that does not say so itself.
+    pub restart: RestartStrategy,
     /// Key and value of the configuration, without secrets: what REST shows.
     pub shown_configuration: Vec<(String, String)>,
     /// This JobManager's log file: what REST shows.
@@ -154,7 +157,13 @@ impl JobManager {
         step(&env, "leadership granted", &mut since);
         blob_server::serve(&env, &rpc, services.blobs.clone());
         let stores = Stores::new(services.high_availability.metadata(), epoch);
-        let recovered = dispatcher::Event::Recovered { jobs: stores.jobs().await?, results: stores.results().await? };
+        let jobs = stores.jobs().await?;
+        let mut left = BTreeMap::new();
+        for record in &jobs {
+            let attempt = stores.deployment(record.job).await?.map_or(0, |d| d.attempt.n + 1);
+            left.insert(record.job, (stores.commit(record.job).await?, attempt));
+        }
+        let recovered = dispatcher::Event::Recovered { jobs, results: stores.results().await? };
         step(&env, "earlier jobs read", &mut since);
 
         let (end, ended) = watch::channel(None);
@@ -214,6 +223,7 @@ impl JobManager {
                 on_end: Box::new(move |status, diagnostics| {
                     let _ = end.send(Some(JobManagerEnd { status, diagnostics }));
                 }),
+                left,
                 shutdown: shutdown.child(),
             },
             recovered,

@@ -19,7 +19,7 @@ use thalweg_env::{Clock, SystemClock};
 use thalweg_model::{BlobKey, ClusterId, JobId};
 use thalweg_spi::{Plugin, kind};
 use thalweg_wire::{
-    JobResult, JobSpec, PROTOCOL, PROTOCOL_OLDEST, decode, encode,
+    JobResult, JobSpec, PROTOCOL, PROTOCOL_OLDEST, RestartStrategy, decode, encode,
     role::{ClientRole, FromClient},
 };
 
@@ -119,7 +119,10 @@ impl Inner {
             earlier,
             default_parallelism: program.default_parallelism,
             mode: program.mode,
-            restart: program.restart,
+            restart: match program.restart {
+                RestartStrategy::ByKind => self.role.restart.clone().unwrap_or_default(),
+                chosen => chosen,
+            },
             client_timeout,
             options: BTreeMap::new(),
             plugins: Plugin::<kind::ShuffleKind>::all().iter().map(|p| format!("shuffle/{}", p.name)).collect(),
@@ -256,7 +259,9 @@ impl ClientJob {
         // The first looks are quick, so that a trivial job costs no more than it takes.
         let mut wait = Duration::from_millis(20);
         loop {
-            let route = format!("/api/jobs/{}/result?attached=true&wait={}", self.job, wait.as_millis());
+            // A `main` that the cluster runs itself is no client whose going would be missed.
+            let attached = inner.role.in_cluster.is_none();
+            let route = format!("/api/jobs/{}/result?attached={attached}&wait={}", self.job, wait.as_millis());
             wait = (wait * 2).min(POLL);
             let answer = match inner.request(reqwest::Method::GET, &route, None).await {
                 Ok(bytes) => {

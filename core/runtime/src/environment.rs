@@ -50,7 +50,7 @@ fn executor() -> Arc<dyn Executor> {
     static EXECUTOR: OnceLock<Arc<dyn Executor>> = OnceLock::new();
     let made = EXECUTOR.get_or_init(|| match role::find() {
         Ok(Found::Embedded) => Arc::new(EmbeddedExecutor::new()),
-        Ok(Found::Client(role, parent)) => Arc::new(ClientExecutor::new(role, parent)),
+        Ok(Found::Client(role, parent)) => Arc::new(ClientExecutor::new(*role, parent)),
         Ok(Found::Plan { parallelism, parent }) => Arc::new(PlanExecutor::new(parallelism, parent)),
         Ok(Found::Host(start, socket)) => Arc::new(HostExecutor::new(*start, socket)),
         Err(e) => {

@@ -21,7 +21,7 @@ pub enum Found {
     /// Started by hand.
     Embedded,
     /// It submits.
-    Client(ClientRole, Parent),
+    Client(Box<ClientRole>, Parent),
     /// It tells its graph.
     Plan {
         /// Parallelism of what the program leaves open.

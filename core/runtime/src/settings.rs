@@ -49,6 +49,7 @@ pub fn job_manager(configuration: &Configuration, rpc: RpcSettings, log_dir: Opt
         idle_timeout: configuration.task_manager.idle_timeout.into(),
         worker: Some(WorkerProfile { slots, memory: Some(configuration.task_manager.memory.get()) }),
         history: configuration.job.history as usize,
+        restart: configuration.restart.strategy(),
         shown_configuration: shown(&configuration.effective_toml()),
         log_dir,
     }

@@ -4,6 +4,7 @@
 //! descriptor only when it is a Unix socket that this process made. The first frame says the role. A job that was started
 //! by hand has no such socket, and runs embedded; so does a grandchild, which does not inherit it.
 
+use crate::RestartStrategy;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub const ROLE_VARIABLE: &str = "THALWEG_ROLE";
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It submits its jobs to a cluster.
-    Client(ClientRole),
+    Client(Box<ClientRole>),
     /// It tells its first graph and ends.
     Plan {
         /// Parallelism of what the program leaves open.
@@ -55,6 +56,9 @@ pub struct ClientRole {
     /// The client's working directory.
     #[serde(default)]
     pub client_dir: Option<String>,
+    /// When its jobs start again, where the program does not say.
+    #[serde(default)]
+    pub restart: Option<RestartStrategy>,
 }
 
 impl std::fmt::Debug for ClientRole {

@@ -173,7 +173,7 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
             );
         }
     }
-    Ok(if alive { Exit::Ok } else { Exit::Failed })
+    Ok(if alive && overview.is_some() { Exit::Ok } else { Exit::Failed })
 }
 
 fn stop(global: &Global) -> anyhow::Result<Exit> {

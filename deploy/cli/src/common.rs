@@ -201,6 +201,19 @@ pub fn secret_of(dir: &Path, named: Option<&Path>) -> anyhow::Result<(Secret, Pa
     Ok((read_secret(&path)?, path))
 }
 
+/// For processes that live long and idle most of the time: what was allocated for an executable that went through is
+/// given back to the system, instead of being kept for the next one (42 MiB of RSS after a job became 18 and 11).
+#[allow(unsafe_code)]
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets numbers of the allocator, before other threads are started.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// A runtime for commands.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()

@@ -1,7 +1,7 @@
 //! `thalweg jobmanager`: a JobManager in the foreground.
 
 use crate::{
-    common::{ClusterFile, Global, private_dir, runtime, secret_of, signal},
+    common::{ClusterFile, Global, give_memory_back, private_dir, runtime, secret_of, signal},
     exit::Exit,
     logging, per_job,
 };
@@ -26,6 +26,7 @@ pub fn run(
     client_dir: Option<PathBuf>,
     args: Vec<String>,
 ) -> anyhow::Result<Exit> {
+    give_memory_back();
     let configuration = global.configuration()?;
     logging::start(&configuration)?;
     let dir = global.cluster_dir()?;
@@ -72,7 +73,7 @@ pub fn run(
             Some(job) => Some(Arc::new(per_job::Main {
                 job,
                 args,
-                client_dir: client_dir.unwrap_or_else(|| PathBuf::from("/")),
+                client_dir: client_dir.map_or_else(std::env::current_dir, Ok)?,
                 cluster: configuration.cluster.name.id(),
                 secret: secret.clone(),
                 parallelism: configuration.pipeline.parallelism.max(1),

@@ -121,8 +121,9 @@ pub fn info(global: &Global, parallelism: Option<u32>, job: PathBuf, args: Vec<S
     role::hand_over(&mut command, theirs);
     let mut child = command.spawn().map_err(|e| wrong_use(format!("{} cannot be started: {e}", job.display())))?;
     drop(command);
-    role::assign(&mut ours, &Role::Plan { parallelism: parallelism.unwrap_or(configured) })?;
-    let said = role::next_message(&mut ours)?;
+    // What is no Thalweg job ends without listening, and is told so below.
+    let _ = role::assign(&mut ours, &Role::Plan { parallelism: parallelism.unwrap_or(configured) });
+    let said = role::next_message(&mut ours).ok().flatten();
     let status = child.wait()?;
     match said {
         Some(FromClient::Plan { name, graph }) => {

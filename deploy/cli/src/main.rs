@@ -165,7 +165,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Config { command } => config::run(&global, command),
         Command::New { name, path } => new::run(&name, path),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "thalweg", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "thalweg", &mut text);
+            // Whoever reads it may have seen enough.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &text);
             Ok(Exit::Ok)
         }
     }

@@ -58,6 +58,8 @@ impl MainRunner for Main {
             in_cluster: Some(self.cluster.as_str().to_owned()),
             executable: None,
             client_dir: Some(self.client_dir.to_string_lossy().into_owned()),
+            // The JobManager was given the client's configuration.
+            restart: None,
         };
         let (job, args, dir, log_dir) =
             (self.job.clone(), self.args.clone(), self.client_dir.clone(), self.log_dir.clone());
@@ -85,7 +87,7 @@ fn run_main(job: &Path, args: &[String], dir: &Path, log_dir: &Path, role: Clien
     role::hand_over(&mut command, theirs);
     let mut child = command.spawn().with_context(|| format!("{} cannot be started", job.display()))?;
     drop(command);
-    role::assign(&mut ours, &Role::Client(role))?;
+    role::assign(&mut ours, &Role::Client(Box::new(role)))?;
     // What it tells is on REST too; read, so that it never waits for us.
     while let Ok(Some(_)) = role::next_message(&mut ours) {}
     Ok(child.wait()?.code())
@@ -167,6 +169,15 @@ pub fn launch(
     let parallelism = configuration.pipeline.parallelism.max(1);
     let passive = configuration.plugin_name("resource-provider") == "standalone";
     let task_managers = if passive { parallelism.div_ceil(configuration.task_manager.slots) } else { 0 };
+    // Of an earlier cluster in the same folder.
+    for old in ["result.json", "status.json", "log/main.out", "log/main.err"] {
+        match std::fs::remove_file(dir.join(old)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("{} cannot be removed", dir.join(old).display()));
+            }
+            _ => {}
+        }
+    }
     let spec = ClusterSpec {
         cluster: configuration.cluster.name.id(),
         dir: dir.clone(),

@@ -93,6 +93,11 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
         in_cluster: None,
         executable: None,
         client_dir: None,
+        // What this client was told goes over what the cluster was told, and the program over both.
+        restart: configuration
+            .source_of("restart.type")
+            .filter(|s| !matches!(s, thalweg_config::Source::Default))
+            .map(|_| configuration.restart.strategy()),
     };
     let (mut ours, theirs) = role::pair()?;
     let mut command = Command::new(&job);
@@ -101,10 +106,11 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     let mut child = command.spawn().map_err(|e| wrong_use(format!("{} cannot be started: {e}", job.display())))?;
     // Its end of the socket is the child's alone, so that the end of the child is the end of the socket.
     drop(command);
-    role::assign(&mut ours, &Role::Client(role))?;
+    // What is no Thalweg job ends without listening, and is told so below.
+    let _ = role::assign(&mut ours, &Role::Client(Box::new(role)));
     let mut watch = Watch::new(Rest::new(rest, secret), args.detached);
     let runtime = crate::common::runtime()?;
-    while let Some(message) = role::next_message(&mut ours)? {
+    while let Ok(Some(message)) = role::next_message(&mut ours) {
         watch.heard(message, &runtime);
     }
     let status = child.wait()?;

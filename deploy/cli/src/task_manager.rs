@@ -1,7 +1,7 @@
 //! `thalweg taskmanager`: a TaskManager in the foreground.
 
 use crate::{
-    common::{Global, private_dir, runtime, secret_of, signal},
+    common::{Global, give_memory_back, private_dir, runtime, secret_of, signal},
     exit::Exit,
     logging,
 };
@@ -23,6 +23,7 @@ use thalweg_task::{
 
 /// Runs until a signal or a fatal error comes.
 pub fn run(global: &Global, secret_file: Option<PathBuf>) -> anyhow::Result<Exit> {
+    give_memory_back();
     let configuration = global.configuration()?;
     logging::start(&configuration)?;
     let dir = global.cluster_dir()?;

@@ -8,7 +8,8 @@
 //!     let env = Environment::new();
 //!     let lines = env.read_text("/usr/share/common-licenses").uid("lines");
 //!     let words = lines.flat_map(|line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-//!     words.key_by(|word: &String| word.clone()).count().uid("count").print();
+//!     let counts = words.key_by(|word: &String| word.clone()).count().uid("count");
+//!     counts.map(|(word, n)| format!("{word} {n}")).print();
 //!     env.execute("word count")?;
 //!     Ok(())
 //! }
@@ -43,3 +44,9 @@ pub fn init() {
     // Somebody else may have been first, which is theirs to decide.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
+
+/// Compiles and runs the samples of the README and of the job author's guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../../../docs/job-authors-guide.md")]
+struct Documents;

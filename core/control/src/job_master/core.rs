@@ -137,6 +137,8 @@ pub enum Event {
     },
     /// The ResourceManager says what the job waits for; `None` when it waits no longer.
     Waiting(Option<String>),
+    /// Somebody looks at the job: its counters are asked for.
+    Looked,
     /// End the job.
     Cancel,
     /// The JobManager stops; the job does not.
@@ -242,6 +244,13 @@ pub enum Effect {
     ReleasePartitions {
         /// Which.
         attempt: Attempt,
+    },
+    /// Something went wrong, and this is what was decided: for the log.
+    Failed {
+        /// What.
+        failure: TaskFailure,
+        /// The decision, in words.
+        decision: String,
     },
     /// The job's status changed.
     Status(JobStatus),
@@ -373,6 +382,12 @@ impl JobMaster {
                 self.job.waiting = why;
                 None
             }
+            Event::Looked => {
+                if !self.is_over() {
+                    self.job.looked(now);
+                }
+                None
+            }
             Event::Cancel => Some(Input::Cancel),
             Event::Suspend => Some(Input::Suspend),
             Event::Tick { random } => {
@@ -397,6 +412,10 @@ impl JobMaster {
         }
         let failure = TaskFailure::new(thalweg_model::FailureKind::Lost, format!("TaskManager {id} was lost: {cause}"));
         let running = self.job.end_tasks_on(now, id, &failure);
+        if !running && self.status() == JobStatus::Restarting && self.job.had_tasks_on(id) {
+            // Its peers missed it before we did, and what they said names only them.
+            self.job.note_exception(now, failure.clone(), Some(id.clone()), "the job was restarting already".into());
+        }
         self.job.forget_worker(id);
         Some(if running {
             Input::TaskFailed { failure, id: Some(id.clone()) }

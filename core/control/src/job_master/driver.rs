@@ -157,7 +157,10 @@ impl Driver {
                 Some(call) = calls.recv() => self.called(call),
                 Some(command) = commands.recv() => match command {
                     Command::Event(event) => self.feed(*event),
-                    Command::View(reply) => drop(reply.send(self.core.view())),
+                    Command::View(reply) => {
+                        drop(reply.send(self.core.view()));
+                        self.feed(Event::Looked);
+                    }
                 },
                 () = wake => {
                     let random = self.services.env.entropy.next_u64();
@@ -336,12 +339,14 @@ impl Driver {
                     }
                 });
             }
+            Effect::Failed { failure, decision } => tracing::warn!(%job, "{failure}; {decision}"),
             Effect::Status(status) => {
                 tracing::info!(%job, %status, "job status");
                 (self.services.on_change)(job, Change::Status(status));
             }
             Effect::Ended(result) => {
                 self.ended = true;
+                self.services.resources.over(job);
                 (self.services.on_change)(job, Change::Ended(result, Arc::new(self.core.view())));
             }
         }

@@ -60,6 +60,8 @@ pub struct Task {
     pub at: Option<TaskManagerId>,
     /// Counters.
     pub metrics: SubtaskMetrics,
+    /// Under which attempt.
+    pub attempt: u32,
     /// The host has it: its absence from a report is a loss.
     pub handed_over: bool,
     /// A committer's manifest.
@@ -67,12 +69,13 @@ pub struct Task {
 }
 
 impl Task {
-    fn new(now: Now) -> Self {
+    fn new(now: Now, attempt: u32) -> Self {
         let mut task = Self {
             state: ExecutionState::Created,
             since: [None; 9],
             at: None,
             metrics: SubtaskMetrics::default(),
+            attempt,
             handed_over: false,
             prepared: None,
         };
@@ -122,6 +125,9 @@ struct Worker {
 
 /// How many exceptions are remembered.
 const EXCEPTIONS: usize = 16;
+
+/// However many look, counters are asked for once in this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -237,6 +243,15 @@ impl Job {
                 self.effects.push(Effect::Heartbeat { id: id.clone(), report });
             }
         }
+    }
+
+    /// Somebody looks at the job: the heartbeats whose answers bring its counters go out now, unless they just did.
+    pub(super) fn looked(&mut self, now: Now) {
+        let interval = self.settings.heartbeat.interval;
+        for worker in self.workers.values_mut().filter(|w| w.next_heartbeat + LOOK_AGAIN <= now.at + interval) {
+            worker.next_heartbeat = now.at;
+        }
+        self.send_heartbeats(now);
     }
 
     /// Takes counters over; answers a failure when a task that was handed over is not there any more.
@@ -370,7 +385,8 @@ impl Job {
         let vertices = &self.spec.graph.vertices;
         let subtasks = vertices.iter().map(|v| (0..v.parallelism).filter_map(place_of).collect()).collect();
         self.placement = Placement { hosts, subtasks };
-        self.tasks = vertices.iter().map(|v| (0..v.parallelism).map(|_| Task::new(now)).collect()).collect();
+        let n = self.attempt.n;
+        self.tasks = vertices.iter().map(|v| (0..v.parallelism).map(|_| Task::new(now, n)).collect()).collect();
         for subtask in self.subtasks().map(|(s, _)| s).collect::<Vec<_>>() {
             let (at, role) = (self.task_manager_of(subtask).cloned(), self.role(subtask));
             let done = self.committed.is_some() && role != VertexRole::Committer;
@@ -489,6 +505,11 @@ impl Job {
         any
     }
 
+    /// Was a task of the present attempt there?
+    pub(super) fn had_tasks_on(&self, id: &TaskManagerId) -> bool {
+        self.tasks.iter().flatten().any(|t| t.at.as_ref() == Some(id))
+    }
+
     /// Every task is over.
     pub(super) fn all_terminal(&self) -> bool {
         self.tasks.iter().flatten().all(|t| t.state.is_terminal())
@@ -569,6 +590,7 @@ impl Job {
             self.exceptions.pop_front();
         }
         let attempt = self.attempt.n;
+        self.effects.push(Effect::Failed { failure: failure.clone(), decision: decision.clone() });
         self.exceptions.push_back(ExceptionEntry { at: now.wall, failure, task_manager: id, attempt, decision });
     }
 

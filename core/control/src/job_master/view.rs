@@ -1,7 +1,9 @@
 //! What REST shows of a job: a copy, made when somebody asks.
 
 use super::job::{ExceptionEntry, Job};
+use std::collections::BTreeMap;
 use thalweg_model::{ExecutionState, JobGraph, JobId, JobStatus, SubtaskMetrics, TaskManagerId, UnixMillis};
+use thalweg_wire::{ExecutionMode, RestartStrategy};
 
 /// One subtask.
 #[derive(Debug, Clone)]
@@ -14,6 +16,8 @@ pub struct SubtaskView {
     pub since: [Option<UnixMillis>; 9],
     /// Counters.
     pub metrics: SubtaskMetrics,
+    /// Under which attempt: until the next one is placed, this is the last one.
+    pub attempt: u32,
 }
 
 /// One job.
@@ -33,6 +37,14 @@ pub struct JobView {
     pub attempt: u32,
     /// Its graph.
     pub graph: JobGraph,
+    /// Batch or streaming, as it was asked for.
+    pub mode: ExecutionMode,
+    /// When it starts again.
+    pub restart: RestartStrategy,
+    /// Parallelism of what the program left open.
+    pub parallelism: u32,
+    /// Options that it brought along.
+    pub options: BTreeMap<String, String>,
     /// Subtasks by vertex; empty before the first deployment.
     pub subtasks: Vec<Vec<SubtaskView>>,
     /// When it entered each status, oldest first.
@@ -57,6 +69,7 @@ impl JobView {
             task_manager: t.at.clone(),
             since: t.since,
             metrics: t.metrics,
+            attempt: t.attempt,
         };
         Self {
             id: job.id,
@@ -66,6 +79,10 @@ impl JobView {
             ended: job.statuses.last().filter(|(s, _)| s.is_terminal()).map(|(_, at)| *at),
             attempt: job.attempt.n,
             graph: job.spec.graph.clone(),
+            mode: job.spec.mode,
+            restart: job.spec.restart.clone(),
+            parallelism: job.spec.default_parallelism,
+            options: job.spec.options.clone(),
             subtasks: job.tasks.iter().map(|tasks| tasks.iter().map(subtask).collect()).collect(),
             statuses: job.statuses.clone(),
             exceptions: job.exceptions.iter().cloned().collect(),

@@ -5,7 +5,7 @@
 //! half of what both need.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 use thalweg_model::{AllocationId, Epoch, InstanceId, JobId, Moment, TaskManagerId};
@@ -97,6 +97,11 @@ pub enum Event {
         /// How many; 0 forgets it.
         slots: u32,
     },
+    /// A job is over: whatever is still held for it is freed.
+    Over {
+        /// Which job.
+        job: JobId,
+    },
     /// Of the resource provider.
     Provider(ProviderEvent),
     /// Time passed.
@@ -121,6 +126,17 @@ pub enum Effect {
         instance: InstanceId,
         /// For what.
         request: SlotRequest,
+    },
+    /// A slot is held for a job that is over: free it.
+    FreeSlot {
+        /// Where.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Whose it was.
+        job: JobId,
+        /// Which grant.
+        allocation: AllocationId,
     },
     /// A TaskManager is lost: tell the JobMasters, close the connection.
     WorkerLost {
@@ -149,6 +165,10 @@ pub enum Effect {
         refused: Option<String>,
     },
 }
+
+/// How many jobs that are over are remembered: a slot report that shows an older one is a TaskManager's that was away,
+/// and it frees the slot itself when it finds no JobMaster.
+const REMEMBERED: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slot {
@@ -196,6 +216,8 @@ pub struct ResourceManager {
     heard: BTreeMap<TaskManagerId, Moment>,
     /// In the order in which they first asked.
     jobs: Vec<(JobId, u32)>,
+    /// Jobs that needed slots under this leader and are over; the latest ones.
+    over: VecDeque<JobId>,
     /// Workers that the provider started or found, registered or not.
     provided: BTreeSet<TaskManagerId>,
     declared: Option<u32>,
@@ -213,6 +235,7 @@ impl ResourceManager {
             workers: BTreeMap::new(),
             heard: BTreeMap::new(),
             jobs: Vec::new(),
+            over: VecDeque::new(),
             provided: BTreeSet::new(),
             declared: None,
             refused: None,
@@ -233,6 +256,7 @@ impl ResourceManager {
                     self.heartbeats.heard(&(id.clone(), instance), now);
                     self.heard.insert(id.clone(), now);
                     self.reconcile(now, &id, &report);
+                    self.free_leftovers(Some(&id), &mut effects);
                 }
             }
             Event::Gone { id, instance, cause } => self.lose(&id, instance, cause, &mut effects),
@@ -257,6 +281,14 @@ impl ResourceManager {
                 }
             }
             Event::Require { job, slots } => self.require(job, slots),
+            Event::Over { job } => {
+                self.require(job, 0);
+                if self.over.len() == REMEMBERED {
+                    self.over.pop_front();
+                }
+                self.over.push_back(job);
+                self.free_leftovers(None, &mut effects);
+            }
             Event::Provider(event) => self.provider(event, &mut effects),
             Event::Tick => {
                 for (id, instance) in self.heartbeats.expired(now) {
@@ -348,6 +380,7 @@ impl ResourceManager {
         self.heartbeats.watch((id.clone(), instance), now);
         self.heard.insert(id.clone(), now);
         self.reconcile(now, &id, &report);
+        self.free_leftovers(Some(&id), effects);
         effects.push(Effect::Registered(id));
         effects.push(Effect::Answer { call, answer: Ok(RegistrationAnswer::Accepted) });
     }
@@ -401,6 +434,22 @@ impl ResourceManager {
         }
         if slots == 0 {
             self.shortages.remove(&job);
+        } else {
+            self.over.retain(|j| *j != job);
+        }
+    }
+
+    /// Slots that are still held for a job that is over: its JobMaster may have ended before they were offered to it.
+    fn free_leftovers(&self, only: Option<&TaskManagerId>, effects: &mut Vec<Effect>) {
+        for (id, worker) in self.workers.iter().filter(|(id, _)| only.is_none_or(|only| *id == only)) {
+            for slot in &worker.slots {
+                if let Slot::Taken { job, allocation } | Slot::Pending { job, allocation, .. } = slot
+                    && self.over.contains(job)
+                {
+                    let (id, instance) = (id.clone(), worker.info.instance);
+                    effects.push(Effect::FreeSlot { id, instance, job: *job, allocation: *allocation });
+                }
+            }
         }
     }
 

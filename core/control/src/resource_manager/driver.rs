@@ -81,6 +81,11 @@ impl ResourceManagerHandle {
         self.send(Command::Event(Event::Require { job, slots }));
     }
 
+    /// A job is over: whatever is still held for it is freed.
+    pub fn over(&self, job: JobId) {
+        self.send(Command::Event(Event::Over { job }));
+    }
+
     /// The registered TaskManagers.
     pub async fn view(&self) -> Vec<WorkerView> {
         let (send, receive) = oneshot::channel();
@@ -274,6 +279,14 @@ impl Driver {
                         Err(_) => Some(false),
                     };
                     handle.send(Command::Event(Event::SlotAnswered { id, instance, allocation, granted }));
+                });
+            }
+            Effect::FreeSlot { id, instance, job, allocation } => {
+                let Some((_, connection)) = self.connections.get(&id).filter(|(i, _)| *i == instance) else { return };
+                let gateway = self.gateway(connection);
+                self.services.env.spawner.spawn_started("free-slot", async move {
+                    // The next slot report shows it if it was not freed.
+                    let _ = gateway.free_slot(job, allocation, "the job is over".into()).await;
                 });
             }
             Effect::WorkerLost { id, instance, cause } => {

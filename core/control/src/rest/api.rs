@@ -6,6 +6,7 @@
 //! | `PUT /api/blobs/KEY` | the content, zstd when `Content-Encoding: zstd`; 201 |
 //! | `POST /api/jobs` | MessagePack of [`Submission`]; answers a [`SubmissionAnswer`] |
 //! | `GET /api/jobs/ID/result` | MessagePack of a [`ResultAnswer`]; `?attached=true` counts as a sign of life, `?wait=ms` waits for the end |
+//! | `GET /api/jobs/ID/progress` | bytes that its sources read, of all, records, tasks, attempt; JSON |
 //! | `GET /api/overview` | TaskManagers and jobs, JSON |
 //! | `GET /api/jobs/ID/logs` | which TaskManager has which log of the job, JSON |
 //! | `GET /api/taskmanagers/ID/logs/NAME?offset=N` | a piece of one; empty at its end |
@@ -34,7 +35,7 @@ use thalweg_rpc::{
     Fence, Target,
     gateways::{TaskExecutorGateway, endpoint},
 };
-use thalweg_wire::{JobResult, JobSpec, decode, encode};
+use thalweg_wire::{JobResult, JobSpec, RestartStrategy, decode, encode};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::StreamReader;
 
@@ -95,6 +96,7 @@ pub(super) fn routes() -> Router<RestState> {
     Router::new()
         .route("/api/blobs/{key}", head(has_blob).put(put_blob))
         .route("/api/jobs", post(submit))
+        .route("/api/jobs/{job}/progress", get(progress))
         .route("/api/overview", get(overview))
         .route("/api/jobs/{job}/logs", get(job_logs))
         .route("/api/taskmanagers/{id}/logs/{*name}", get(task_manager_log))
@@ -154,8 +156,11 @@ async fn submit(State(state): State<RestState>, headers: HeaderMap, body: Body) 
     state.may_write(&headers)?;
     let leader = state.leader()?;
     let body = limited(body).await?;
-    let submission: Submission =
+    let mut submission: Submission =
         decode(&body, MAX_SUBMISSION).map_err(|e| RestError::bad_request(format!("not a submission: {e}")))?;
+    if submission.spec.restart == RestartStrategy::ByKind {
+        submission.spec.restart = state.restart.clone();
+    }
     check_portable(&state, &leader, submission.spec.executable).await?;
     let job = submission.job.unwrap_or_else(|| JobId::from_bytes(state.env.entropy.id()));
     let answer = leader.dispatcher.submit(job, Box::new(submission.spec), submission.from_main).await;
@@ -344,4 +349,25 @@ async fn end_read(State(state): State<RestState>, headers: HeaderMap) -> Result<
     state.may_write(&headers)?;
     state.end_read.trigger();
     Ok(StatusCode::OK)
+}
+
+async fn progress(
+    State(state): State<RestState>,
+    Path(job): Path<String>,
+) -> Result<axum::Json<serde_json::Value>, RestError> {
+    let job = job_id(&job)?;
+    let view = state.leader()?.dispatcher.view(job).await;
+    let view = view.ok_or_else(|| RestError::not_found(format!("job {job} is not known here")))?;
+    let subtasks = || view.subtasks.iter().flatten();
+    let running = subtasks().filter(|s| s.state == thalweg_model::ExecutionState::Running).count();
+    Ok(axum::Json(serde_json::json!({
+        "status": view.status,
+        "attempt": view.attempt,
+        "read": subtasks().map(|s| s.metrics.source_bytes).sum::<u64>(),
+        "all": subtasks().map(|s| s.metrics.source_bytes_total).sum::<u64>(),
+        "records": view.source_records(),
+        "tasks": subtasks().count(),
+        "running": running,
+        "waiting": view.waiting,
+    })))
 }

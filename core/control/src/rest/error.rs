@@ -1,11 +1,16 @@
 //! Errors as Flink's clients read them: a status and `{"errors": ["…"]}`.
 
 use axum::{
-    Json,
-    http::StatusCode,
+    body::to_bytes,
+    extract::Request,
+    http::{Method, StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+
+/// What every JSON answer is sent as. Flink's clients want the character set.
+pub(crate) const JSON: &str = "application/json; charset=UTF-8";
 
 /// A refusal.
 #[derive(Debug)]
@@ -59,8 +64,29 @@ impl RestError {
 
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "errors": [self.message] }))).into_response()
+        let body = json!({ "errors": [self.message] }).to_string();
+        (self.status, [(header::CONTENT_TYPE, JSON)], body).into_response()
     }
+}
+
+/// Longest text of a refusal that is not ours.
+const MAX_REFUSAL: usize = 64 << 10;
+
+/// Gives a refusal that axum made by itself (a query that does not parse, a body that is too large, a method that a route
+/// does not have) the form of all others.
+pub(super) async fn as_json(request: Request, next: Next) -> Response {
+    let head = request.method() == Method::HEAD;
+    let response = next.run(request).await;
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    if head || !refused || kind.is_some_and(|kind| !kind.starts_with(b"text/plain")) {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), MAX_REFUSAL).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let reason = status.canonical_reason().unwrap_or("refused");
+    RestError::new(status, if text.is_empty() { reason } else { text.as_ref() }).into_response()
 }
 
 impl From<thalweg_spi::ServiceError> for RestError {

@@ -5,6 +5,8 @@
 
 pub mod api;
 pub mod error;
+pub mod flink;
+pub mod web;
 
 pub use error::RestError;
 
@@ -44,6 +46,8 @@ pub struct RestState {
     pub(crate) log_dir: Option<Arc<std::path::PathBuf>>,
     secret: Secret,
     writes_need_secret: bool,
+    /// When a job starts again that does not say so itself.
+    pub(crate) restart: thalweg_wire::RestartStrategy,
     /// The attached client knows how the cluster ended.
     pub(crate) end_read: Shutdown,
     /// Results that attached clients have read: a cluster that ends waits for them.
@@ -123,6 +127,7 @@ impl RestServer {
             log_dir: config.log_dir.clone().map(Arc::new),
             secret,
             writes_need_secret: config.rest_writes_need_secret,
+            restart: config.restart.clone(),
             end_read: Shutdown::new(),
             read_results: tokio::sync::watch::Sender::new(Vec::new()),
         };
@@ -170,9 +175,10 @@ impl RestServer {
 }
 
 fn router(state: RestState, max_body: usize) -> Router {
-    let routes = Router::new().merge(api::routes());
+    let routes = Router::new().merge(api::routes()).merge(flink::routes()).merge(web::routes());
     routes
         .fallback(|| async { RestError::not_found("no such route") })
+        .layer(middleware::from_fn(error::as_json))
         .layer(DefaultBodyLimit::max(max_body))
         .layer(middleware::from_fn_with_state(state.clone(), common_headers))
         .with_state(state)

@@ -202,10 +202,14 @@ impl<T: Data> Sender<T> {
         match &mut self.sending {
             // A queue or a ring outlives its writer: what is in it has left.
             Sending::Queue(_) | Sending::Ring { .. } => true,
-            Sending::Remote { writer, .. } => writer.is_drained().unwrap_or_else(|e| {
-                self.cell.fail(lost(&e));
-                false
-            }),
+            Sending::Remote { writer, .. } => match writer.is_drained() {
+                Ok(drained) => drained,
+                Err(_) if self.lenient => true,
+                Err(e) => {
+                    self.cell.fail(lost(&e));
+                    false
+                }
+            },
         }
     }
 }

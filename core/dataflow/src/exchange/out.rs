@@ -41,6 +41,13 @@ impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
         Self { lanes, router, capacity, timed, over: false, unsent_marks: 0, cell }
     }
 
+    /// From now on the reader of this channel may go without being missed.
+    pub(crate) fn may_go(&mut self, channel: usize) {
+        if let Some(lane) = self.lanes.get_mut(channel) {
+            lane.to.lenient = true;
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn ship(&mut self, i: usize) {

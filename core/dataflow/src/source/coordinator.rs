@@ -93,6 +93,8 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
                 Assignment::Split(split) => self.out.emit(Assign { to: reader, split: Some(split) }),
                 Assignment::NoMore => {
                     self.told[reader as usize] = true;
+                    // It may end before the end that follows has reached it.
+                    self.out.may_go(reader as usize);
                     self.out.emit(Assign { to: reader, split: None });
                 }
                 Assignment::Wait => {

@@ -12,8 +12,10 @@ use std::{
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
-/// Bytes of one split.
-const SPLIT: u64 = 16 << 20;
+/// Longest split, bytes.
+const MAX_SPLIT: u64 = 16 << 20;
+/// Shortest one, unless the file is shorter.
+const MIN_SPLIT: u64 = 256 << 10;
 /// Bytes of one block.
 const BLOCK: usize = 256 << 10;
 /// A line longer than this is given out in pieces, where the reader gives out blocks.
@@ -63,13 +65,13 @@ impl Files {
     }
 
     fn splits(&self, cx: &OpCx) -> Result<Vec<FileSplit>, TaskFailure> {
-        let mut splits = Vec::new();
+        let mut files = Vec::new();
         for path in &self.0 {
             let full = cx.path(path);
             let kind = std::fs::metadata(&full).map_err(|e| broken(&full, &e))?;
-            walk(&full, kind.is_dir(), &mut splits)?;
+            walk(&full, kind.is_dir(), &mut files)?;
         }
-        Ok(splits)
+        Ok(cut(files, cx.readers()))
     }
 
     fn enumerator(&self, cx: &OpCx) -> Result<Known<FileSplit>, TaskFailure> {
@@ -85,7 +87,7 @@ fn broken(path: &Path, error: &io::Error) -> TaskFailure {
     TaskFailure::new(kind, format!("input {}: {error}", path.display()))
 }
 
-fn walk(path: &Path, is_dir: bool, splits: &mut Vec<FileSplit>) -> Result<(), TaskFailure> {
+fn walk(path: &Path, is_dir: bool, files: &mut Vec<(PathBuf, u64)>) -> Result<(), TaskFailure> {
     if is_dir {
         let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let mut entries = entries.map_err(|e| broken(path, &e))?;
@@ -94,20 +96,32 @@ fn walk(path: &Path, is_dir: bool, splits: &mut Vec<FileSplit>) -> Result<(), Ta
             // The kind of the entry itself: a link is neither folder nor file here.
             let kind = entry.file_type().map_err(|e| broken(&entry.path(), &e))?;
             if kind.is_dir() || kind.is_file() {
-                walk(&entry.path(), kind.is_dir(), splits)?;
+                walk(&entry.path(), kind.is_dir(), files)?;
             }
         }
         return Ok(());
     }
     let length = std::fs::metadata(path).map_err(|e| broken(path, &e))?.len();
-    let mut start = 0;
-    while start < length {
-        // The last part takes a small rest along.
-        let end = if length - start < SPLIT + SPLIT / 4 { length } else { start + SPLIT };
-        splits.push(FileSplit { path: path.to_owned(), start, end, exact: false });
-        start = end;
-    }
+    files.push((path.to_owned(), length));
     Ok(())
+}
+
+/// Cuts the files so that each reader has a few splits, if there is enough: a small input is shared out too, and a large
+/// one has no more splits than are worth asking for.
+fn cut(files: Vec<(PathBuf, u64)>, readers: u32) -> Vec<FileSplit> {
+    let total: u64 = files.iter().map(|(_, length)| length).sum();
+    let size = (total / (4 * u64::from(readers.max(1)))).clamp(MIN_SPLIT, MAX_SPLIT);
+    let mut splits = Vec::new();
+    for (path, length) in files {
+        let mut start = 0;
+        while start < length {
+            // The last part takes a small rest along.
+            let end = if length - start < size + size / 4 { length } else { start + size };
+            splits.push(FileSplit { path: path.clone(), start, end, exact: false });
+            start = end;
+        }
+    }
+    splits
 }
 
 /// Reads one split in blocks of whole lines.

@@ -380,6 +380,12 @@ impl World {
                 let call = ExecutorCall::RequestSlot(request);
                 self.sim.ask(link, node, RPC, ticket, Message::Executor { fence, call });
             }
+            Effect::FreeSlot { id, instance, job, allocation } => {
+                let Some((_, link)) = it.links.get(&id).filter(|(i, _)| *i == instance) else { return };
+                let (link, fence) = (*link, Fence::cluster(it.epoch));
+                let call = ExecutorCall::FreeSlot { job, allocation };
+                self.sim.ask(link, node, RPC, Ticket::Nothing, Message::Executor { fence, call });
+            }
             Effect::WorkerLost { id, instance, cause } => {
                 if let Some((known, link)) = it.links.remove(&id) {
                     if known == instance {
@@ -589,6 +595,8 @@ impl World {
                 let event = resource_manager::Event::Require { job, slots };
                 self.sim.post_in_order(node, MANAGER, Local::Manager(event));
             }
+            // For the log alone.
+            Effect::Failed { .. } => {}
             Effect::RegisterPartitions { attempt } => {
                 let partitions = master.core.partitions();
                 let fails = self.chaos && self.sim.chance(20);
@@ -646,6 +654,8 @@ impl World {
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(event));
             }
             Effect::Ended(result) => {
+                let over = resource_manager::Event::Over { job };
+                self.sim.post_in_order(node, MANAGER, Local::Manager(over));
                 let event = Box::new(dispatcher::Event::MasterEnded { result });
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(event));
             }

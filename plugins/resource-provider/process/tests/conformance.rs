@@ -165,7 +165,9 @@ fn a_worker_gets_its_arguments_and_private_files() {
         let said = || async { std::fs::read_to_string(&log).ok().filter(|text| *text == expected) };
         eventually("its output is in its log", Duration::from_secs(5), said).await;
         let secret = fixture.place.dir().join("workers/secret");
-        assert_eq!(std::fs::read(&secret).unwrap(), fixture.place.context().secret.expose().to_vec());
+        let text = std::fs::read_to_string(&secret).unwrap();
+        let read = thalweg_spi::Secret::from_file_text(&text).unwrap();
+        assert!(read.matches(fixture.place.context().secret.expose()));
         assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
         provider.deregister(thalweg_spi::ApplicationStatus::Succeeded, "").await.unwrap();
         assert!(!fixture.place.dir().join("workers").exists(), "nothing is left");

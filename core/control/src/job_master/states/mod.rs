@@ -7,7 +7,7 @@
 //!                            └──────▶ cancelling, failing ─────────────────┘
 //! ```
 //!
-//! Only the transitions that [`transitions!`] lists compile: [`go`] asks for one.
+//! Only the transitions that are listed below, in `transitions!`, compile: `go` asks for one.
 
 mod cancelling;
 mod committing;

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs a jobmanager in the foreground: `jobmanager.sh start-foreground [OPTIONS]`, or without the verb.
+# A service manager should keep it running; `thalweg cluster start` starts whole clusters in the background.
+set -euo pipefail
+case "${1:-start-foreground}" in
+    start-foreground) [ $# -gt 0 ] && shift || true ;;
+    start | stop | stop-all)
+        echo "jobmanager.sh: $1: use start-foreground under a service manager, or start-cluster.sh and stop-cluster.sh" >&2
+        exit 64
+        ;;
+esac
+exec "${THALWEG:-thalweg}" "$@" jobmanager
