@@ -25,11 +25,12 @@ impl Restarting {
             task.enter(now, ExecutionState::Canceled);
         }
         for id in &ending {
-            job.host_gone(id);
+            job.host_is_over(id);
             job.effects.push(Effect::ResetHost { id: id.clone(), attempt });
         }
         // A host that failed before its slots were taken: a fresh one is started, and nothing of it has to be waited for.
         if let Some(id) = failed.filter(|id| !ending.contains(*id) && job.is_registered(id)) {
+            job.host_is_over(id);
             job.effects.push(Effect::ResetHost { id: id.clone(), attempt });
         }
         job.effects.push(Effect::ReleasePartitions { attempt });
