@@ -52,7 +52,8 @@ impl Restarting {
                     job.effects.push(Effect::ResetHost { id, attempt });
                 }
             }
-            Input::WorkerGone { id } | Input::TaskFailed { id: Some(id), .. } => {
+            // Nothing less means that the host is gone: not a task that failed, nor tasks that could not be sent.
+            Input::WorkerGone { id } => {
                 self.ending.remove(&id);
             }
             Input::Cancel => return cancelled(job, now, self),
