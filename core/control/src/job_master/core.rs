@@ -256,7 +256,7 @@ pub enum Effect {
     },
     /// The job's status changed.
     Status(JobStatus),
-    /// The job ended. Nothing follows.
+    /// The job ended. Nothing follows but the word of its last status.
     Ended(Box<JobResult>),
 }
 

@@ -204,6 +204,7 @@ pub enum Local {
     // outside
     Chaos,
     Apply {
+        life: u32,
         epoch: Epoch,
         manager: NodeId,
         write: Write,
