@@ -208,7 +208,7 @@ impl World {
             return Err(format!("the result of {job} is not marked clean"));
         }
         for job in &self.checks.acknowledged {
-            if self.store.results.get(job).is_none() {
+            if !self.store.results.contains_key(job) {
                 return Err(format!("HA-3: {job} was acknowledged and has no result"));
             }
         }
