@@ -26,7 +26,8 @@ impl Secret {
 
     /// Reads what [`Secret::to_file_text`] wrote, white space around it ignored. The error does not show the text.
     pub fn from_file_text(text: &str) -> Result<Self, &'static str> {
-        let bytes = hex::decode(text.trim()).map_err(|_| "it is not a secret that thalweg made: expected hexadecimal digits")?;
+        let bytes = hex::decode(text.trim())
+            .map_err(|_| "it is not a secret that thalweg made: expected hexadecimal digits")?;
         if bytes.len() < 16 { Err("it is too short for a secret") } else { Ok(Self::new(bytes)) }
     }
 

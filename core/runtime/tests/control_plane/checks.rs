@@ -208,9 +208,8 @@ impl World {
             return Err(format!("the result of {job} is not marked clean"));
         }
         for job in &self.checks.acknowledged {
-            match self.store.results.get(job) {
-                None => return Err(format!("HA-3: {job} was acknowledged and has no result")),
-                Some(_) => {}
+            if !self.store.results.contains_key(job) {
+                return Err(format!("HA-3: {job} was acknowledged and has no result"));
             }
         }
         Ok(())

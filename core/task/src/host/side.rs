@@ -49,7 +49,17 @@ impl Start {
     /// Reads the message; `None` when it is another one.
     pub fn of(message: ToHost) -> Option<Self> {
         match message {
-            ToHost::Start { job, spec, task_manager, data_bind, shuffle, scratch, output, data_secret, protocol: _ } => {
+            ToHost::Start {
+                job,
+                spec,
+                task_manager,
+                data_bind,
+                shuffle,
+                scratch,
+                output,
+                data_secret,
+                protocol: _,
+            } => {
                 let (scratch, output) = (scratch.into(), output.map(PathBuf::from));
                 Some(Self { job, spec, task_manager, data_bind, shuffle, scratch, output, data_secret })
             }
