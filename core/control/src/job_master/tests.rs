@@ -180,7 +180,7 @@ fn commit_recorded(outcome: Result<(), TaskFailure>) -> Event {
 fn a_commit_is_recorded_before_it_is_published_and_then_the_job_ends() {
     let mut jm = committing(RestartStrategy::ByKind);
     let publish = jm.on_event(at(7), commit_recorded(Ok(())));
-    assert!(matches!(&publish[..], [Effect::Commit { subtask, .. }] if subtask.vertex == 1));
+    assert!(matches!(&publish[..], [Effect::Require(1), Effect::Commit { subtask, .. }] if subtask.vertex == 1));
     let effects = jm.on_event(at(8), report(1, 0, ExecutionState::Finished, None));
     assert!(effects.contains(&Effect::Require(0)));
     assert!(effects.iter().any(|e| matches!(e, Effect::FreeSlot { allocation, .. } if *allocation == grant(1))));

@@ -29,6 +29,8 @@ impl Committing {
             Input::CommitRecorded(Ok(())) => {
                 if let Some(record) = self.record.take() {
                     job.committed = Some(record);
+                    // Whatever is lost from here on, one slot is enough to publish.
+                    job.effects.push(Effect::Require(job.slots_needed()));
                 }
                 if let Some((failure, id)) = self.failure.take() {
                     return failed(job, now, self, failure, id);
