@@ -282,12 +282,10 @@ impl World {
         owing.next().map_or(Ok(()), |(node, _)| Err(format!("{} owes some", self.sim.name(*node))))
     }
 
-    pub fn at_the_end(&mut self) -> Result<(), Failure> {
-        let fail = |invariant, seen: String| Err(Failure { invariant, seen });
-        if let Some(job) = self.store.jobs.keys().find(|job| self.store.results.contains_key(job)) {
-            return fail("clean-up", format!("{job} has ended and its record is still there"));
-        }
-        Ok(())
+    /// Is nothing left of a job that has ended but its result?
+    pub fn all_is_cleaned_up(&self) -> Result<(), String> {
+        let left = self.store.jobs.keys().find(|job| self.store.results.contains_key(job));
+        left.map_or(Ok(()), |job| Err(format!("{job} has ended and its record is still there")))
     }
 
     pub fn report(&mut self) -> Report {

@@ -389,12 +389,6 @@ impl World {
                 let call = ExecutorCall::FreeSlot { job, allocation };
                 self.sim.ask(link, node, RPC, Ticket::Nothing, Message::Executor { fence, call });
             }
-            Effect::FreeSlot { id, instance, job, allocation } => {
-                let Some((_, link)) = it.links.get(&id).filter(|(i, _)| *i == instance) else { return };
-                let (link, fence) = (*link, Fence::cluster(it.epoch));
-                let call = ExecutorCall::FreeSlot { job, allocation };
-                self.sim.ask(link, node, RPC, Ticket::Nothing, Message::Executor { fence, call });
-            }
             Effect::WorkerLost { id, instance, cause } => {
                 if let Some((known, link)) = it.links.remove(&id) {
                     if known == instance {
@@ -657,7 +651,7 @@ impl World {
                     self.sim.close(link, node);
                 }
             }
-            Effect::ReleasePartitions { .. } | Effect::Failed { .. } => {}
+            Effect::ReleasePartitions { .. } => {}
             Effect::Status(status) => {
                 let event = Box::new(dispatcher::Event::Status { job, status });
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(event));

@@ -162,7 +162,7 @@ impl World {
         self.until("liveness: every job ends", Duration::from_secs(1200), |w| w.all_jobs_ended())?;
         self.until("SL-2: every slot is free again", Duration::from_secs(180), |w| w.all_slots_free())?;
         self.until("each ask has one answer", Duration::from_secs(30), |w| w.all_asks_answered())?;
-        self.at_the_end()?;
+        self.until("clean-up: only the result is left", Duration::from_secs(30), |w| w.all_is_cleaned_up())?;
         Ok(self.report())
     }
 
