@@ -304,10 +304,15 @@ impl Job {
     ) -> Vec<AllocationId> {
         let Some(worker) = self.workers.get_mut(id).filter(|w| w.instance == instance) else { return Vec::new() };
         worker.host = offers.iter().map(|o| o.host).fold(worker.host, u64::max);
-        let over = worker.over;
+        let (latest, over) = (worker.host, worker.over);
         let mut accepted = Vec::new();
         for offer in offers {
             let known = self.pool.contains_key(&offer.allocation);
+            // Of a host that another has followed: its own offer says all that is true of the slot.
+            if offer.host < latest {
+                accepted.extend(known.then_some(offer.allocation));
+                continue;
+            }
             // A slot has one grant at a time, and one leader's grants are in order: a later one means that the earlier
             // has ended, and an offer under an earlier one is late.
             let same = |slot: &PoolSlot| slot.id == *id && slot.instance == instance && slot.index == offer.slot;

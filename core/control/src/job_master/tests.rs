@@ -252,6 +252,16 @@ fn the_late_word_of_an_old_hosts_end_does_not_touch_the_fresh_one() {
 }
 
 #[test]
+fn the_late_offer_of_an_old_host_does_not_touch_the_fresh_ones() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    jm.on_event(at(10), host_failed(1));
+    jm.on_event(at(11), offer(1, 0, 2));
+    assert_eq!(accepted(&jm.on_event(at(12), offer(1, 0, 1))), Some(vec![grant(1)]), "the slot is the job's");
+    jm.on_event(at(170), reset(0, true));
+    assert_eq!(jm.status(), JobStatus::Running, "and its fresh host is ready");
+}
+
+#[test]
 fn a_fresh_host_that_fails_before_the_reset_is_answered_is_told_by_the_next_heartbeat() {
     let mut jm = executing(RestartStrategy::ByKind);
     jm.on_event(at(10), host_failed(1));
