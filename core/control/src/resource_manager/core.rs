@@ -170,6 +170,9 @@ pub enum Effect {
 /// and it frees the slot itself when it finds no JobMaster.
 const REMEMBERED: usize = 256;
 
+/// A slot that comes back sooner than this was not wanted: its job waits as long for the next.
+const UNWANTED: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slot {
     Free,
@@ -218,6 +221,11 @@ pub struct ResourceManager {
     jobs: Vec<(JobId, u32)>,
     /// Jobs that needed slots under this leader and are over; the latest ones.
     over: VecDeque<JobId>,
+    /// Grants of the last moments.
+    fresh: BTreeMap<AllocationId, Moment>,
+    /// Jobs that gave a fresh grant back get no other before this. A JobMaster may for a while believe in slots that it
+    /// has lost, and refuse what it is given in their place.
+    rests: BTreeMap<JobId, Moment>,
     /// Workers that the provider started or found, registered or not.
     provided: BTreeSet<TaskManagerId>,
     declared: Option<u32>,
@@ -236,6 +244,8 @@ impl ResourceManager {
             heard: BTreeMap::new(),
             jobs: Vec::new(),
             over: VecDeque::new(),
+            fresh: BTreeMap::new(),
+            rests: BTreeMap::new(),
             provided: BTreeSet::new(),
             declared: None,
             refused: None,
@@ -247,6 +257,7 @@ impl ResourceManager {
     /// Decides.
     pub fn on_event(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.rests.retain(|_, until| now < *until);
         match event {
             Event::Register { call, fence, info, report } => {
                 self.register(now, call, fence, info, report, &mut effects)
@@ -262,6 +273,7 @@ impl ResourceManager {
             Event::Gone { id, instance, cause } => self.lose(&id, instance, cause, &mut effects),
             Event::SlotFreed { fence, id, instance, allocation } => {
                 if is_for(self.settings.epoch, fence).is_ok() && self.is_current(&id, instance) {
+                    self.note_unwanted(now, &id, allocation);
                     self.set_slot(now, &id, allocation, |slot| *slot = Slot::Free);
                 }
             }
@@ -313,7 +325,7 @@ impl ResourceManager {
         let surplus = self.needed_workers().is_some_and(|needed| self.provided_workers() > needed);
         let idle = self.workers.iter().filter(|(id, _)| surplus && self.provided.contains(id));
         let idle = idle.filter_map(|(_, w)| Some(w.idle_since? + self.settings.idle_timeout));
-        pending.chain(idle).chain(self.heartbeats.next_deadline()).min()
+        pending.chain(idle).chain(self.rests.values().copied()).chain(self.heartbeats.next_deadline()).min()
     }
 
     /// The registered workers: whom to send heartbeats, and what REST shows.
@@ -399,6 +411,20 @@ impl ResourceManager {
         worker.note_idle(now);
     }
 
+    fn note_unwanted(&mut self, now: Moment, id: &TaskManagerId, allocation: AllocationId) {
+        if self.fresh.remove(&allocation).is_none_or(|at| now.since(at) >= UNWANTED) {
+            return;
+        }
+        let slots = self.workers.get(id).into_iter().flat_map(|w| &w.slots);
+        let whose = slots.filter_map(|s| match s {
+            Slot::Pending { job, allocation: a, .. } | Slot::Taken { job, allocation: a } if *a == allocation => Some(*job),
+            _ => None,
+        });
+        if let Some(job) = whose.last() {
+            self.rests.insert(job, now + UNWANTED);
+        }
+    }
+
     fn set_slot(&mut self, now: Moment, id: &TaskManagerId, allocation: AllocationId, change: impl FnOnce(&mut Slot)) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let slot = worker.slots.iter_mut().find(|s| match s {
@@ -434,6 +460,7 @@ impl ResourceManager {
         }
         if slots == 0 {
             self.shortages.remove(&job);
+            self.rests.remove(&job);
         } else {
             self.over.retain(|j| *j != job);
         }
@@ -498,6 +525,9 @@ impl ResourceManager {
         for (job, needed) in self.jobs.clone() {
             let missing = needed.saturating_sub(self.held_by(job));
             let free = self.free();
+            if missing > 0 && self.rests.contains_key(&job) {
+                continue;
+            }
             if missing > free {
                 let shortage = (missing, free, self.refused.clone());
                 if self.shortages.get(&job) != Some(&shortage) {
@@ -533,6 +563,8 @@ impl ResourceManager {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(index) = worker.slots.iter().position(|s| *s == Slot::Free) else { return };
         worker.slots[index] = Slot::Pending { job, allocation, since: now };
+        self.fresh.retain(|_, at| now.since(*at) < UNWANTED);
+        self.fresh.insert(allocation, now);
         worker.idle_since = None;
         let request = SlotRequest { job, allocation, slot: index as u32 };
         effects.push(Effect::RequestSlot { id, instance: worker.info.instance, request });

@@ -131,6 +131,18 @@ fn a_report_replaces_what_was_believed_but_not_what_is_under_way() {
 }
 
 #[test]
+fn a_job_that_gives_a_fresh_grant_back_waits_for_the_next() {
+    let mut rm = manager(false);
+    rm.on_event(at(0), register("a", 1, vec![SlotStatus::Free]));
+    let (_, request) = requests(&rm.on_event(at(1), Event::Require { job: JOB, slots: 1 })).remove(0);
+    assert_eq!(rm.on_event(at(1), freed("a", request.allocation)), [], "it was not wanted");
+    assert_eq!(rm.deadline(), Some(at(2)));
+    let (_, request) = requests(&rm.on_event(at(2), Event::Tick)).remove(0);
+    let later = requests(&rm.on_event(at(9), freed("a", request.allocation)));
+    assert_eq!(later.len(), 1, "one that was in use for a while is replaced at once");
+}
+
+#[test]
 fn a_silent_worker_is_lost_and_its_slots_are_given_elsewhere() {
     let mut rm = manager(false);
     rm.on_event(at(0), register("a", 1, vec![SlotStatus::Free]));
