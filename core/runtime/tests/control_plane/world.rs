@@ -21,7 +21,7 @@ use thalweg_testkit::harness::{Failure, Happening, NodeId, Sim};
 use thalweg_wire::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord};
 
 /// More events than any schedule needs.
-const STORM: u64 = 200_000;
+const STORM: u64 = 50_000;
 
 /// A mistake that the harness must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
