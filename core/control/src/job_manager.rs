@@ -13,7 +13,7 @@ use crate::{
     stores::Stores,
 };
 use futures::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{Epoch, InstanceId};
 use thalweg_rpc::{HeartbeatSettings, RpcService, RpcSettings};
@@ -157,7 +157,13 @@ impl JobManager {
         step(&env, "leadership granted", &mut since);
         blob_server::serve(&env, &rpc, services.blobs.clone());
         let stores = Stores::new(services.high_availability.metadata(), epoch);
-        let recovered = dispatcher::Event::Recovered { jobs: stores.jobs().await?, results: stores.results().await? };
+        let jobs = stores.jobs().await?;
+        let mut left = BTreeMap::new();
+        for record in &jobs {
+            let attempt = stores.deployment(record.job).await?.map_or(0, |d| d.attempt.n + 1);
+            left.insert(record.job, (stores.commit(record.job).await?, attempt));
+        }
+        let recovered = dispatcher::Event::Recovered { jobs, results: stores.results().await? };
         step(&env, "earlier jobs read", &mut since);
 
         let (end, ended) = watch::channel(None);
@@ -217,6 +223,7 @@ impl JobManager {
                 on_end: Box::new(move |status, diagnostics| {
                     let _ = end.send(Some(JobManagerEnd { status, diagnostics }));
                 }),
+                left,
                 shutdown: shutdown.child(),
             },
             recovered,

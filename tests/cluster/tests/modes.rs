@@ -15,7 +15,9 @@ fn embedded(input: &Path, output: &Path) -> Done {
 fn word_counts_are_equal_embedded_session_and_per_job() {
     let place = Place::new();
     let file = place.path().join("words.txt");
-    words_file(&file, 20 << 20, 7);
+    // Offline with THALWEG_WORDS_MB=200.
+    let megabytes: usize = std::env::var("THALWEG_WORDS_MB").map_or(20, |n| n.parse().unwrap());
+    words_file(&file, megabytes << 20, 7);
     let cluster = Cluster::start(&place, 2, 2, &[]);
     for (n, input) in [Path::new(LICENSES), &file].into_iter().enumerate() {
         let expected = counts_by_shell(input);

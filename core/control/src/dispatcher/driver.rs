@@ -18,7 +18,7 @@ use thalweg_env::{Env, Shutdown};
 use thalweg_model::{BlobKey, Epoch, InstanceId, JobId, TaskManagerId};
 use thalweg_rpc::Reply;
 use thalweg_spi::{ApplicationStatus, BlobService, HighAvailabilityServices, MainState};
-use thalweg_wire::{JobRecord, JobResult, JobSpec};
+use thalweg_wire::{CommitRecord, JobRecord, JobResult, JobSpec};
 use tokio::sync::{mpsc, oneshot};
 
 /// What the driver works with.
@@ -41,6 +41,8 @@ pub struct DispatcherServices {
     pub start_main: Option<Box<dyn Fn(DispatcherHandle) + Send>>,
     /// Called when the cluster shall end.
     pub on_end: Box<dyn Fn(ApplicationStatus, String) + Send>,
+    /// What an earlier leader left of the jobs that are recovered: their commit, and the attempt that comes next.
+    pub left: BTreeMap<JobId, (Option<CommitRecord>, u32)>,
     /// Ends the driver.
     pub shutdown: Shutdown,
 }
@@ -334,7 +336,9 @@ impl Driver {
         });
         self.executables.insert(job, record.spec.executable);
         let services = (self.services.job_master_services)(changes);
-        let master = JobMasterHandle::start(record, None, 0, self.services.job_master.clone(), services);
+        let (committed, attempt) = self.services.left.remove(&job).unwrap_or_default();
+        let settings = self.services.job_master.clone();
+        let master = JobMasterHandle::start(record, committed, attempt, settings, services);
         self.masters.insert(job, master);
     }
 

@@ -126,16 +126,16 @@ impl World {
         match local {
             Local::Ready => {
                 let data_address = Some(self.sim.name(node).to_owned());
-                self.from_host(node, link, FromHost::Ready { data_address });
+                self.heard_of_host(node, link, FromHost::Ready { data_address });
                 self.sim.post(node, METRICS, Local::Metrics);
             }
-            Local::Refuse(failure) => self.from_host(node, link, FromHost::Refused { failure }),
+            Local::Refuse(failure) => self.heard_of_host(node, link, FromHost::Refused { failure }),
             Local::Metrics => {
                 let Some(host) = self.hosts.get(&node) else { return };
                 let attempt = host.newest.unwrap_or_default();
                 let counters = SubtaskMetrics::default();
                 let subtasks = host.tasks.keys().map(|s| (*s, counters)).collect();
-                self.from_host(node, link, FromHost::Metrics { attempt, subtasks });
+                self.heard_of_host(node, link, FromHost::Metrics { attempt, subtasks });
                 self.sim.post(node, METRICS, Local::Metrics);
             }
             Local::Task(subtask, attempt, step) => self.host_task(node, subtask, attempt, step),
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    fn from_host(&mut self, node: NodeId, link: LinkId, message: FromHost) {
+    fn heard_of_host(&mut self, node: NodeId, link: LinkId, message: FromHost) {
         self.send(node, link, Message::FromHost(Box::new(message)));
     }
 
@@ -340,6 +340,6 @@ impl World {
             collected: BTreeMap::new(),
             metrics: SubtaskMetrics::default(),
         };
-        self.from_host(node, link, FromHost::Task(Box::new(report)));
+        self.heard_of_host(node, link, FromHost::Task(Box::new(report)));
     }
 }

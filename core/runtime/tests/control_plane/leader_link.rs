@@ -71,7 +71,7 @@ impl World {
         if let Some(it) = self.task_managers.get_mut(&node) {
             it.link.unregistered_since = now;
         }
-        self.to_executor(node, Local::LeaderLost);
+        self.executor_hears(node, Local::LeaderLost);
         self.link_polls(node);
     }
 
@@ -126,7 +126,7 @@ impl World {
                     Some(epoch) => {
                         self.link_is(node, Known::Registering { link, epoch });
                         let turn = turn + 1;
-                        self.to_executor(node, Local::LinkStep(turn, LinkStep::Report));
+                        self.executor_hears(node, Local::LinkStep(turn, LinkStep::Report));
                     }
                     None => {
                         self.sim.close(link, node);
@@ -189,7 +189,7 @@ impl World {
             Outcome::Answer(Answer::Registered(Ok(RegistrationAnswer::Accepted))) => {
                 let peer = self.sim.peer(link, node);
                 self.link_is(node, Known::Registered { link, peer, epoch, since: now });
-                self.to_executor(node, Local::LeaderFound(link, epoch));
+                self.executor_hears(node, Local::LeaderFound(link, epoch));
                 self.link_step(node, heartbeat().timeout, LinkStep::Silence);
                 if self.sim.is_closed(link, node) {
                     self.link_closed(node, link);

@@ -78,23 +78,21 @@ impl World {
                 self.reconcile();
             }
             ProviderOrder::Release(manager, worker) if of(manager, self) => self.worker_is_lost(worker, "released"),
-            ProviderOrder::Registered(manager, worker) if of(manager, self) => {
-                if self.provider.workers.contains_key(&worker) {
-                    self.provider.registered.insert(worker);
-                }
+            ProviderOrder::Registered(manager, worker)
+                if of(manager, self) && self.provider.workers.contains_key(&worker) =>
+            {
+                self.provider.registered.insert(worker);
             }
             ProviderOrder::Reconcile => {
                 self.provider.refused = false;
                 self.reconcile();
             }
-            ProviderOrder::WorkerBoots(worker) => {
-                if self.provider.workers.get(&worker) == Some(&None) {
-                    if self.chaos && self.sim.chance(50) {
-                        return self.worker_is_lost(worker, "it could not start");
-                    }
-                    let node = self.task_manager_starts(worker.as_str(), worker.clone());
-                    self.provider.workers.insert(worker, Some(node));
+            ProviderOrder::WorkerBoots(worker) if self.provider.workers.get(&worker) == Some(&None) => {
+                if self.chaos && self.sim.chance(50) {
+                    return self.worker_is_lost(worker, "it could not start");
                 }
+                let node = self.task_manager_starts(worker.as_str(), worker.clone());
+                self.provider.workers.insert(worker, Some(node));
             }
             ProviderOrder::WorkerDied(worker) => self.worker_is_lost(worker, "its process ended"),
             _ => {}

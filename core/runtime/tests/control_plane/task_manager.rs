@@ -178,10 +178,8 @@ impl World {
                 it.reporters.clear();
                 self.feed_executor(node, Event::LeaderLost);
             }
-            Local::ExecutorTick => {
-                if it.tick.take_if(|at| *at <= now).is_some() {
-                    self.feed_executor(node, Event::Tick);
-                }
+            Local::ExecutorTick if it.tick.take_if(|at| *at <= now).is_some() => {
+                self.feed_executor(node, Event::Tick);
             }
             Local::JobRegisterAgain { job, link, epoch, began, status } => {
                 self.register_job(node, job, link, epoch, began, status);
@@ -195,7 +193,7 @@ impl World {
                 self.host_dies(process);
             }
             Local::HostReaped { job, host, failure } => {
-                self.to_executor(node, Local::HostGone { job, host, failure });
+                self.executor_hears(node, Local::HostGone { job, host, failure });
             }
             Local::HostGone { job, host, failure } => {
                 it.hosts.remove(&(job, host));
@@ -207,7 +205,7 @@ impl World {
     }
 
     /// In the executor's channel.
-    pub fn to_executor(&mut self, node: NodeId, local: Local) {
+    pub fn executor_hears(&mut self, node: NodeId, local: Local) {
         self.sim.post_in_order(node, EXECUTOR, local);
     }
 
@@ -244,21 +242,24 @@ impl World {
         match message {
             FromHost::Ready { data_address } => {
                 it.launching.remove(&(job, host));
-                self.to_executor(node, Local::Executor(Box::new(Event::HostReady { job, host, data_address })));
+                self.executor_hears(node, Local::Executor(Box::new(Event::HostReady { job, host, data_address })));
             }
             FromHost::Task(report) => {
-                self.to_executor(node, Local::Executor(Box::new(Event::TaskReported { job, host, report: *report })));
+                self.executor_hears(
+                    node,
+                    Local::Executor(Box::new(Event::TaskReported { job, host, report: *report })),
+                );
             }
             FromHost::Metrics { subtasks, .. } => {
                 let event = Event::HostMetrics { job, host, metrics: subtasks };
-                self.to_executor(node, Local::Executor(Box::new(event)));
+                self.executor_hears(node, Local::Executor(Box::new(event)));
             }
             FromHost::Refused { failure } => {
                 it.host_links.remove(&link);
                 if let Some(process) = it.hosts.get(&(job, host)).copied() {
                     self.host_dies(process);
                 }
-                self.to_executor(node, Local::HostGone { job, host, failure });
+                self.executor_hears(node, Local::HostGone { job, host, failure });
             }
             FromHost::Hello { .. } | FromHost::Unknown => {}
         }
@@ -453,7 +454,7 @@ impl World {
                     // Fenced or closed: whoever leads next is registered with anew.
                     _ => return,
                 };
-                self.to_executor(node, Local::Executor(Box::new(Event::JobRegistered { job, answer })));
+                self.executor_hears(node, Local::Executor(Box::new(Event::JobRegistered { job, answer })));
             }
             Ticket::Offer { job, offer } => {
                 let accepted = match outcome {
@@ -462,7 +463,7 @@ impl World {
                     _ => return,
                 };
                 let event = Event::OfferAnswered { job, offer, accepted };
-                self.to_executor(node, Local::Executor(Box::new(event)));
+                self.executor_hears(node, Local::Executor(Box::new(event)));
             }
             Ticket::Report { reporter } => {
                 let Some(it) = self.task_managers.get_mut(&node) else { return };
@@ -476,7 +477,7 @@ impl World {
                     let (job, subtask) = (r.job, report.subtask);
                     let (attempt, state, prepared) = (report.attempt, report.state, report.prepared.is_some());
                     let event = Event::ReportAcknowledged { job, subtask, attempt, state, prepared };
-                    self.to_executor(node, Local::Executor(Box::new(event)));
+                    self.executor_hears(node, Local::Executor(Box::new(event)));
                 }
                 self.report_next(node, reporter);
             }
