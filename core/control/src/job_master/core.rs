@@ -15,7 +15,9 @@ use thalweg_model::{
 };
 use thalweg_rpc::{
     Fault, Fence,
-    gateways::{AllocatedSlotReport, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus},
+    gateways::{
+        AllocatedSlotReport, HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus,
+    },
     is_for,
 };
 use thalweg_wire::{CommitRecord, Deploy, DeploymentRecord, Descriptor, JobRecord, JobResult, TaskReport};
@@ -73,8 +75,8 @@ pub enum Event {
         id: TaskManagerId,
         /// Which life of the TaskManager.
         instance: InstanceId,
-        /// Why.
-        failure: TaskFailure,
+        /// Which life of the host, and why.
+        failed: HostFailure,
     },
     /// The answer to a heartbeat.
     Heartbeat {
@@ -254,7 +256,7 @@ pub enum Effect {
     },
     /// The job's status changed.
     Status(JobStatus),
-    /// The job ended. Nothing follows.
+    /// The job ended. Nothing follows but the word of its last status.
     Ended(Box<JobResult>),
 }
 
@@ -322,9 +324,10 @@ impl JobMaster {
                     _ => Some(Input::TaskChanged),
                 }
             }
-            Event::HostFailed { call, fence, id, instance, failure } => {
+            Event::HostFailed { call, fence, id, instance, failed } => {
                 let admitted = is_for(epoch, fence);
-                let known = admitted.is_ok() && self.job.is_current(&id, instance);
+                let known = admitted.is_ok() && self.job.is_news(&id, instance, &failed);
+                let failure = failed.failure;
                 self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
                 if !known {
                     return None;
@@ -341,11 +344,12 @@ impl JobMaster {
                 if is_for(epoch, fence).is_err() || !self.job.is_current(&id, instance) {
                     return None;
                 }
-                let failed = self.job.heard(now, &id, instance, &status);
-                match (failed, status.host_failure) {
+                let missing = self.job.heard(now, &id, instance, &status);
+                // Told before, but perhaps when it did not matter yet.
+                let failed = status.host_failure.filter(|failed| self.job.is_news(&id, instance, failed));
+                match (missing, failed) {
                     (Some(failure), _) => Some(Input::TaskFailed { failure, id: Some(id) }),
-                    // Told before, but perhaps while the host before it was being ended.
-                    (None, Some(failure)) => Some(Input::HostFailed { failure, id }),
+                    (None, Some(failed)) => Some(Input::HostFailed { failure: failed.failure, id }),
                     (None, None) => None,
                 }
             }

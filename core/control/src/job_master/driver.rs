@@ -194,9 +194,9 @@ impl Driver {
                 let call = self.reports.keep(&mut self.ids, reply);
                 self.feed(Event::Report { call, fence, id, instance, report });
             }
-            JobMasterMessage::HostFailed { id, instance, failure, reply } => {
+            JobMasterMessage::HostFailed { id, instance, failed, reply } => {
                 let call = self.reports.keep(&mut self.ids, reply);
-                self.feed(Event::HostFailed { call, fence, id, instance, failure });
+                self.feed(Event::HostFailed { call, fence, id, instance, failed });
             }
             JobMasterMessage::DisconnectTaskManager { id, instance, cause, reply } => {
                 self.feed(Event::WorkerGone { id, instance, cause });

@@ -15,7 +15,9 @@ use thalweg_model::{
 };
 use thalweg_rpc::{
     HeartbeatMonitor, HeartbeatSettings,
-    gateways::{AllocatedSlotReport, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus},
+    gateways::{
+        AllocatedSlotReport, HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus,
+    },
 };
 use thalweg_wire::{
     CommitRecord, Deploy, DeploymentRecord, Descriptor, JobRecord, JobResult, JobSpec, TaskDeployment, TaskReport,
@@ -121,6 +123,10 @@ pub struct Partition {
 struct Worker {
     instance: InstanceId,
     next_heartbeat: Moment,
+    /// The latest life of the host there that was heard of, ready or failed.
+    host: u64,
+    /// Lives up to this one are over, and that was acted upon.
+    over: u64,
 }
 
 /// How many exceptions are remembered.
@@ -218,7 +224,9 @@ impl Job {
             // one who watches the connection. Until then the newcomer waits.
             return JobRegistrationAnswer::Rejected("another process of the same name is still registered".into());
         }
-        self.workers.insert(who.id.clone(), Worker { instance: who.instance, next_heartbeat: now.at });
+        let (host, over) = self.workers.get(&who.id).map_or((0, 0), |w| (w.host, w.over));
+        let worker = Worker { instance: who.instance, next_heartbeat: now.at, host, over };
+        self.workers.insert(who.id.clone(), worker);
         self.heartbeats.watch((who.id, who.instance), now.at);
         JobRegistrationAnswer::Accepted(Box::new(self.spec.clone()))
     }
@@ -294,9 +302,9 @@ impl Job {
         offers: Vec<SlotOffer>,
         wanted: bool,
     ) -> Vec<AllocationId> {
-        if !self.is_current(id, instance) {
-            return Vec::new();
-        }
+        let Some(worker) = self.workers.get_mut(id).filter(|w| w.instance == instance) else { return Vec::new() };
+        worker.host = offers.iter().map(|o| o.host).fold(worker.host, u64::max);
+        let over = worker.over;
         let mut accepted = Vec::new();
         for offer in offers {
             let known = self.pool.contains_key(&offer.allocation);
@@ -311,11 +319,31 @@ impl Job {
                 continue;
             }
             accepted.push(offer.allocation);
+            // The word of a host that is being ended may be late.
+            let ready = offer.host > over;
             let slot =
-                PoolSlot { id: id.clone(), instance, index: offer.slot, data_address: offer.data_address, ready: true };
+                PoolSlot { id: id.clone(), instance, index: offer.slot, data_address: offer.data_address, ready };
             self.pool.insert(offer.allocation, slot);
         }
         accepted
+    }
+
+    /// Is it the first that is heard of this host's end, or was it not yet acted upon? A later host may be there already.
+    pub(super) fn is_news(&mut self, id: &TaskManagerId, instance: InstanceId, failed: &HostFailure) -> bool {
+        let Some(worker) = self.workers.get_mut(id).filter(|w| w.instance == instance) else { return false };
+        if failed.host < worker.host || failed.host <= worker.over {
+            return false;
+        }
+        worker.host = failed.host;
+        true
+    }
+
+    /// Every host there that was heard of is over, or about to be: what is still told of it is late.
+    pub(super) fn host_is_over(&mut self, id: &TaskManagerId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.over = worker.host;
+        }
+        self.host_gone(id);
     }
 
     /// The host on this TaskManager is gone: its slots are not ready until they are offered again.

@@ -1,1 +1,354 @@
 //! Decisions of the core, event by event.
+
+use super::{Effect, Event, JobMaster, Settings, states::TRANSITIONS};
+use crate::Now;
+use std::{collections::BTreeMap, time::Duration};
+use thalweg_model::{
+    AllocationId, Attempt, BlobKey, Edge, Epoch, ExecutionState, FailureKind, InstanceId, JobGraph, JobId, JobStatus,
+    Moment, OperatorInfo, Partitioner, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId, UnixMillis, Vertex,
+    VertexId, VertexRole,
+};
+use thalweg_rpc::{
+    Fault, Fence, HeartbeatSettings,
+    gateways::{HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus},
+};
+use thalweg_wire::{ExecutionMode, JobRecord, JobSpec, RestartStrategy, TaskReport};
+
+const EPOCH: Epoch = Epoch(3);
+const JOB: JobId = JobId::from_bytes([1; 16]);
+const LIFE: InstanceId = InstanceId::from_bytes([7; 16]);
+
+fn at(millis: u64) -> Now {
+    Now { at: Moment::from_start(Duration::from_millis(millis)), wall: UnixMillis(millis) }
+}
+
+fn vertex(uid: &str, parallelism: u32, role: VertexRole) -> Vertex {
+    let operator = OperatorInfo { uid: uid.into(), name: uid.into(), kind: "map".into(), states: vec![] };
+    Vertex {
+        id: VertexId::from_uid(uid),
+        operators: vec![operator],
+        parallelism,
+        max_parallelism: 128,
+        role,
+        own_thread: false,
+    }
+}
+
+/// One source, one committer, in one slot.
+fn job(restart: RestartStrategy) -> JobMaster {
+    let edge = Edge { from: 0, to: 1, partitioner: Partitioner::Hash, item: "u64".into(), feedback: false };
+    let graph = JobGraph {
+        vertices: vec![vertex("sink", 1, VertexRole::Task), vertex("sink/committer", 1, VertexRole::Committer)],
+        edges: vec![edge],
+        bounded: true,
+    };
+    let spec = JobSpec {
+        name: "job".into(),
+        graph,
+        executable: BlobKey::of(b""),
+        args: vec![],
+        env: BTreeMap::new(),
+        client_dir: String::new(),
+        ordinal: 0,
+        earlier: vec![],
+        default_parallelism: 1,
+        mode: ExecutionMode::Automatic,
+        restart,
+        client_timeout: None,
+        options: BTreeMap::new(),
+        plugins: vec![],
+        protocol: (1, 1),
+    };
+    let settings = Settings {
+        epoch: EPOCH,
+        heartbeat: HeartbeatSettings::default(),
+        slot_request_timeout: Duration::from_secs(300),
+        cancel_timeout: Duration::from_secs(30),
+    };
+    JobMaster::new(JobRecord { job: JOB, spec, submitted: UnixMillis(0) }, None, 0, settings)
+}
+
+fn tm() -> TaskManagerId {
+    TaskManagerId::new("a")
+}
+
+fn fence() -> Fence {
+    Fence::job(JOB, EPOCH)
+}
+
+fn grant(n: u8) -> AllocationId {
+    AllocationId::from_bytes([n; 16])
+}
+
+fn attempt(n: u32) -> Attempt {
+    Attempt { epoch: EPOCH, n }
+}
+
+fn register(status: TaskManagerStatus) -> Event {
+    let registration = JobRegistration { id: tm(), instance: LIFE, rpc: String::new(), status };
+    Event::Register { call: 1, fence: fence(), registration }
+}
+
+fn offer(n: u8, slot: u32, host: u64) -> Event {
+    let offers = vec![SlotOffer { allocation: grant(n), slot, host, data_address: None }];
+    Event::Offer { call: 2, fence: fence(), id: tm(), instance: LIFE, offers }
+}
+
+fn report(vertex: u32, n: u32, state: ExecutionState, prepared: Option<&'static [u8]>) -> Event {
+    let report = TaskReport {
+        subtask: SubtaskId { vertex, index: 0 },
+        attempt: attempt(n),
+        state,
+        failure: None,
+        prepared: prepared.map(Into::into),
+        collected: BTreeMap::new(),
+        metrics: SubtaskMetrics::default(),
+    };
+    Event::Report { call: 3, fence: fence(), id: tm(), instance: LIFE, report }
+}
+
+fn lost() -> TaskFailure {
+    TaskFailure::new(FailureKind::Lost, "gone")
+}
+
+fn host_failed(host: u64) -> Event {
+    let failed = HostFailure { host, failure: lost() };
+    Event::HostFailed { call: 4, fence: fence(), id: tm(), instance: LIFE, failed }
+}
+
+fn worker_gone() -> Event {
+    Event::WorkerGone { id: tm(), instance: LIFE, cause: "test".into() }
+}
+
+fn reset(n: u32, done: bool) -> Event {
+    Event::HostReset { attempt: attempt(n), id: tm(), done }
+}
+
+fn accepted(effects: &[Effect]) -> Option<Vec<AllocationId>> {
+    effects.iter().find_map(|e| match e {
+        Effect::AnswerOffer { answer: Ok(accepted), .. } => Some(accepted.clone()),
+        _ => None,
+    })
+}
+
+fn ended(effects: &[Effect]) -> Option<JobStatus> {
+    effects.iter().find_map(|e| match e {
+        Effect::Ended(result) => Some(result.status),
+        _ => None,
+    })
+}
+
+/// A job that has its slot and whose deployment is being written down.
+fn deploying(restart: RestartStrategy) -> JobMaster {
+    let mut jm = job(restart);
+    assert_eq!(jm.on_event(at(0), Event::Start), [Effect::Require(1)]);
+    let welcome = jm.on_event(at(1), register(TaskManagerStatus::default()));
+    assert!(matches!(
+        &welcome[..],
+        [Effect::AnswerRegister { answer: Ok(JobRegistrationAnswer::Accepted(_)), .. }]
+    ));
+    let effects = jm.on_event(at(2), offer(1, 0, 1));
+    assert_eq!(accepted(&effects), Some(vec![grant(1)]));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RecordDeployment(_))));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Deploy { .. })), "not before it is written down");
+    jm
+}
+
+fn executing(restart: RestartStrategy) -> JobMaster {
+    let mut jm = deploying(restart);
+    let effects = jm.on_event(at(3), Event::DeploymentRecorded { attempt: attempt(0), outcome: Ok(()) });
+    assert!(matches!(&effects[..], [Effect::Deploy { deploy, .. }] if deploy.tasks.len() == 2));
+    jm.on_event(at(4), Event::DeployAnswered { attempt: attempt(0), id: tm(), outcome: Ok(()) });
+    jm
+}
+
+/// Everything is written, the committer has prepared, and the commit is being written down.
+fn committing(restart: RestartStrategy) -> JobMaster {
+    let mut jm = executing(restart);
+    jm.on_event(at(5), report(0, 0, ExecutionState::Finished, None));
+    let effects = jm.on_event(at(6), report(1, 0, ExecutionState::Running, Some(b"parts")));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RecordCommit(_))));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Commit { .. })), "nothing is published before the record");
+    jm
+}
+
+fn commit_recorded(outcome: Result<(), TaskFailure>) -> Event {
+    Event::CommitRecorded { attempt: attempt(0), outcome }
+}
+
+#[test]
+fn a_commit_is_recorded_before_it_is_published_and_then_the_job_ends() {
+    let mut jm = committing(RestartStrategy::ByKind);
+    let publish = jm.on_event(at(7), commit_recorded(Ok(())));
+    assert!(matches!(&publish[..], [Effect::Commit { subtask, .. }] if subtask.vertex == 1));
+    let effects = jm.on_event(at(8), report(1, 0, ExecutionState::Finished, None));
+    assert!(effects.contains(&Effect::Require(0)));
+    assert!(effects.iter().any(|e| matches!(e, Effect::FreeSlot { allocation, .. } if *allocation == grant(1))));
+    assert_eq!(ended(&effects), Some(JobStatus::Finished));
+}
+
+#[test]
+fn a_failure_while_the_commit_is_being_written_is_decided_when_its_fate_is_known() {
+    let mut jm = committing(RestartStrategy::ByKind);
+    jm.on_event(at(7), host_failed(1));
+    assert_eq!(jm.status(), JobStatus::Running, "nobody knows yet whether a restart publishes or runs again");
+    jm.on_event(at(8), commit_recorded(Ok(())));
+    assert_eq!(jm.status(), JobStatus::Restarting);
+    jm.on_event(at(200), reset(0, true));
+    assert_eq!(accepted(&jm.on_event(at(201), offer(1, 0, 2))), Some(vec![grant(1)]));
+    let effects = jm.on_event(at(202), Event::DeploymentRecorded { attempt: attempt(1), outcome: Ok(()) });
+    let deployed = effects.iter().find_map(|e| match e {
+        Effect::Deploy { deploy, .. } => Some(deploy.tasks.clone()),
+        _ => None,
+    });
+    let tasks = deployed.unwrap();
+    assert_eq!(tasks.len(), 1, "only the committer runs again");
+    assert_eq!(tasks[0].publish.as_deref(), Some(&b"parts"[..]), "and publishes what was recorded");
+}
+
+#[test]
+fn a_commit_that_was_certainly_not_written_runs_the_job_again() {
+    let mut jm = committing(RestartStrategy::ByKind);
+    jm.on_event(at(7), commit_recorded(Err(TaskFailure::new(FailureKind::Storage, "full"))));
+    assert_eq!(jm.status(), JobStatus::Restarting);
+}
+
+#[test]
+fn a_cancel_comes_too_late_for_a_commit() {
+    let mut jm = committing(RestartStrategy::ByKind);
+    assert_eq!(jm.on_event(at(7), Event::Cancel), []);
+    assert_eq!(jm.status(), JobStatus::Running);
+}
+
+#[test]
+fn a_restart_waits_for_the_old_hosts_and_for_fresh_ones() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    let effects = jm.on_event(at(10), host_failed(1));
+    assert!(effects.contains(&Effect::ResetHost { id: tm(), attempt: attempt(0) }));
+    assert_eq!(jm.on_event(at(150), reset(0, false))[0], Effect::ResetHost { id: tm(), attempt: attempt(0) });
+    jm.on_event(at(151), Event::Tick { random: 0 });
+    assert!(jm.deadline() > Some(at(151).at), "nothing to do but to wait for the answer: {:?}", jm.deadline());
+    jm.on_event(at(160), Event::DeployAnswered { attempt: attempt(0), id: tm(), outcome: Err("closed".into()) });
+    assert_eq!(jm.attempt(), attempt(0), "that says nothing about the host");
+    jm.on_event(at(170), reset(0, true));
+    assert_eq!(jm.attempt(), attempt(1));
+    assert_eq!(accepted(&jm.on_event(at(171), offer(1, 0, 1))), Some(vec![grant(1)]));
+    assert_eq!(jm.status(), JobStatus::Restarting, "the offer of the host that was ended is late");
+    jm.on_event(at(172), offer(1, 0, 2));
+    assert_eq!(jm.status(), JobStatus::Running);
+}
+
+#[test]
+fn the_late_word_of_an_old_hosts_end_does_not_touch_the_fresh_one() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    jm.on_event(at(10), host_failed(1));
+    jm.on_event(at(170), reset(0, true));
+    jm.on_event(at(171), host_failed(1));
+    assert_eq!(jm.attempt(), attempt(1), "told again: no second failure");
+    jm.on_event(at(172), offer(1, 0, 2));
+    assert_eq!(jm.status(), JobStatus::Running);
+    jm.on_event(at(173), host_failed(1));
+    assert_eq!(jm.status(), JobStatus::Running);
+}
+
+#[test]
+fn a_fresh_host_that_fails_before_the_reset_is_answered_is_told_by_the_next_heartbeat() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    jm.on_event(at(10), host_failed(1));
+    jm.on_event(at(50), host_failed(2));
+    jm.on_event(at(170), reset(0, true));
+    let status = TaskManagerStatus {
+        allocations: vec![grant(1)],
+        host_failure: Some(HostFailure { host: 2, failure: lost() }),
+        ..Default::default()
+    };
+    let heartbeat = Event::Heartbeat { fence: fence(), id: tm(), instance: LIFE, status };
+    let effects = jm.on_event(at(180), heartbeat);
+    assert!(effects.contains(&Effect::ResetHost { id: tm(), attempt: attempt(1) }));
+}
+
+#[test]
+fn a_host_that_fails_before_its_slots_are_offered_is_replaced() {
+    let mut jm = job(RestartStrategy::ByKind);
+    jm.on_event(at(0), Event::Start);
+    jm.on_event(at(1), register(TaskManagerStatus::default()));
+    let effects = jm.on_event(at(2), host_failed(1));
+    assert!(effects.contains(&Effect::ResetHost { id: tm(), attempt: attempt(0) }));
+    jm.on_event(at(200), Event::Tick { random: 0 });
+    assert_eq!(jm.attempt(), attempt(1), "nothing ran there: it is not waited for");
+}
+
+#[test]
+fn a_lost_task_manager_restarts_the_job_and_its_slots_are_gone() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    jm.on_event(at(10), worker_gone());
+    assert_eq!((jm.status(), jm.slots().len()), (JobStatus::Restarting, 0));
+    jm.on_event(at(200), Event::Tick { random: 0 });
+    assert_eq!(jm.attempt(), attempt(1));
+}
+
+#[test]
+fn a_task_manager_that_was_given_up_comes_back_in_vain() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    jm.on_event(at(10), worker_gone());
+    let running = (SubtaskId { vertex: 0, index: 0 }, attempt(0), ExecutionState::Running);
+    let effects = jm.on_event(at(11), register(TaskManagerStatus { tasks: vec![running], ..Default::default() }));
+    assert!(matches!(
+        &effects[0],
+        Effect::AnswerRegister { answer: Ok(JobRegistrationAnswer::Rejected(why)), .. } if why.contains("given up")
+    ));
+    let effects = jm.on_event(at(12), register(TaskManagerStatus::default()));
+    assert!(matches!(&effects[0], Effect::AnswerRegister { answer: Ok(JobRegistrationAnswer::Accepted(_)), .. }));
+}
+
+#[test]
+fn slots_are_taken_up_to_the_need_and_a_later_grant_replaces_an_earlier_one() {
+    let mut jm = job(RestartStrategy::ByKind);
+    jm.on_event(at(0), Event::Start);
+    assert_eq!(accepted(&jm.on_event(at(1), offer(2, 0, 1))), Some(vec![]), "not registered");
+    jm.on_event(at(1), register(TaskManagerStatus::default()));
+    assert_eq!(accepted(&jm.on_event(at(2), offer(2, 0, 1))), Some(vec![grant(2)]));
+    assert_eq!(accepted(&jm.on_event(at(3), offer(3, 1, 1))), Some(vec![]), "one slot is enough");
+    assert_eq!(accepted(&jm.on_event(at(4), offer(1, 0, 1))), Some(vec![]), "an earlier grant of the slot has ended");
+    assert_eq!(accepted(&jm.on_event(at(5), offer(4, 0, 1))), Some(vec![grant(4)]));
+    assert_eq!(jm.slots(), [(tm(), 0, grant(4))]);
+}
+
+#[test]
+fn a_job_that_is_ending_needs_no_more_slots() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    let effects = jm.on_event(at(10), Event::Cancel);
+    assert_eq!(effects[0], Effect::Require(0));
+    assert!(effects.contains(&Effect::Cancel { id: tm(), attempt: attempt(0) }));
+    assert_eq!(accepted(&jm.on_event(at(11), offer(5, 1, 1))), Some(vec![]));
+    let forced = jm.on_event(at(30_010), Event::Tick { random: 0 });
+    assert!(forced.contains(&Effect::ResetHost { id: tm(), attempt: attempt(0) }), "tasks that do not end are ended");
+    assert_eq!(ended(&forced), Some(JobStatus::Canceled));
+}
+
+#[test]
+fn no_slots_in_time_fails_the_job_with_the_reason() {
+    let mut jm = job(RestartStrategy::ByKind);
+    jm.on_event(at(0), Event::Start);
+    jm.on_event(at(1), Event::Waiting(Some("needs 1 slots, 0 free".into())));
+    let effects = jm.on_event(at(300_000), Event::Tick { random: 0 });
+    let told = |e: &Effect| matches!(e, Effect::Ended(r) if r.failure.as_ref().unwrap().message.contains("0 free"));
+    assert!(effects.iter().any(told), "{effects:?}");
+}
+
+#[test]
+fn what_believes_in_another_epoch_is_refused() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    let Event::Report { call, id, instance, report, .. } = report(0, 0, ExecutionState::Finished, None) else { return };
+    let event = Event::Report { call, fence: Fence::job(JOB, Epoch(2)), id, instance, report };
+    let fault = Fault::Fenced { called: 2, present: 3 };
+    assert_eq!(jm.on_event(at(10), event), [Effect::Acknowledge { call: 3, answer: Err(fault) }]);
+}
+
+#[test]
+fn transitions_are_written_once() {
+    let mut seen = TRANSITIONS.to_vec();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), TRANSITIONS.len());
+}

@@ -184,7 +184,8 @@ impl Worker {
             }
             let slots = this.state.lock().slots.clone();
             let mine = (0..).zip(slots).filter_map(|(i, s)| s.filter(|(j, _)| *j == job).map(|(_, a)| (i, a)));
-            let offer = |(slot, allocation)| SlotOffer { allocation, slot, data_address: Some("there".into()) };
+            let offer =
+                |(slot, allocation)| SlotOffer { allocation, slot, host: 1, data_address: Some("there".into()) };
             gateway.offer_slots(id, this.instance(), mine.map(offer).collect()).await.unwrap();
         });
     }

@@ -19,6 +19,15 @@ pub struct JobRegistration {
     pub status: TaskManagerStatus,
 }
 
+/// One life of the job's host on a TaskManager is over, or never began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFailure {
+    /// Which life: they are numbered by the TaskManager, later ones higher. A word about an earlier one is late.
+    pub host: u64,
+    /// Why.
+    pub failure: TaskFailure,
+}
+
 /// What a TaskManager holds and runs of one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskManagerStatus {
@@ -29,7 +38,7 @@ pub struct TaskManagerStatus {
     /// Counters, of the newest attempt.
     pub metrics: Vec<(SubtaskId, SubtaskMetrics)>,
     /// Why there is no host, when the last one failed and nobody has said what next.
-    pub host_failure: Option<TaskFailure>,
+    pub host_failure: Option<HostFailure>,
 }
 
 /// The answer to a job registration.
@@ -48,6 +57,8 @@ pub struct SlotOffer {
     pub allocation: AllocationId,
     /// Index in the TaskManager.
     pub slot: u32,
+    /// Which life of the host is ready.
+    pub host: u64,
     /// Where the job's other hosts reach this one.
     pub data_address: Option<String>,
 }
@@ -63,7 +74,7 @@ crate::gateway! {
             /// A subtask changed. Terminal states are repeated until this is answered.
             Report = report(id: TaskManagerId, instance: InstanceId, report: TaskReport) -> ();
             /// The job's host there is gone or cannot start; its tasks with it.
-            HostFailed = host_failed(id: TaskManagerId, instance: InstanceId, failure: TaskFailure) -> ();
+            HostFailed = host_failed(id: TaskManagerId, instance: InstanceId, failed: HostFailure) -> ();
             /// A TaskManager gives up what it held for the job.
             DisconnectTaskManager = disconnect_task_manager(id: TaskManagerId, instance: InstanceId, cause: String) -> ();
         }

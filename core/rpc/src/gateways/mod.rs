@@ -7,7 +7,8 @@ pub mod task_executor;
 
 pub use blob::{BlobGateway, BlobMessage};
 pub use job_master::{
-    JobMasterGateway, JobMasterMessage, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus,
+    HostFailure, JobMasterGateway, JobMasterMessage, JobRegistration, JobRegistrationAnswer, SlotOffer,
+    TaskManagerStatus,
 };
 pub use resource_manager::{
     RegistrationAnswer, ResourceManagerGateway, ResourceManagerMessage, SlotReport, SlotStatus, TaskManagerInfo,

@@ -293,6 +293,9 @@ impl World {
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(Box::new(event)));
             }
             Message::ClientSeen { job } => {
+                // Whoever is attached looks at the job, too.
+                let looked = Box::new(job_master::Event::Looked);
+                self.sim.post_in_order(node, master_lane(job), Local::Master(job, looked));
                 let event = dispatcher::Event::ClientSeen { job };
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(Box::new(event)));
             }
@@ -334,8 +337,8 @@ impl World {
             MasterCall::Report { id, instance, report } => {
                 job_master::Event::Report { call, fence, id, instance, report: *report }
             }
-            MasterCall::HostFailed { id, instance, failure } => {
-                job_master::Event::HostFailed { call, fence, id, instance, failure }
+            MasterCall::HostFailed { id, instance, failed } => {
+                job_master::Event::HostFailed { call, fence, id, instance, failed }
             }
             MasterCall::Disconnect { id, instance } => {
                 job_master::Event::WorkerGone { id, instance, cause: "it holds no slot of the job".into() }
@@ -379,6 +382,12 @@ impl World {
                 let ticket = Ticket::Slot { id, instance, allocation: request.allocation };
                 let call = ExecutorCall::RequestSlot(request);
                 self.sim.ask(link, node, RPC, ticket, Message::Executor { fence, call });
+            }
+            Effect::FreeSlot { id, instance, job, allocation } => {
+                let Some((_, link)) = it.links.get(&id).filter(|(i, _)| *i == instance) else { return };
+                let (link, fence) = (*link, Fence::cluster(it.epoch));
+                let call = ExecutorCall::FreeSlot { job, allocation };
+                self.sim.ask(link, node, RPC, Ticket::Nothing, Message::Executor { fence, call });
             }
             Effect::FreeSlot { id, instance, job, allocation } => {
                 let Some((_, link)) = it.links.get(&id).filter(|(i, _)| *i == instance) else { return };
@@ -648,7 +657,7 @@ impl World {
                     self.sim.close(link, node);
                 }
             }
-            Effect::ReleasePartitions { .. } => {}
+            Effect::ReleasePartitions { .. } | Effect::Failed { .. } => {}
             Effect::Status(status) => {
                 let event = Box::new(dispatcher::Event::Status { job, status });
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(event));

@@ -9,8 +9,8 @@ use thalweg_model::{AllocationId, Attempt, Epoch, InstanceId, JobId, Moment, Sub
 use thalweg_rpc::{
     Fault, Fence,
     gateways::{
-        AllocatedSlotReport, JobRegistration, JobRegistrationAnswer, RegistrationAnswer, SlotOffer, SlotReport,
-        SlotRequest, TaskManagerInfo, TaskManagerStatus,
+        AllocatedSlotReport, HostFailure, JobRegistration, JobRegistrationAnswer, RegistrationAnswer, SlotOffer,
+        SlotReport, SlotRequest, TaskManagerInfo, TaskManagerStatus,
     },
 };
 use thalweg_task::executor;
@@ -55,7 +55,7 @@ pub enum MasterCall {
     Register(JobRegistration),
     Offer { id: TaskManagerId, instance: InstanceId, offers: Vec<SlotOffer> },
     Report { id: TaskManagerId, instance: InstanceId, report: Box<TaskReport> },
-    HostFailed { id: TaskManagerId, instance: InstanceId, failure: TaskFailure },
+    HostFailed { id: TaskManagerId, instance: InstanceId, failed: HostFailure },
     Disconnect { id: TaskManagerId, instance: InstanceId },
     Heartbeat { id: TaskManagerId, instance: InstanceId, status: TaskManagerStatus },
 }
@@ -97,7 +97,7 @@ pub enum Ticket {
     JobRegistration { job: JobId, link: LinkId, epoch: Epoch, began: Moment, status: TaskManagerStatus },
     Offer { job: JobId, offer: executor::core::OfferId },
     Report { reporter: u64 },
-    HostFailed { job: JobId, link: LinkId, epoch: Epoch, failure: TaskFailure },
+    HostFailed { job: JobId, link: LinkId, epoch: Epoch, failed: HostFailure },
     // of a client
     Submit,
     Cancel,
@@ -177,7 +177,7 @@ pub enum Local {
         job: JobId,
         link: LinkId,
         epoch: Epoch,
-        failure: TaskFailure,
+        failed: HostFailure,
     },
     Forked(JobId, u64),
     KillHost(NodeId),
@@ -204,6 +204,7 @@ pub enum Local {
     // outside
     Chaos,
     Apply {
+        life: u32,
         epoch: Epoch,
         manager: NodeId,
         write: Write,

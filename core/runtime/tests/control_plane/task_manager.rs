@@ -14,7 +14,7 @@ use std::{
 use thalweg_model::{Epoch, FailureKind, JobId, Moment, TaskFailure, TaskManagerId};
 use thalweg_rpc::{
     Fault, Fence, RegistrationRetry,
-    gateways::{JobRegistration, JobRegistrationAnswer, TaskManagerInfo, TaskManagerStatus},
+    gateways::{HostFailure, JobRegistration, JobRegistrationAnswer, TaskManagerInfo, TaskManagerStatus},
 };
 use thalweg_task::executor::{self, Effect, Event, Settings, TaskExecutor};
 use thalweg_testkit::harness::{CallId, Happening, LinkId, NodeId, Outcome};
@@ -185,8 +185,8 @@ impl World {
                 self.register_job(node, job, link, epoch, began, status);
             }
             Local::ReportAgain(reporter) => self.report_next(node, reporter),
-            Local::HostFailedAgain { job, link, epoch, failure } => {
-                self.tell_host_failed(node, job, link, epoch, failure)
+            Local::HostFailedAgain { job, link, epoch, failed } => {
+                self.tell_host_failed(node, job, link, epoch, failed)
             }
             Local::Forked(job, host) => self.host_starts(node, job, host),
             Local::KillHost(process) => {
@@ -358,9 +358,9 @@ impl World {
                     }
                 }
             }
-            Effect::ReportHostFailed { job, failure } => {
+            Effect::ReportHostFailed { job, failed } => {
                 if let Some((link, epoch)) = leader {
-                    self.tell_host_failed(node, job, link, epoch, failure);
+                    self.tell_host_failed(node, job, link, epoch, failed);
                 }
             }
             Effect::SlotFreed { allocation } => {
@@ -407,11 +407,11 @@ impl World {
         self.sim.ask(link, node, RPC, Ticket::JobRegistration { job, link, epoch, began, status }, message);
     }
 
-    fn tell_host_failed(&mut self, node: NodeId, job: JobId, link: LinkId, epoch: Epoch, failure: TaskFailure) {
+    fn tell_host_failed(&mut self, node: NodeId, job: JobId, link: LinkId, epoch: Epoch, failed: HostFailure) {
         let Some(it) = self.task_managers.get(&node) else { return };
         let (id, instance) = (it.info.id.clone(), it.info.instance);
-        let message = self.to_master(job, epoch, MasterCall::HostFailed { id, instance, failure: failure.clone() });
-        self.sim.ask(link, node, RPC, Ticket::HostFailed { job, link, epoch, failure }, message);
+        let message = self.to_master(job, epoch, MasterCall::HostFailed { id, instance, failed: failed.clone() });
+        self.sim.ask(link, node, RPC, Ticket::HostFailed { job, link, epoch, failed }, message);
     }
 
     fn report_next(&mut self, node: NodeId, reporter: u64) {
@@ -481,9 +481,9 @@ impl World {
                 }
                 self.report_next(node, reporter);
             }
-            Ticket::HostFailed { job, link, epoch, failure } => {
+            Ticket::HostFailed { job, link, epoch, failed } => {
                 if matches!(outcome, Outcome::TimedOut) {
-                    let again = Local::HostFailedAgain { job, link, epoch, failure };
+                    let again = Local::HostFailedAgain { job, link, epoch, failed };
                     self.sim.post(node, Duration::from_millis(100), again);
                 }
             }

@@ -224,7 +224,9 @@ impl World {
     fn outside(&mut self, local: Local) {
         match local {
             Local::Chaos => self.misfortune(),
-            Local::Apply { epoch, manager, write, written, answer_after } => {
+            // What was on its way to a store that is lost is lost with it.
+            Local::Apply { life, .. } if life != self.life => {}
+            Local::Apply { epoch, manager, write, written, answer_after, .. } => {
                 self.apply(epoch, manager, write, written, answer_after);
             }
             Local::HostDies(host) => self.host_dies(host),
@@ -274,7 +276,7 @@ impl World {
         };
         // The store decides when the write arrives; the writer hears of it later, if it still lives.
         if applied {
-            let arrived = Local::Apply { epoch, manager, write, written, answer_after };
+            let arrived = Local::Apply { life: self.life, epoch, manager, write, written, answer_after };
             self.sim.post(self.outside, apply_after, arrived);
         } else {
             self.sim.post(manager, apply_after + answer_after, Local::Written(write, written));

@@ -19,7 +19,8 @@ use thalweg_model::{
 use thalweg_rpc::{
     Fault, Fence, Fences,
     gateways::{
-        AllocatedSlotReport, JobRegistrationAnswer, SlotOffer, SlotReport, SlotRequest, SlotStatus, TaskManagerStatus,
+        AllocatedSlotReport, HostFailure, JobRegistrationAnswer, SlotOffer, SlotReport, SlotRequest, SlotStatus,
+        TaskManagerStatus,
     },
 };
 use thalweg_wire::{Deploy, JobSpec, TaskReport, ToHost};
@@ -271,8 +272,8 @@ pub enum Effect {
     ReportHostFailed {
         /// Which job.
         job: JobId,
-        /// Why.
-        failure: TaskFailure,
+        /// Which life, and why.
+        failed: HostFailure,
     },
     /// Tell the ResourceManager that a slot is free.
     SlotFreed {
@@ -355,7 +356,7 @@ struct Job {
     /// The latest offer: an answer to another one is of no interest.
     offer: Option<(OfferId, BTreeSet<AllocationId>)>,
     /// A failure of the host that the JobMaster has not acknowledged.
-    host_failure: Option<TaskFailure>,
+    host_failure: Option<HostFailure>,
 }
 
 /// The state.
@@ -674,10 +675,10 @@ impl TaskExecutor {
                 (j.registered, j.registering, j.heard) = (true, false, now);
                 j.spec.get_or_insert(spec);
                 let again: Vec<_> = j.tasks.values().filter_map(|t| t.unacknowledged.clone()).collect();
-                let failure = j.host_failure.clone();
+                let failed = j.host_failure.clone();
                 self.effects.extend(again.into_iter().map(|report| Effect::Report { job, report }));
-                if let Some(failure) = failure {
-                    self.effects.push(Effect::ReportHostFailed { job, failure });
+                if let Some(failed) = failed {
+                    self.effects.push(Effect::ReportHostFailed { job, failed });
                 } else {
                     self.start_host(job);
                 }
@@ -701,7 +702,8 @@ impl TaskExecutor {
     fn offer(&mut self, now: Moment, job: JobId) {
         let id = self.next + 1;
         let Some(j) = self.jobs.get_mut(&job) else { return };
-        let Host::Ready { data_address, .. } = &j.host else { return };
+        let Host::Ready { host, data_address, .. } = &j.host else { return };
+        let host = *host;
         if !j.registered {
             return;
         }
@@ -716,7 +718,7 @@ impl TaskExecutor {
                 Slot::Active { job: of, allocation } if *of == job => *allocation,
                 _ => continue,
             };
-            slots.push(SlotOffer { allocation, slot: index as u32, data_address: data_address.clone() });
+            slots.push(SlotOffer { allocation, slot: index as u32, host, data_address: data_address.clone() });
         }
         if slots.is_empty() {
             return;
@@ -842,8 +844,9 @@ impl TaskExecutor {
                 j.host = Host::None;
                 j.offer = None;
                 j.tasks.retain(|_, t| t.unacknowledged.is_some());
-                j.host_failure = Some(failure.clone());
-                self.effects.push(Effect::ReportHostFailed { job, failure });
+                let failed = HostFailure { host: gone, failure };
+                j.host_failure = Some(failed.clone());
+                self.effects.push(Effect::ReportHostFailed { job, failed });
                 self.will_not_wait(now, job);
             }
             Host::Ending { host, again, calls } if *host == gone => {
@@ -994,10 +997,11 @@ impl TaskExecutor {
                     format!("the job's host on {} said nothing for {silence}s and was ended", self.settings.id);
                 let failure = TaskFailure::new(FailureKind::Lost, message);
                 self.kill_host(job, host, false, None);
+                let failed = HostFailure { host, failure };
                 if let Some(j) = self.jobs.get_mut(&job) {
-                    j.host_failure = Some(failure.clone());
+                    j.host_failure = Some(failed.clone());
                 }
-                self.effects.push(Effect::ReportHostFailed { job, failure });
+                self.effects.push(Effect::ReportHostFailed { job, failed });
             }
         }
         let silent = |j: &Job| j.registered && now.since(j.heard) >= self.settings.master_silence;

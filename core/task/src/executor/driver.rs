@@ -331,12 +331,11 @@ impl Driver {
                 });
             }
             Effect::Report { job, report } => self.report(job, report),
-            Effect::ReportHostFailed { job, failure } => {
+            Effect::ReportHostFailed { job, failed } => {
                 let Some(gateway) = self.job_master(job) else { return };
                 let clock = self.services.env.clock.clone();
                 self.spawn("report-host", async move {
-                    while let Err(RpcError::Timeout) = gateway.host_failed(id.clone(), instance, failure.clone()).await
-                    {
+                    while let Err(RpcError::Timeout) = gateway.host_failed(id.clone(), instance, failed.clone()).await {
                         clock.sleep(Duration::from_millis(100)).await;
                     }
                 });

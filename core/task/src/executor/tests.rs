@@ -1,1 +1,360 @@
 //! Decisions of the slot table, event by event.
+
+use super::core::{Effect, Event, Settings, TaskExecutor};
+use std::{collections::BTreeMap, time::Duration};
+use thalweg_model::{
+    AllocationId, Attempt, BlobKey, Epoch, ExecutionState, FailureKind, HostPlace, JobGraph, JobId, Moment, Placement,
+    SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure, TaskManagerId,
+};
+use thalweg_rpc::{
+    Fault, Fence,
+    gateways::{AllocatedSlotReport, HostFailure, JobRegistrationAnswer, SlotOffer, SlotRequest, SlotStatus},
+};
+use thalweg_wire::{Deploy, ExecutionMode, JobSpec, RestartStrategy, TaskDeployment, TaskReport, ToHost};
+
+const JOB: JobId = JobId::from_bytes([1; 16]);
+const OTHER: JobId = JobId::from_bytes([2; 16]);
+const EPOCH: Epoch = Epoch(3);
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_start(Duration::from_secs(seconds))
+}
+
+fn executor(orphan_timeout: u64) -> TaskExecutor {
+    TaskExecutor::new(Settings {
+        id: TaskManagerId::new("a"),
+        slots: 2,
+        slot_timeout: Duration::from_secs(10),
+        host_silence: Duration::from_secs(50),
+        master_silence: Duration::from_secs(60),
+        orphan_timeout: Duration::from_secs(orphan_timeout),
+    })
+}
+
+fn grant(n: u8) -> AllocationId {
+    AllocationId::from_bytes([n; 16])
+}
+
+fn attempt(n: u32) -> Attempt {
+    Attempt { epoch: EPOCH, n }
+}
+
+fn fence() -> Fence {
+    Fence::job(JOB, EPOCH)
+}
+
+fn request(n: u8, slot: u32) -> Event {
+    let request = SlotRequest { job: JOB, allocation: grant(n), slot };
+    Event::RequestSlot { call: 1, fence: Fence::cluster(EPOCH), request }
+}
+
+fn spec() -> Box<JobSpec> {
+    Box::new(JobSpec {
+        name: "job".into(),
+        graph: JobGraph::default(),
+        executable: BlobKey::of(b""),
+        args: vec![],
+        env: BTreeMap::new(),
+        client_dir: String::new(),
+        ordinal: 0,
+        earlier: vec![],
+        default_parallelism: 1,
+        mode: ExecutionMode::Automatic,
+        restart: RestartStrategy::None,
+        client_timeout: None,
+        options: BTreeMap::new(),
+        plugins: vec![],
+        protocol: (1, 1),
+    })
+}
+
+fn welcome() -> Event {
+    Event::JobRegistered { job: JOB, answer: JobRegistrationAnswer::Accepted(spec()) }
+}
+
+fn rejected() -> Event {
+    Event::JobRegistered { job: JOB, answer: JobRegistrationAnswer::Rejected("over".into()) }
+}
+
+fn ready(host: u64) -> Event {
+    Event::HostReady { job: JOB, host, data_address: None }
+}
+
+fn gone(host: u64) -> Event {
+    Event::HostGone { job: JOB, host, failure: TaskFailure::new(FailureKind::Lost, "gone") }
+}
+
+fn free(n: u8) -> Event {
+    Event::FreeSlot { call: 5, fence: fence(), job: JOB, allocation: grant(n) }
+}
+
+fn subtask() -> SubtaskId {
+    SubtaskId { vertex: 0, index: 0 }
+}
+
+fn deploy(fence: Fence, n: u32, slot: u32) -> Event {
+    let hosts = vec![HostPlace { task_manager: TaskManagerId::new("a"), data_address: None }];
+    let placement = Placement { hosts, subtasks: vec![vec![SubtaskPlace { host: 0, slot }]] };
+    let tasks = vec![TaskDeployment { subtask: subtask(), publish: None }];
+    let deploy = Deploy { attempt: attempt(n), tasks, placement, descriptors: vec![] };
+    Event::Deploy { call: 6, fence, job: JOB, deploy: Box::new(deploy) }
+}
+
+fn reset(n: u32) -> Event {
+    Event::ResetHost { call: 7, fence: fence(), job: JOB, attempt: attempt(n) }
+}
+
+fn report(state: ExecutionState, prepared: bool) -> TaskReport {
+    TaskReport {
+        subtask: subtask(),
+        attempt: attempt(0),
+        state,
+        failure: None,
+        prepared: prepared.then(|| "parts".into()),
+        collected: BTreeMap::new(),
+        metrics: SubtaskMetrics::default(),
+    }
+}
+
+fn reported(host: u64, state: ExecutionState, prepared: bool) -> Event {
+    Event::TaskReported { job: JOB, host, report: report(state, prepared) }
+}
+
+fn started(effects: &[Effect]) -> Option<u64> {
+    effects.iter().find_map(|e| match e {
+        Effect::StartHost { host, .. } => Some(*host),
+        _ => None,
+    })
+}
+
+fn offered(effects: &[Effect]) -> Option<(u64, Vec<SlotOffer>)> {
+    effects.iter().find_map(|e| match e {
+        Effect::Offer { offer, slots, .. } => Some((*offer, slots.clone())),
+        _ => None,
+    })
+}
+
+fn offer_answered(offer: u64, accepted: Option<Vec<AllocationId>>) -> Event {
+    Event::OfferAnswered { job: JOB, offer, accepted }
+}
+
+fn done(call: u64) -> Effect {
+    Effect::Answer { call, answer: Ok(Ok(())) }
+}
+
+/// One slot is active and its host ready; answers the host.
+fn active(te: &mut TaskExecutor) -> u64 {
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    let (offer, _) = offered(&te.on_event(at(0), ready(host))).unwrap();
+    te.on_event(at(0), offer_answered(offer, Some(vec![grant(1)])));
+    host
+}
+
+#[test]
+fn a_slot_is_reserved_offered_active_released_and_free() {
+    let mut te = executor(0);
+    let effects = te.on_event(at(0), request(1, 0));
+    assert!(matches!(&effects[..], [Effect::RegisterAtJobMaster { .. }, Effect::Answer { answer: Ok(Ok(())), .. }]));
+    assert_eq!(te.on_event(at(0), request(1, 0)), [done(1)], "the same request again is fine");
+    let host = started(&te.on_event(at(1), welcome())).unwrap();
+    let (offer, slots) = offered(&te.on_event(at(2), ready(host))).unwrap();
+    assert_eq!(slots, [SlotOffer { allocation: grant(1), slot: 0, host, data_address: None }]);
+    assert_eq!(te.on_event(at(3), offer_answered(offer, Some(vec![grant(1)]))), []);
+    let taken = SlotStatus::Taken { job: JOB, allocation: grant(1), active: true };
+    assert_eq!(te.slot_report().slots, [taken, SlotStatus::Free]);
+    assert_eq!(te.on_event(at(4), free(1)), [Effect::KillHost { job: JOB, host }, done(5)]);
+    assert_eq!(te.slot_report().slots[0], SlotStatus::Releasing { job: JOB }, "its host may still live");
+    assert_eq!(te.on_event(at(5), gone(host)), [Effect::SlotFreed { allocation: grant(1) }, Effect::ForgetJob(JOB)]);
+    assert!(te.is_empty());
+}
+
+#[test]
+fn a_taken_slot_is_not_given_twice() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let request = SlotRequest { job: OTHER, allocation: grant(2), slot: 0 };
+    let effects = te.on_event(at(1), Event::RequestSlot { call: 2, fence: Fence::cluster(EPOCH), request });
+    assert!(matches!(&effects[..], [Effect::Answer { answer: Ok(Err(why)), .. }] if why.contains("taken")));
+}
+
+#[test]
+fn an_answer_to_an_old_offer_is_of_no_interest() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    let (first, _) = offered(&te.on_event(at(0), ready(host))).unwrap();
+    let (second, slots) = offered(&te.on_event(at(1), request(2, 1))).unwrap();
+    assert_eq!(slots.len(), 2);
+    assert_eq!(te.on_event(at(2), offer_answered(first, Some(vec![grant(1)]))), []);
+    te.on_event(at(3), offer_answered(second, Some(vec![grant(1), grant(2)])));
+    let both = te.slot_report().slots.iter().all(|s| matches!(s, SlotStatus::Taken { active: true, .. }));
+    assert!(both, "{:?}", te.slot_report());
+}
+
+#[test]
+fn what_is_not_accepted_is_freed_and_an_offer_without_an_answer_is_repeated() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    te.on_event(at(0), request(2, 1));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    let (first, _) = offered(&te.on_event(at(0), ready(host))).unwrap();
+    let (second, slots) = offered(&te.on_event(at(9), offer_answered(first, None))).unwrap();
+    assert_eq!(slots.len(), 2);
+    let effects = te.on_event(at(10), offer_answered(second, Some(vec![grant(1)])));
+    assert_eq!(effects, [Effect::SlotFreed { allocation: grant(2) }]);
+}
+
+#[test]
+fn a_slot_that_nobody_takes_is_freed() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    te.on_event(at(1), ready(host));
+    assert_eq!(te.deadline(), Some(at(11)));
+    assert_eq!(te.on_event(at(11), Event::Tick), [Effect::KillHost { job: JOB, host }]);
+}
+
+#[test]
+fn slots_of_a_host_that_could_not_start_are_freed_in_the_end() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    let effects = te.on_event(at(1), gone(host));
+    let failed = HostFailure { host, failure: TaskFailure::new(FailureKind::Lost, "gone") };
+    assert_eq!(effects, [Effect::ReportHostFailed { job: JOB, failed }]);
+    let effects = te.on_event(at(11), Event::Tick);
+    assert_eq!(effects, [Effect::SlotFreed { allocation: grant(1) }, Effect::ForgetJob(JOB)]);
+}
+
+#[test]
+fn a_reset_is_answered_when_the_old_host_is_gone_and_a_fresh_one_starts() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    te.on_event(at(1), deploy(fence(), 0, 0));
+    assert_eq!(te.on_event(at(2), reset(0)), [Effect::KillHost { job: JOB, host }]);
+    let effects = te.on_event(at(3), gone(host));
+    assert_eq!(effects[0], done(7));
+    let fresh = started(&effects).unwrap();
+    assert!(fresh > host);
+    assert!(offered(&te.on_event(at(4), ready(fresh))).is_some(), "its slots are offered again");
+    te.on_event(at(5), deploy(fence(), 1, 0));
+    assert_eq!(te.on_event(at(6), reset(0)), [done(7)], "a late reset does not end what was deployed since");
+}
+
+#[test]
+fn slots_freed_while_the_host_is_ending_are_free_when_it_is_gone() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    let (offer, _) = offered(&te.on_event(at(1), request(2, 1))).unwrap();
+    te.on_event(at(1), offer_answered(offer, Some(vec![grant(1), grant(2)])));
+    te.on_event(at(2), reset(0));
+    assert_eq!(te.on_event(at(3), free(2)), [done(5)]);
+    assert_eq!(te.slot_report().slots[1], SlotStatus::Releasing { job: JOB }, "its tasks may still be there");
+    assert!(te.on_event(at(4), gone(host)).contains(&Effect::SlotFreed { allocation: grant(2) }));
+}
+
+#[test]
+fn a_call_of_a_lower_epoch_is_refused_whoever_it_was_that_showed_the_higher_one() {
+    let mut te = executor(0);
+    active(&mut te);
+    te.on_event(at(1), Event::ResourceManagerHeartbeat { fence: Fence::cluster(Epoch(4)) });
+    let fault = Fault::Fenced { called: 3, present: 4 };
+    assert_eq!(te.on_event(at(2), deploy(fence(), 0, 0)), [Effect::Answer { call: 6, answer: Err(fault) }]);
+}
+
+#[test]
+fn tasks_that_arrive_before_the_answer_to_the_offer_make_the_slot_active() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    te.on_event(at(0), ready(host));
+    let effects = te.on_event(at(1), deploy(fence(), 0, 0));
+    assert!(matches!(&effects[0], Effect::SendHost { message, .. } if matches!(**message, ToHost::Deploy(_))));
+    assert_eq!(te.on_event(at(2), deploy(fence(), 0, 0)), [done(6)], "doubled");
+    assert!(matches!(te.slot_report().slots[0], SlotStatus::Taken { active: true, .. }));
+    let wrong = te.on_event(at(3), deploy(fence(), 1, 1));
+    assert!(matches!(&wrong[..], [Effect::Answer { answer: Ok(Err(why)), .. }] if why.contains("not the job's")));
+}
+
+#[test]
+fn what_must_not_get_lost_is_told_until_that_very_report_is_acknowledged() {
+    let mut te = executor(60);
+    let host = active(&mut te);
+    te.on_event(at(1), deploy(fence(), 0, 0));
+    te.on_event(at(2), reported(host, ExecutionState::Running, false));
+    te.on_event(at(3), reported(host, ExecutionState::Running, true));
+    let acknowledged = |prepared| {
+        let (subtask, attempt, state) = (subtask(), attempt(0), ExecutionState::Running);
+        Event::ReportAcknowledged { job: JOB, subtask, attempt, state, prepared }
+    };
+    te.on_event(at(4), acknowledged(false));
+    let again = |te: &mut TaskExecutor| {
+        te.on_event(at(5), Event::LeaderLost);
+        te.on_event(at(6), Event::LeaderFound);
+        te.on_event(at(7), welcome()).iter().any(|e| matches!(e, Effect::Report { .. }))
+    };
+    assert!(again(&mut te), "the first report's answer is not the second's");
+    te.on_event(at(8), acknowledged(true));
+    assert!(!again(&mut te));
+}
+
+#[test]
+fn a_job_master_that_falls_silent_is_asked_and_if_it_is_gone_all_is_freed() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    let metrics = |te: &mut TaskExecutor, s| te.on_event(at(s), Event::HostMetrics { job: JOB, host, metrics: vec![] });
+    metrics(&mut te, 30);
+    metrics(&mut te, 59);
+    let asked = te.on_event(at(60), Event::Tick);
+    assert!(matches!(&asked[..], [Effect::RegisterAtJobMaster { .. }]));
+    assert_eq!(te.on_event(at(61), rejected()), [Effect::KillHost { job: JOB, host }]);
+}
+
+#[test]
+fn a_slot_granted_while_a_refused_jobs_host_is_ending_is_offered() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    te.on_event(at(1), rejected());
+    let effects = te.on_event(at(2), request(2, 1));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RegisterAtJobMaster { .. })));
+    te.on_event(at(3), welcome());
+    let fresh = started(&te.on_event(at(4), gone(host))).unwrap();
+    let (_, slots) = offered(&te.on_event(at(5), ready(fresh))).unwrap();
+    assert_eq!(slots[0].allocation, grant(2));
+}
+
+#[test]
+fn active_slots_that_the_job_master_does_not_name_are_freed_and_offered_ones_are_not() {
+    let mut te = executor(0);
+    active(&mut te);
+    te.on_event(at(1), request(2, 1));
+    let report = AllocatedSlotReport { allocations: vec![] };
+    let effects = te.on_event(at(2), Event::JobMasterHeartbeat { fence: fence(), job: JOB, report });
+    assert_eq!(effects[0], Effect::SlotFreed { allocation: grant(1) });
+    assert!(matches!(te.slot_report().slots[1], SlotStatus::Taken { active: false, .. }), "it is on its way");
+}
+
+#[test]
+fn tasks_of_a_lost_leader_go_on_for_the_orphan_timeout() {
+    let mut te = executor(20);
+    let host = active(&mut te);
+    assert_eq!(te.on_event(at(5), Event::LeaderLost), []);
+    assert_eq!(te.deadline(), Some(at(25)));
+    assert_eq!(te.on_event(at(25), Event::Tick), [Effect::KillHost { job: JOB, host }]);
+    assert_eq!(te.deadline(), None, "nothing to do until the host is gone");
+    let mut te = executor(0);
+    let host = active(&mut te);
+    assert_eq!(te.on_event(at(5), Event::LeaderLost), [Effect::KillHost { job: JOB, host }]);
+}
+
+#[test]
+fn a_silent_host_is_ended() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    let report = AllocatedSlotReport { allocations: vec![grant(1)] };
+    te.on_event(at(40), Event::JobMasterHeartbeat { fence: fence(), job: JOB, report });
+    let effects = te.on_event(at(50), Event::Tick);
+    assert_eq!(effects[0], Effect::KillHost { job: JOB, host });
+    assert!(matches!(&effects[1], Effect::ReportHostFailed { failed, .. } if failed.host == host));
+}

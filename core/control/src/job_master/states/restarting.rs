@@ -25,11 +25,12 @@ impl Restarting {
             task.enter(now, ExecutionState::Canceled);
         }
         for id in &ending {
-            job.host_gone(id);
+            job.host_is_over(id);
             job.effects.push(Effect::ResetHost { id: id.clone(), attempt });
         }
         // A host that failed before its slots were taken: a fresh one is started, and nothing of it has to be waited for.
         if let Some(id) = failed.filter(|id| !ending.contains(*id) && job.is_registered(id)) {
+            job.host_is_over(id);
             job.effects.push(Effect::ResetHost { id: id.clone(), attempt });
         }
         job.effects.push(Effect::ReleasePartitions { attempt });
@@ -51,7 +52,8 @@ impl Restarting {
                     job.effects.push(Effect::ResetHost { id, attempt });
                 }
             }
-            Input::WorkerGone { id } | Input::TaskFailed { id: Some(id), .. } => {
+            // Nothing less means that the host is gone: not a task that failed, nor tasks that could not be sent.
+            Input::WorkerGone { id } => {
                 self.ending.remove(&id);
             }
             Input::Cancel => return cancelled(job, now, self),
