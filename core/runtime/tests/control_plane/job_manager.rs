@@ -389,12 +389,6 @@ impl World {
                 let call = ExecutorCall::FreeSlot { job, allocation };
                 self.sim.ask(link, node, RPC, Ticket::Nothing, Message::Executor { fence, call });
             }
-            Effect::FreeSlot { id, instance, job, allocation } => {
-                let Some((_, link)) = it.links.get(&id).filter(|(i, _)| *i == instance) else { return };
-                let (link, fence) = (*link, Fence::cluster(it.epoch));
-                let call = ExecutorCall::FreeSlot { job, allocation };
-                self.sim.ask(link, node, RPC, Ticket::Nothing, Message::Executor { fence, call });
-            }
             Effect::WorkerLost { id, instance, cause } => {
                 if let Some((known, link)) = it.links.remove(&id) {
                     if known == instance {
@@ -604,8 +598,6 @@ impl World {
                 let event = resource_manager::Event::Require { job, slots };
                 self.sim.post_in_order(node, MANAGER, Local::Manager(event));
             }
-            // For the log alone.
-            Effect::Failed { .. } => {}
             Effect::RegisterPartitions { attempt } => {
                 let partitions = master.core.partitions();
                 let fails = self.chaos && self.sim.chance(20);
