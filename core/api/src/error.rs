@@ -3,7 +3,7 @@
 use crate::JobResult;
 
 /// An error of [`crate::Environment::execute`].
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 pub enum JobError {
     /// The program cannot run. All that is wrong with it, a line each.
     #[error("the program cannot run:\n  {}", .0.join("\n  "))]
@@ -20,4 +20,11 @@ pub enum JobError {
     /// What became of the job is not known.
     #[error("what became of the job is not known: {0}")]
     Unknown(String),
+}
+
+/// The same words as `Display`: a `main` that returns this error prints it so.
+impl std::fmt::Debug for JobError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }

@@ -20,10 +20,7 @@ const TABLE: &[(&str, &str)] = &[
     ("high-availability.cluster-id", "cluster.name"),
     ("high-availability.jobmanager.port", "job-manager.rpc-port"),
     ("high-availability.storageDir", "has no equal yet: nothing is kept beyond the JobManager"),
-    (
-        "high-availability.zookeeper.quorum",
-        "has no equal: ZooKeeper is not supported; `thalweg plugins` lists the high availability that this build has",
-    ),
+    ("high-availability.zookeeper.quorum", "has no equal: ZooKeeper is not supported; thalweg plugins lists what is"),
     ("io.tmp.dirs", "process.working-dir"),
     ("jobmanager.bind-host", "job-manager.bind"),
     ("jobmanager.execution.failover-strategy", "needs no option: the whole job restarts"),

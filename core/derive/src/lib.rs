@@ -11,15 +11,24 @@ use syn::{Data, DeriveInput, Error, Fields, Path, parse_macro_input, parse_quote
 
 /// Makes a type a key. Every field must be one: floating-point numbers are not.
 ///
-/// `#[key(crate = path)]` names the crate that holds the trait when it is not `thalweg_dataflow`.
+/// `#[key(crate = path)]` names the crate that holds the trait when it is not `thalweg`.
 #[proc_macro_derive(Key, attributes(key))]
 pub fn derive_key(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(input).unwrap_or_else(Error::into_compile_error).into()
 }
 
+/// Is the crate that is being compiled one of ours below the facade? Those see the trait where it is defined.
+fn is_inside() -> bool {
+    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
+    matches!(
+        package.as_str(),
+        "thalweg-dataflow" | "thalweg-api" | "thalweg-runtime" | "thalweg-task" | "thalweg-testkit"
+    )
+}
+
 fn home(input: &DeriveInput) -> syn::Result<Path> {
-    let mut home: Path = parse_quote!(::thalweg_dataflow);
+    let mut home: Path = if is_inside() { parse_quote!(::thalweg_dataflow) } else { parse_quote!(::thalweg) };
     for attribute in input.attrs.iter().filter(|a| a.path().is_ident("key")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("crate") {

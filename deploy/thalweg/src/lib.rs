@@ -16,7 +16,7 @@
 //! ```
 
 pub use thalweg_api::*;
-pub use thalweg_dataflow::{OpCx, capture_backtraces, sink, source};
+pub use thalweg_dataflow::{OpCx, Push, capture_backtraces, key, sink, source};
 pub use thalweg_env::Env;
 pub use thalweg_model as model;
 pub use thalweg_runtime::Environment;
@@ -42,7 +42,11 @@ pub fn init() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // Somebody else may have been first, which is theirs to decide.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
 }
 
 /// Compiles and runs the samples of the README and of the job author's guide.

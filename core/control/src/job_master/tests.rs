@@ -143,10 +143,7 @@ fn deploying(restart: RestartStrategy) -> JobMaster {
     let mut jm = job(restart);
     assert_eq!(jm.on_event(at(0), Event::Start), [Effect::Require(1)]);
     let welcome = jm.on_event(at(1), register(TaskManagerStatus::default()));
-    assert!(matches!(
-        &welcome[..],
-        [Effect::AnswerRegister { answer: Ok(JobRegistrationAnswer::Accepted(_)), .. }]
-    ));
+    assert!(matches!(&welcome[..], [Effect::AnswerRegister { answer: Ok(JobRegistrationAnswer::Accepted(_)), .. }]));
     let effects = jm.on_event(at(2), offer(1, 0, 1));
     assert_eq!(accepted(&effects), Some(vec![grant(1)]));
     assert!(effects.iter().any(|e| matches!(e, Effect::RecordDeployment(_))));

@@ -169,6 +169,9 @@ impl Worker {
     }
 
     fn offer_soon(&self, job: JobId) {
+        // Each offer is of a host that is younger than all before: what was reset is over.
+        static LIVES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let life = LIVES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let this = self.clone();
         self.env.spawner.spawn("offer", async move {
             let gateway = this.job_master(job).await;
@@ -185,7 +188,7 @@ impl Worker {
             let slots = this.state.lock().slots.clone();
             let mine = (0..).zip(slots).filter_map(|(i, s)| s.filter(|(j, _)| *j == job).map(|(_, a)| (i, a)));
             let offer =
-                |(slot, allocation)| SlotOffer { allocation, slot, host: 1, data_address: Some("there".into()) };
+                |(slot, allocation)| SlotOffer { allocation, slot, host: life, data_address: Some("there".into()) };
             gateway.offer_slots(id, this.instance(), mine.map(offer).collect()).await.unwrap();
         });
     }

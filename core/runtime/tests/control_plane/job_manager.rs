@@ -598,8 +598,6 @@ impl World {
                 let event = resource_manager::Event::Require { job, slots };
                 self.sim.post_in_order(node, MANAGER, Local::Manager(event));
             }
-            // For the log alone.
-            Effect::Failed { .. } => {}
             Effect::RegisterPartitions { attempt } => {
                 let partitions = master.core.partitions();
                 let fails = self.chaos && self.sim.chance(20);

@@ -283,6 +283,8 @@ fn explain(failure: &mut TaskFailure, status: ExitStatus) {
         (Some(libc::SIGKILL), _) if failure.kind == FailureKind::Lost => {
             failure.message.push_str("; it was killed (SIGKILL)");
         }
+        // Our own, after it was refused.
+        (Some(libc::SIGKILL), _) => {}
         (Some(signal), _) => {
             failure.message.push_str(&format!("; signal {signal} ended it"));
             if signal == libc::SIGSEGV || signal == libc::SIGABRT || signal == libc::SIGBUS || signal == libc::SIGILL {
