@@ -105,6 +105,11 @@ impl Connection {
         &self.0.peer
     }
 
+    /// Is it this very connection, and not another one to the same process?
+    pub fn is(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Which process is at the other end.
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.0.peer.instance)

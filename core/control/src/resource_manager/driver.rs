@@ -228,7 +228,8 @@ impl Driver {
     /// gone; no answer, and the heartbeat's time-out decides.
     fn watch(&mut self, id: TaskManagerId, instance: InstanceId, rpc: String, connection: Connection) {
         let known = self.connections.insert(id.clone(), (instance, connection.clone()));
-        if known.is_some_and(|(i, c)| i == instance && !c.is_closed()) {
+        // The end of an earlier connection may not have been noticed yet: the new one is watched all the same.
+        if known.is_some_and(|(_, known)| known.is(&connection)) {
             return;
         }
         let (service, handle) = (self.services.rpc.clone(), self.handle.clone());
