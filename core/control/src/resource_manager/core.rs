@@ -416,11 +416,13 @@ impl ResourceManager {
             return;
         }
         let slots = self.workers.get(id).into_iter().flat_map(|w| &w.slots);
-        let whose = slots.filter_map(|s| match s {
-            Slot::Pending { job, allocation: a, .. } | Slot::Taken { job, allocation: a } if *a == allocation => Some(*job),
+        let mut whose = slots.filter_map(|s| match s {
+            Slot::Pending { job, allocation: a, .. } | Slot::Taken { job, allocation: a } if *a == allocation => {
+                Some(*job)
+            }
             _ => None,
         });
-        if let Some(job) = whose.last() {
+        if let Some(job) = whose.next() {
             self.rests.insert(job, now + UNWANTED);
         }
     }

@@ -1,8 +1,8 @@
 //! The invariants, under their names.
 
 use crate::{
-    job_manager::Master,
     kinds::Write,
+    masters::Master,
     world::{Report, World},
 };
 use std::{

@@ -16,6 +16,7 @@ mod hosts;
 mod job_manager;
 mod kinds;
 mod leader_link;
+mod masters;
 mod plan;
 mod provider;
 mod task_manager;
