@@ -614,8 +614,10 @@ impl TaskExecutor {
                     self.register(job);
                 }
                 // A host that is being ended because nothing was left starts again when it is gone.
-                if let Some(Job { host: Host::Ending { again, .. }, .. }) = self.jobs.get_mut(&job) {
-                    *again = true;
+                match self.jobs.get_mut(&job) {
+                    Some(Job { host: Host::Ending { again, .. }, .. }) => *again = true,
+                    Some(Job { host: Host::None, host_failure: Some(_), .. }) => self.will_not_wait(now, job),
+                    _ => {}
                 }
                 self.offer(now, job);
             }

@@ -228,6 +228,16 @@ fn slots_of_a_host_that_could_not_start_are_freed_in_the_end() {
 }
 
 #[test]
+fn a_slot_granted_after_the_host_has_failed_does_not_wait_for_ever_either() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    te.on_event(at(1), gone(host));
+    te.on_event(at(5), request(2, 1));
+    assert!(te.on_event(at(15), Event::Tick).contains(&Effect::ForgetJob(JOB)));
+}
+
+#[test]
 fn a_reset_is_answered_when_the_old_host_is_gone_and_a_fresh_one_starts() {
     let mut te = executor(0);
     let host = active(&mut te);
