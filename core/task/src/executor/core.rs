@@ -813,7 +813,7 @@ impl TaskExecutor {
             }
             other => {
                 *other = Host::Ending { host, again, calls: call.into_iter().collect() };
-                j.tasks.retain(|_, t| t.unacknowledged.is_some());
+                j.tasks.retain(|_, t| t.state.is_terminal() && t.unacknowledged.is_some());
                 self.effects.push(Effect::KillHost { job, host });
             }
         }
@@ -845,7 +845,7 @@ impl TaskExecutor {
             Host::Starting { host } | Host::Ready { host, .. } if *host == gone => {
                 j.host = Host::None;
                 j.offer = None;
-                j.tasks.retain(|_, t| t.unacknowledged.is_some());
+                j.tasks.retain(|_, t| t.state.is_terminal() && t.unacknowledged.is_some());
                 let failed = HostFailure { host: gone, failure };
                 j.host_failure = Some(failed.clone());
                 self.effects.push(Effect::ReportHostFailed { job, failed });

@@ -310,6 +310,18 @@ fn what_must_not_get_lost_is_told_until_that_very_report_is_acknowledged() {
 }
 
 #[test]
+fn a_committer_that_had_prepared_is_gone_with_its_host() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    te.on_event(at(1), deploy(fence(), 0, 0));
+    te.on_event(at(2), reported(host, ExecutionState::Running, true));
+    te.on_event(at(3), gone(host));
+    let report = AllocatedSlotReport { allocations: vec![grant(1)] };
+    let effects = te.on_event(at(4), Event::JobMasterHeartbeat { fence: fence(), job: JOB, report });
+    assert!(matches!(&effects[..], [Effect::SendStatus { status, .. }] if status.tasks.is_empty()));
+}
+
+#[test]
 fn a_job_master_that_falls_silent_is_asked_and_if_it_is_gone_all_is_freed() {
     let mut te = executor(0);
     let host = active(&mut te);
