@@ -352,6 +352,8 @@ struct Job {
     spec: Option<Box<JobSpec>>,
     host: Host,
     attempt: Attempt,
+    /// Up to this attempt hosts were reset: what is still sent of it is late.
+    reset: Option<Attempt>,
     tasks: BTreeMap<SubtaskId, Task>,
     /// The latest offer: an answer to another one is of no interest.
     offer: Option<(OfferId, BTreeSet<AllocationId>)>,
@@ -601,6 +603,7 @@ impl TaskExecutor {
                     spec: None,
                     host: Host::None,
                     attempt: Attempt::default(),
+                    reset: None,
                     tasks: BTreeMap::new(),
                     offer: None,
                     host_failure: None,
@@ -820,7 +823,8 @@ impl TaskExecutor {
     }
 
     fn reset_host(&mut self, call: CallId, job: JobId, attempt: Attempt) {
-        let Some(j) = self.jobs.get(&job) else { return self.answer(call, Ok(Ok(()))) };
+        let Some(j) = self.jobs.get_mut(&job) else { return self.answer(call, Ok(Ok(()))) };
+        j.reset = j.reset.max(Some(attempt));
         // A late or doubled call must not end what was deployed since.
         if j.attempt > attempt {
             return self.answer(call, Ok(Ok(())));
@@ -895,6 +899,9 @@ impl TaskExecutor {
     fn deploy(&mut self, job: JobId, deploy: Deploy) -> Result<(), String> {
         let Some(j) = self.jobs.get_mut(&job) else { return Err("the job has no slot here".into()) };
         let Host::Ready { host, .. } = j.host else { return Err("the job's host is not ready".into()) };
+        if j.reset.is_some_and(|reset| deploy.attempt <= reset) {
+            return Err(format!("attempt {} was given up", deploy.attempt));
+        }
         if deploy.attempt < j.attempt {
             return Err(format!("attempt {} is older than {}", deploy.attempt, j.attempt));
         }

@@ -253,6 +253,18 @@ fn a_reset_is_answered_when_the_old_host_is_gone_and_a_fresh_one_starts() {
 }
 
 #[test]
+fn tasks_of_an_attempt_that_was_reset_come_too_late() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    te.on_event(at(1), reset(0));
+    let fresh = started(&te.on_event(at(2), gone(host))).unwrap();
+    te.on_event(at(3), ready(fresh));
+    let effects = te.on_event(at(4), deploy(fence(), 0, 0));
+    assert!(matches!(&effects[..], [Effect::Answer { answer: Ok(Err(why)), .. }] if why.contains("given up")));
+    assert!(te.on_event(at(5), deploy(fence(), 1, 0)).contains(&done(6)));
+}
+
+#[test]
 fn slots_freed_while_the_host_is_ending_are_free_when_it_is_gone() {
     let mut te = executor(0);
     let host = active(&mut te);
