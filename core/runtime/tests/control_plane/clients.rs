@@ -16,7 +16,6 @@ pub struct Client {
     /// It will not try again.
     pub done: bool,
     pub cancels: bool,
-    cancel_answered: bool,
     refusals: u32,
     link: Option<LinkId>,
 }
@@ -28,30 +27,14 @@ impl World {
             self.sim.post(node, plan.submit_at + at, Local::ClientStep);
         }
         self.sim.post(node, plan.submit_at, Local::ClientStep);
-        let new = Client {
-            plan,
-            acknowledged: false,
-            done: false,
-            cancels: false,
-            cancel_answered: false,
-            refusals: 0,
-            link: None,
-        };
+        let new = Client { plan, acknowledged: false, done: false, cancels: false, refusals: 0, link: None };
         self.clients.insert(node, new);
     }
 
     /// Somebody else takes care of a job whose client is dead.
     pub fn client_again(&mut self, plan: JobPlan) -> NodeId {
         let node = self.sim.node(format!("operator-{}", plan.job.as_bytes()[0]));
-        let new = Client {
-            plan,
-            acknowledged: true,
-            done: false,
-            cancels: true,
-            cancel_answered: false,
-            refusals: 0,
-            link: None,
-        };
+        let new = Client { plan, acknowledged: true, done: false, cancels: true, refusals: 0, link: None };
         self.clients.insert(node, new);
         node
     }
@@ -101,7 +84,7 @@ impl World {
         if !client.acknowledged {
             let message = Message::Submit { job, spec: Box::new(client.plan.spec.clone()) };
             self.sim.ask(link, node, RPC, Ticket::Submit, message);
-        } else if client.cancels && !client.cancel_answered {
+        } else if client.cancels {
             self.sim.ask(link, node, RPC, Ticket::Cancel, Message::Cancel { job });
         } else if client.plan.spec.client_timeout.is_some() {
             self.send(node, link, Message::ClientSeen { job });
@@ -141,10 +124,9 @@ impl World {
                     self.check_end_is_written(job);
                 }
                 let Some(client) = self.clients.get_mut(&node) else { return };
-                client.cancel_answered = answer != CancelAnswer::Unknown;
-                client.done |= matches!(answer, CancelAnswer::Ended(_)) || answer == CancelAnswer::Unknown;
+                // A submission may still be on its way: whoever is not told of an end asks again.
+                client.done |= matches!(answer, CancelAnswer::Ended(_));
                 // A cancel is answered before it is done: whoever wants to be sure asks again.
-                client.cancel_answered = false;
                 self.sim.post(node, Duration::from_secs(10), Local::ClientStep);
             }
             // Nobody knows whether it happened: again.
