@@ -5,7 +5,7 @@ use crate::{
     Now,
     calls::{CallIds, Calls},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{InstanceId, JobId, TaskManagerId};
 use thalweg_rpc::{
@@ -152,6 +152,11 @@ async fn run_provider(
     }
 }
 
+/// Looks at a process whose connection closed, until it was seen alive so often.
+const SEEN_ALIVE: u32 = 3;
+/// Time between two of them.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 struct Driver {
     core: ResourceManager,
     settings: Settings,
@@ -225,7 +230,8 @@ impl Driver {
     }
 
     /// When the connection closes, dials again at once: refused, or answered by another life, and the TaskManager is
-    /// gone; no answer, and the heartbeat's time-out decides.
+    /// gone; no answer, and the heartbeat's time-out decides. A process that is dying may still take a connection, so one
+    /// look that says nothing clear is not the last.
     fn watch(&mut self, id: TaskManagerId, instance: InstanceId, rpc: String, connection: Connection) {
         let known = self.connections.insert(id.clone(), (instance, connection.clone()));
         // The end of an earlier connection may not have been noticed yet: the new one is watched all the same.
@@ -233,22 +239,33 @@ impl Driver {
             return;
         }
         let (service, handle) = (self.services.rpc.clone(), self.handle.clone());
+        let (clock, patience) = (self.services.env.clock.clone(), self.settings.heartbeat.timeout);
         self.services.env.spawner.spawn("watch-task-manager", async move {
             connection.closed().await;
-            let cause = match rpc.parse::<Address>() {
-                Err(e) => e.to_string(),
-                Ok(address) => match service.dial(&address).await {
-                    Err(e) if e.is_refused_connection() => "its process is gone".to_owned(),
+            let closed = clock.now();
+            let mut seen_alive = 0;
+            let cause = loop {
+                let address = match rpc.parse::<Address>() {
+                    Ok(address) => address,
+                    Err(e) => break e.to_string(),
+                };
+                match service.dial(&address).await {
+                    Err(e) if e.is_refused_connection() => break "its process is gone".to_owned(),
                     Ok(there) => {
                         let same = there.peer_id().0 == instance;
                         there.close();
-                        if same {
-                            return;
+                        if !same {
+                            break "another process took its address".to_owned();
                         }
-                        "another process took its address".to_owned()
+                        seen_alive += 1;
                     }
-                    Err(_) => return,
-                },
+                    Err(_) => {}
+                }
+                // It lives, and registers anew; or the heartbeat's time-out has decided.
+                if seen_alive == SEEN_ALIVE || clock.now().since(closed) >= patience {
+                    return;
+                }
+                clock.sleep(LOOK_AGAIN).await;
             };
             handle.send(Command::Event(Event::Gone { id, instance, cause }));
         });
