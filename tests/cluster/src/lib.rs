@@ -268,7 +268,13 @@ impl Cluster {
 
     /// Waits until the job is in this state.
     pub fn wait_for(&self, job: &str, state: &str, limit: Duration) {
-        eventually(&format!("job {job} {state}"), limit, || self.state(job) == state);
+        eventually(&format!("job {job} {state}"), limit, || {
+            let now = self.state(job);
+            if now != state && ["FINISHED", "FAILED", "CANCELED"].contains(&&*now) {
+                panic!("job {job} is {now}, not {state}: {}", self.get(&format!("/jobs/{job}/exceptions")));
+            }
+            now == state
+        });
     }
 
     /// Bytes that the job's sources have read, of all.

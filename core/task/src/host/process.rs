@@ -56,6 +56,9 @@ pub struct ProcessHosts {
 /// The descriptor at which a host finds its socket.
 const ROLE_FD: i32 = 3;
 
+/// A host whose socket closed has this long to end before it is killed.
+const ENDING: Duration = Duration::from_millis(50);
+
 type Fork = (Command, oneshot::Sender<io::Result<Child>>);
 
 /// The thread that forks.
@@ -134,17 +137,30 @@ impl ProcessHosts {
             Supervision { start: self.start_message(&request, &scratch), start_timeout: self.start_timeout };
         let talk = supervisor::supervise(&self.env, stream, supervision, queue, kill, events);
         let mut failure = talk.await;
-        // Its socket is closed, so it is ending, if it lives; it gets no time for it.
+        // Its socket is closed, so it is ending. How it ended says more than the socket, so it has a moment for that.
+        let by_itself = !kill.is_triggered() && self.ends_by_itself(&mut child).await;
         kill_group(pid);
         let ended = tokio::task::spawn_blocking(move || child.wait()).await;
         if let Ok(Ok(status)) = ended
             && !kill.is_triggered()
         {
-            explain(&mut failure, status);
+            explain(&mut failure, status, by_itself);
         }
         self.cache.release(job, key);
         let _ = tokio::fs::remove_dir_all(&scratch).await;
         failure
+    }
+
+    async fn ends_by_itself(&self, child: &mut Child) -> bool {
+        let began = self.env.clock.now();
+        while self.env.clock.now().since(began) < ENDING {
+            match child.try_wait() {
+                Ok(None) => self.env.clock.sleep(Duration::from_millis(1)).await,
+                Ok(Some(_)) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     async fn start(&self, request: &HostRequest, executable: &Path, scratch: &Path) -> io::Result<(Child, BoxStream)> {
@@ -276,10 +292,16 @@ fn die_with_parent(command: &mut Command, parent: u32, socket: OwnedFd) {
     }
 }
 
-/// Adds how the process ended, where that says more than its socket.
-fn explain(failure: &mut TaskFailure, status: ExitStatus) {
-    // We killed it ourselves after its socket closed, unless it was faster.
+/// Adds how the process ended, where that says more than its socket. Unless it ended by itself, a SIGKILL was ours.
+fn explain(failure: &mut TaskFailure, status: ExitStatus, by_itself: bool) {
     match (status.signal(), status.code()) {
+        // Whoever kills a host while it starts (the kernel for want of memory, an operator) says nothing about the job.
+        (Some(signal), _) if by_itself && !is_crash(signal) && failure.kind != FailureKind::Lost => {
+            *failure = TaskFailure::new(
+                FailureKind::Lost,
+                format!("the job's host was ended by signal {signal} while it started"),
+            );
+        }
         (Some(libc::SIGKILL), _) if failure.kind == FailureKind::Lost => {
             failure.message.push_str("; it was killed (SIGKILL)");
         }
@@ -287,13 +309,18 @@ fn explain(failure: &mut TaskFailure, status: ExitStatus) {
         (Some(libc::SIGKILL), _) => {}
         (Some(signal), _) => {
             failure.message.push_str(&format!("; signal {signal} ended it"));
-            if signal == libc::SIGSEGV || signal == libc::SIGABRT || signal == libc::SIGBUS || signal == libc::SIGILL {
+            if is_crash(signal) {
                 failure.kind = FailureKind::UserPanic;
             }
         }
         (None, Some(code)) => failure.message.push_str(&format!("; it ended with exit code {code}")),
         (None, None) => {}
     }
+}
+
+/// Do processes end themselves by this signal when they go wrong?
+fn is_crash(signal: i32) -> bool {
+    matches!(signal, libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL)
 }
 
 /// The key of an embedded job's executable: there is none.
@@ -309,6 +336,21 @@ mod tests {
         assert!(mine > 0);
         assert_eq!(start_time(std::process::id()), Some(mine));
         assert_eq!(start_time(u32::MAX - 1), None);
+    }
+
+    #[test]
+    fn a_host_killed_while_it_starts_is_a_loss_and_one_that_ends_is_not() {
+        let refused = || TaskFailure::new(FailureKind::Incompatible, "it ended before execute");
+        let kind = |status: i32, by_itself| {
+            let mut failure = refused();
+            explain(&mut failure, ExitStatus::from_raw(status), by_itself);
+            failure.kind
+        };
+        assert_eq!(kind(libc::SIGKILL, true), FailureKind::Lost);
+        assert_eq!(kind(libc::SIGTERM, true), FailureKind::Lost);
+        assert_eq!(kind(libc::SIGKILL, false), FailureKind::Incompatible, "ours");
+        assert_eq!(kind(libc::SIGSEGV, true), FailureKind::UserPanic);
+        assert_eq!(kind(0, true), FailureKind::Incompatible);
     }
 
     #[test]
