@@ -7,7 +7,8 @@ use crate::{
 use futures::future::BoxFuture;
 use std::{
     cell::RefCell,
-    path::PathBuf,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 use thalweg_dataflow::{
@@ -23,6 +24,27 @@ struct Settings {
     mode: Option<ExecutionMode>,
     restart: RestartStrategy,
     forward_env: Vec<String>,
+    files: BTreeMap<String, PathBuf>,
+}
+
+/// A file that travels with the job. Move it into a closure and ask it there where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedFile {
+    name: String,
+    path: PathBuf,
+}
+
+impl CachedFile {
+    /// Its name in the program.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is in this process: in the client its own path, in a task host the worker's copy, which is for reading
+    /// only and goes with the host.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// The program that is being written, and who runs it. After an `execute` it is empty again, and the next program of
@@ -67,6 +89,29 @@ impl Environment {
     pub fn forward_env(&self, name: impl Into<String>) -> &Self {
         self.settings.borrow_mut().forward_env.push(name.into());
         self
+    }
+
+    /// Sends a file of the client along with the job: each worker fetches it once, before the job's tasks start there. The
+    /// name is a plain file name. A file that is not there, or a folder, is an error of `execute`.
+    ///
+    /// ```no_run
+    /// # fn program(env: &thalweg_api::Environment) -> Result<(), thalweg_api::JobError> {
+    /// let stop_words = env.cached_file("stop-words", "conf/stop.txt");
+    /// env.read_text("input").filter(move |line| !std::fs::read_to_string(stop_words.path()).is_ok_and(|s| s.contains(line))).print();
+    /// # env.execute("filtered")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cached_file(&self, name: impl Into<String>, path: impl Into<PathBuf>) -> CachedFile {
+        let (name, path) = (name.into(), path.into());
+        let defaults = self.executor.defaults();
+        let here = match &defaults.files {
+            // The worker's copy. What a `main` asks for here and not in the client fails when it is opened.
+            Some(folder) => folder.join(&name),
+            None => defaults.client_dir.join(path),
+        };
+        self.settings.borrow_mut().files.insert(name.clone(), here.clone());
+        CachedFile { name, path: here }
     }
 
     /// Runs the function in the client alone, not where the job's `main` runs again in its hosts.
@@ -140,8 +185,13 @@ impl Environment {
         let plan = self.plan.freeze(&freeze).map_err(JobError::Program)?;
         let ordinal = ordinal?;
         if defaults.is_client {
+            plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
             let checked = plan.check_on_client(&defaults.client_dir);
             checked.map_err(|wrong| JobError::Program(wrong.lines().map(str::to_owned).collect()))?;
+            let wrong: Vec<_> = settings.files.iter().filter_map(|(name, path)| wrong_file(name, path)).collect();
+            if !wrong.is_empty() {
+                return Err(JobError::Program(wrong));
+            }
         }
         Ok(Program {
             name: name.to_owned(),
@@ -151,6 +201,7 @@ impl Environment {
             default_parallelism: freeze.parallelism,
             restart: settings.restart,
             forward_env: settings.forward_env,
+            files: settings.files,
         })
     }
 
@@ -178,5 +229,20 @@ impl Environment {
             }
             Err(e) => Box::pin(async move { Err(e) }),
         }
+    }
+}
+
+/// What is wrong with a cached file.
+fn wrong_file(name: &str, path: &Path) -> Option<String> {
+    let plain = Path::new(name).file_name().is_some_and(|n| n == name);
+    if !plain || name.contains('\0') || name.len() > 255 {
+        return Some(format!("cached file {name:?}: the name must be a plain file name, without folders"));
+    }
+    match std::fs::metadata(path) {
+        Err(e) => Some(format!("cached file {name:?}: {}: {e}", path.display())),
+        Ok(found) if found.is_dir() => {
+            Some(format!("cached file {name:?}: {} is a folder: pack it into one file", path.display()))
+        }
+        Ok(_) => None,
     }
 }

@@ -3,6 +3,7 @@
 use crate::JobError;
 use futures::future::BoxFuture;
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread::ThreadId,
@@ -20,6 +21,8 @@ pub struct ProgramDefaults {
     pub mode: ExecutionMode,
     /// Where relative paths begin.
     pub client_dir: PathBuf,
+    /// In a task host, the folder in which the job's cached files are.
+    pub files: Option<PathBuf>,
     /// This process is the client: `on_client` runs, and inputs and outputs are looked at.
     pub is_client: bool,
 }
@@ -40,6 +43,8 @@ pub struct Program {
     pub restart: RestartStrategy,
     /// Names of the environment variables that the job sees.
     pub forward_env: Vec<String>,
+    /// Cached files: name and path.
+    pub files: BTreeMap<String, PathBuf>,
 }
 
 /// Runs programs.

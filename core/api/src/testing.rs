@@ -50,7 +50,7 @@ impl RunningJob for Ended {
 impl Executor for LocalExecutor {
     fn defaults(&self) -> ProgramDefaults {
         let (parallelism, client_dir) = (self.parallelism, self.dir.clone());
-        ProgramDefaults { parallelism, mode: ExecutionMode::Automatic, client_dir, is_client: true }
+        ProgramDefaults { parallelism, mode: ExecutionMode::Automatic, client_dir, files: None, is_client: true }
     }
 
     fn ordinals(&self) -> &Ordinals {

@@ -61,6 +61,8 @@ pub struct JobManagerConfig {
     pub restart: RestartStrategy,
     /// Key and value of the configuration, without secrets: what REST shows.
     pub shown_configuration: Vec<(String, String)>,
+    /// Plugins that a job's executable must have linked, as `kind/name`: its hosts use them.
+    pub job_plugins: Vec<String>,
     /// This JobManager's log file: what REST shows.
     pub log_dir: Option<std::path::PathBuf>,
 }

@@ -27,9 +27,15 @@ pub struct Plan {
     factories: Vec<Mutex<Make<Box<dyn Task>>>>,
     checks: Vec<Mutex<Check>>,
     batch: bool,
+    warnings: Vec<String>,
 }
 
 impl Plan {
+    /// What runs, but will be regretted: a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The plain data.
     pub fn graph(&self) -> &JobGraph {
         &self.graph
@@ -313,6 +319,15 @@ impl PlanBuilder {
             });
         }
         settle(&mut graph, &d.vertices.iter().map(|v| v.bounded.is_some()).collect::<Vec<_>>());
+        let operators = d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten());
+        let derived = operators.filter(|(o, _)| !o.states.is_empty() && matches!(o.uid, Uid::Counted(_)));
+        let warnings = derived.map(|(o, uid)| {
+            format!(
+                "{} keeps state under the derived uid {uid:?}, which changes with the program: give it a .uid()",
+                name(o)
+            )
+        });
+        let warnings = warnings.collect();
         let factories = d.vertices.into_iter().filter_map(|v| v.make).map(Mutex::new).collect::<Vec<_>>();
         if errors.is_empty()
             && let Err(e) = graph.validate()
@@ -321,7 +336,7 @@ impl PlanBuilder {
         }
         if errors.is_empty() {
             let batch = bounded && with.mode != ExecutionMode::Streaming;
-            Ok(Plan { graph, factories, checks: d.checks.into_iter().map(Mutex::new).collect(), batch })
+            Ok(Plan { graph, factories, checks: d.checks.into_iter().map(Mutex::new).collect(), batch, warnings })
         } else {
             let mut told = BTreeSet::new();
             errors.retain(|e| told.insert(e.clone()));

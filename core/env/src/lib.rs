@@ -10,6 +10,7 @@ pub mod entropy;
 pub mod network;
 pub mod shutdown;
 pub mod spawner;
+pub mod usage;
 
 pub use address::{Address, ParseAddressError};
 pub use clock::{Clock, Elapsed, ManualClock, SystemClock, timeout};

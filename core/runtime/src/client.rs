@@ -9,7 +9,13 @@ use crate::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use thalweg_api::{
     JobError,
     executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
@@ -106,12 +112,17 @@ impl Inner {
         let ordinal = program.ordinal;
         let name = program.name.clone();
         let earlier = self.earlier(ordinal)?;
-        let executable = *self.executable.get_or_try_init(|| self.ship()).await?;
+        let executable = *self.executable.get_or_try_init(|| self.ship_executable()).await?;
+        let mut files = BTreeMap::new();
+        for (name, path) in program.files {
+            files.insert(name, self.ship(&path).await?);
+        }
         let client_timeout = self.role.client_timeout.filter(|_| !self.role.detached);
         let spec = JobSpec {
             name: program.name,
             graph: program.plan.graph().clone(),
             executable,
+            files,
             args: arguments()?,
             env: program.forward_env.iter().filter_map(|n| Some((n.clone(), std::env::var(n).ok()?))).collect(),
             client_dir: client_dir.to_string_lossy().into_owned(),
@@ -150,10 +161,13 @@ impl Inner {
         })
     }
 
-    /// Uploads this executable unless the cluster has it.
-    async fn ship(&self) -> Result<BlobKey, String> {
-        let path = self.role.executable.as_ref().map_or_else(|| PathBuf::from("/proc/self/exe"), PathBuf::from);
-        let read = path.clone();
+    async fn ship_executable(&self) -> Result<BlobKey, String> {
+        self.ship(Path::new(self.role.executable.as_deref().unwrap_or("/proc/self/exe"))).await
+    }
+
+    /// Uploads a file unless the cluster has it.
+    async fn ship(&self, path: &Path) -> Result<BlobKey, String> {
+        let read = path.to_owned();
         let key = tokio::task::spawn_blocking(move || hash_file(&read)).await.map_err(|e| e.to_string())?;
         let key = key.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
         let route = format!("/api/blobs/{key}");
@@ -161,7 +175,7 @@ impl Inner {
         if there.status().is_success() {
             return Ok(key);
         }
-        let file = tokio::fs::File::open(&path).await.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+        let file = tokio::fs::File::open(path).await.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
         let level = async_compression::Level::Fastest;
         let packed =
             async_compression::tokio::bufread::ZstdEncoder::with_quality(tokio::io::BufReader::new(file), level);

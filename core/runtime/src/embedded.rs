@@ -102,6 +102,7 @@ pub(crate) fn program_defaults(parallelism: u32) -> ProgramDefaults {
         parallelism,
         mode: ExecutionMode::Automatic,
         client_dir: std::env::current_dir().unwrap_or_default(),
+        files: None,
         is_client: true,
     }
 }
@@ -277,6 +278,8 @@ impl Cluster {
             name: program.name,
             graph: program.plan.graph().clone(),
             executable: NO_EXECUTABLE,
+            // The paths of cached files are the client's own.
+            files: Default::default(),
             args: Vec::new(),
             env: Default::default(),
             client_dir: client_dir.to_string_lossy().into_owned(),

@@ -11,7 +11,7 @@ use thalweg_api::{
 use thalweg_env::{BoxStream, Env};
 use thalweg_model::{FailureKind, JobId, TaskFailure};
 use thalweg_task::host::side::{self, Start};
-use thalweg_wire::JobResult;
+use thalweg_wire::{FILES_DIR, JobResult};
 
 /// See the module.
 pub struct HostExecutor {
@@ -74,6 +74,7 @@ impl Executor for HostExecutor {
             parallelism: spec.default_parallelism,
             mode: spec.mode,
             client_dir: spec.client_dir.clone().into(),
+            files: Some(self.start.scratch.join(FILES_DIR)),
             is_client: false,
         }
     }

@@ -30,6 +30,7 @@ impl Executor for PlanExecutor {
             parallelism: self.parallelism,
             mode: ExecutionMode::Automatic,
             client_dir: std::env::current_dir().unwrap_or_default(),
+            files: None,
             // Whether inputs are there is no question of the plan.
             is_client: false,
         }

@@ -50,6 +50,7 @@ pub fn job_manager(configuration: &Configuration, rpc: RpcSettings, log_dir: Opt
         worker: Some(WorkerProfile { slots, memory: Some(configuration.task_manager.memory.get()) }),
         history: configuration.job.history as usize,
         restart: configuration.restart.strategy(),
+        job_plugins: vec![format!("shuffle/{}", configuration.plugin_name("shuffle"))],
         shown_configuration: shown(&configuration.effective_toml()),
         log_dir,
     }

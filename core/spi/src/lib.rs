@@ -16,6 +16,7 @@ pub mod deployment;
 pub mod error;
 pub mod high_availability;
 pub mod kind;
+pub mod metrics;
 pub mod registry;
 pub mod resource_provider;
 pub mod secret;
@@ -31,6 +32,7 @@ pub use high_availability::{
     MetadataStore, Office, Versioned,
 };
 pub use inventory;
+pub use metrics::{Gauge, MetricRegistry};
 pub use registry::{Plugin, PluginConfig, PluginInfo, PluginKind};
 pub use resource_provider::{
     ClusterHandle, ClusterLauncher, ClusterSpec, ClusterState, ProviderCapabilities, ProviderEvent, ResourceProvider,

@@ -4,6 +4,7 @@
 
 pub mod blob_cache;
 pub mod executor;
+pub mod file_cache;
 pub mod host;
 pub mod logs;
 pub mod task_manager;

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{InstanceId, Moment, TaskManagerId};
 use thalweg_rpc::{HeartbeatSettings, RetrySettings, RpcService, RpcSettings, gateways::TaskManagerInfo};
-use thalweg_spi::{ErrorKind, LeaderRetrieval, Result, ServiceError};
+use thalweg_spi::{ErrorKind, LeaderRetrieval, MetricRegistry, Result, ServiceError};
 use tokio::sync::watch;
 
 /// Numbers and names of a TaskManager.
@@ -102,7 +102,7 @@ impl TaskManager {
         step(&env, "RPC listens", &mut since);
         let id = config.id.clone().unwrap_or_else(|| name(&bound, config.rpc.instance));
         let (hosts, logs) = (services.hosts)(&id)?;
-        step(&env, "blob cache and task hosts prepared", &mut since);
+        step(&env, "blob cache, file cache and task hosts prepared", &mut since);
         let info = TaskManagerInfo {
             id: id.clone(),
             instance: config.rpc.instance,
@@ -113,6 +113,9 @@ impl TaskManager {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             platform: platform(),
         };
+        let metrics = MetricRegistry::new();
+        metrics.register_process();
+        step(&env, "metrics registered", &mut since);
         let (heard, hears) = watch::channel(env.clock.now());
         let executor = ExecutorHandle::start(
             Settings {
@@ -129,6 +132,7 @@ impl TaskManager {
                 info: info.clone(),
                 hosts,
                 logs,
+                metrics,
                 job_master_patience: Duration::from_secs(3),
                 heard,
                 shutdown: shutdown.child(),

@@ -72,6 +72,9 @@ pub struct JobSpec {
     /// Its arguments, without the program's name.
     #[serde(default)]
     pub args: Vec<String>,
+    /// Cached files, by the name that the program knows them by.
+    #[serde(default)]
+    pub files: BTreeMap<String, BlobKey>,
     /// The chosen environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -105,6 +108,16 @@ pub struct JobSpec {
     #[serde(default)]
     pub protocol: (u32, u32),
 }
+
+impl JobSpec {
+    /// Every blob that the job needs while it runs.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobKey> {
+        std::iter::once(self.executable).chain(self.files.values().copied())
+    }
+}
+
+/// Folder of a host's scratch in which its cached files are, by name.
+pub const FILES_DIR: &str = "files";
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +157,7 @@ pub(crate) mod tests {
             graph: JobGraph::default(),
             executable: BlobKey::of(b"elf"),
             args: vec!["--input".into(), "/x".into()],
+            files: BTreeMap::from([("dictionary".into(), BlobKey::of(b"words"))]),
             env: BTreeMap::from([("A".into(), "b".into())]),
             client_dir: "/home".into(),
             ordinal: 1,

@@ -13,7 +13,7 @@ pub mod role;
 
 pub use codec::{DecodeError, decode, encode};
 pub use host::{Deploy, Descriptor, FromHost, TaskDeployment, TaskReport, ToHost};
-pub use job::{ExecutionMode, JobResult, JobSpec, RestartStrategy};
+pub use job::{ExecutionMode, FILES_DIR, JobResult, JobSpec, RestartStrategy};
 pub use records::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord};
 
 /// Version of the TaskManager ↔ host protocol that this build speaks best.

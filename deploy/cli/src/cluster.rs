@@ -3,7 +3,7 @@
 use crate::{
     common::{ClusterFile, Global, runtime, secret_of},
     exit::{Coded, Exit, wrong_use},
-    jobs::Overview,
+    jobs::{Overview, Worker},
     rest::Rest,
     run::LAUNCH_PATIENCE,
 };
@@ -129,6 +129,9 @@ async fn wait_registered(env: &Env, rest: &Rest, wanted: u32) -> anyhow::Result<
 }
 
 fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
+    if global.master.is_some() {
+        return status_of(global, json);
+    }
     let Some(dir) = global.existing_dir() else {
         return Err(wrong_use("no cluster: start one with `thalweg cluster start`"));
     };
@@ -149,12 +152,7 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
         "role": "jobmanager", "id": file.cluster, "pid": file.pid, "rest": file.rest, "rpc": file.rpc,
         "leader": alive && overview.is_some(), "alive": alive, "epoch": file.epoch,
     })];
-    for worker in overview.iter().flat_map(|o| &o.taskmanagers) {
-        processes.push(serde_json::json!({
-            "role": "taskmanager", "id": worker.id, "pid": worker.pid, "rpc": worker.rpc, "slots": worker.slots,
-            "free": worker.free, "alive": true, "leader": false,
-        }));
-    }
+    processes.extend(overview.iter().flat_map(|o| &o.taskmanagers).map(worker_json));
     if json {
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "running": alive, "processes": processes }))?);
     } else {
@@ -166,14 +164,41 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
             "is gone"
         };
         println!("jobmanager   {:<24} pid {:<8} {}  {leads}", file.cluster, file.pid, file.rest);
-        for worker in overview.iter().flat_map(|o| &o.taskmanagers) {
-            println!(
-                "taskmanager  {:<24} pid {:<8} {}  {} of {} slots free",
-                worker.id, worker.pid, worker.rpc, worker.free, worker.slots
-            );
-        }
+        overview.iter().flat_map(|o| &o.taskmanagers).for_each(print_worker);
     }
     Ok(if alive && overview.is_some() { Exit::Ok } else { Exit::Failed })
+}
+
+/// Of a cluster whose folder is elsewhere: what its REST tells.
+fn status_of(global: &Global, json: bool) -> anyhow::Result<Exit> {
+    let (rest, secret) = global.cluster()?;
+    let overview: Overview = runtime()?.block_on(Rest::new(rest.clone(), secret).json("/api/overview"))?;
+    if json {
+        let mut processes = vec![serde_json::json!({
+            "role": "jobmanager", "id": overview.cluster, "pid": overview.pid, "rest": rest, "leader": true,
+            "alive": true, "epoch": overview.epoch,
+        })];
+        processes.extend(overview.taskmanagers.iter().map(worker_json));
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "running": true, "processes": processes }))?);
+    } else {
+        println!("jobmanager   {:<24} pid {:<8} {rest}  leader", overview.cluster, overview.pid);
+        overview.taskmanagers.iter().for_each(print_worker);
+    }
+    Ok(Exit::Ok)
+}
+
+fn worker_json(worker: &Worker) -> serde_json::Value {
+    serde_json::json!({
+        "role": "taskmanager", "id": worker.id, "pid": worker.pid, "rpc": worker.rpc, "slots": worker.slots,
+        "free": worker.free, "alive": true, "leader": false,
+    })
+}
+
+fn print_worker(worker: &Worker) {
+    println!(
+        "taskmanager  {:<24} pid {:<8} {}  {} of {} slots free",
+        worker.id, worker.pid, worker.rpc, worker.free, worker.slots
+    );
 }
 
 fn stop(global: &Global) -> anyhow::Result<Exit> {

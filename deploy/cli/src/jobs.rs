@@ -15,6 +15,8 @@ use thalweg_wire::role::{FromClient, Role};
 pub struct Overview {
     pub cluster: String,
     pub epoch: u64,
+    #[serde(default)]
+    pub pid: u32,
     pub taskmanagers: Vec<Worker>,
     pub jobs: Vec<Listed>,
 }

@@ -118,7 +118,7 @@ enum Command {
     New {
         /// Its name, and the folder's.
         name: String,
-        /// A checkout of Thalweg to build against.
+        /// A checkout of Thalweg to build against; else the one that this command was built in, if it is still there.
         #[arg(long, value_name = "CHECKOUT")]
         path: Option<PathBuf>,
     },
@@ -137,6 +137,11 @@ fn main() -> ExitCode {
             return if e.use_stderr() { Exit::WrongUse.into() } else { Exit::Ok.into() };
         }
     };
+    // A reader that has seen enough (`thalweg plugins | head`) ends a command in silence, as it does with any other. What
+    // serves goes on.
+    if !matches!(cli.command, Command::JobManager { .. } | Command::TaskManager { .. }) {
+        default_sigpipe();
+    }
     let outcome = run(cli);
     match outcome {
         Ok(exit) => exit.into(),
@@ -145,6 +150,13 @@ fn main() -> ExitCode {
             exit::of(&e).into()
         }
     }
+}
+
+#[allow(unsafe_code)]
+fn default_sigpipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is installed, so none can be called.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 const MAIN: &str = include_str!("new/main.rs.txt");
 
+fn built_in() -> PathBuf {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
+    deploy.join("thalweg")
+}
+
 /// Makes the project.
 pub fn run(name: &str, checkout: Option<PathBuf>) -> anyhow::Result<Exit> {
     let good = !name.is_empty()
@@ -27,7 +32,17 @@ pub fn run(name: &str, checkout: Option<PathBuf>) -> anyhow::Result<Exit> {
             }
             format!("thalweg = {{ path = {:?} }}", facade.display().to_string())
         }
-        None => format!("thalweg = {:?}", env!("CARGO_PKG_VERSION")),
+        // The checkout that this command was built in, as long as it is there.
+        None if built_in().join("Cargo.toml").exists() => {
+            format!("thalweg = {{ path = {:?} }}", built_in().display().to_string())
+        }
+        None => {
+            let version = env!("CARGO_PKG_VERSION");
+            eprintln!(
+                "thalweg: {name}/Cargo.toml asks for thalweg {version} of the registry; to build against a checkout use --path CHECKOUT"
+            );
+            format!("thalweg = {version:?}")
+        }
     };
     let manifest = format!(
         "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\n\n\

@@ -194,7 +194,9 @@ impl Watch {
                     job.display()
                 )));
             }
-            return Err(Coded(Exit::Failed, format!("main() ended ({status}) before it submitted a job")).into());
+            // What argument parsers and sysexits.h end with when the arguments are wrong.
+            let exit = if matches!(status.code(), Some(2 | 64)) { Exit::WrongUse } else { Exit::Failed };
+            return Err(Coded(exit, format!("main() ended ({status}) before it submitted a job")).into());
         }
         let worst = self.ended.iter().map(|(_, s)| *s).find(|s| *s != JobStatus::Finished);
         match worst {

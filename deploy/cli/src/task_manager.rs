@@ -14,6 +14,7 @@ use thalweg_spi::{ErrorKind, PluginContext, ServiceError, kind};
 use thalweg_task::{
     TaskManager, TaskManagerServices,
     blob_cache::BlobCache,
+    file_cache::FileCache,
     host::{
         HostLauncher,
         process::{Forker, ProcessHosts, reap_leftovers},
@@ -63,10 +64,12 @@ pub fn run(global: &Global, secret_file: Option<PathBuf>) -> anyhow::Result<Exit
             move |id: &thalweg_model::TaskManagerId| {
                 let cache = BlobCache::open(working_dir.join("blobs"))
                     .map_err(|e| ServiceError::new(ErrorKind::Internal, "open blob cache", e.to_string()))?;
+                let cache = Arc::new(cache);
                 let logs = Arc::new(Logs::new(Some(log_dir), id.as_str()));
                 let launcher = ProcessHosts {
                     env,
-                    cache: Arc::new(cache),
+                    files: FileCache::new(cache.clone()),
+                    cache,
                     logs: logs.clone(),
                     id: id.clone(),
                     dir: working_dir,

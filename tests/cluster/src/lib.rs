@@ -55,6 +55,11 @@ pub fn misbehaves() -> PathBuf {
     bin_dir().join("misbehaves")
 }
 
+/// The job that counts what a cached file names: `cached FILE OUTPUT`.
+pub fn cached() -> PathBuf {
+    bin_dir().join("cached")
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Done {

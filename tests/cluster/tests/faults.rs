@@ -64,7 +64,7 @@ fn check(cluster: &Cluster, job: &str, input: &Input, output: &Path) {
 
 /// When the JobManager's log told of the loss first, after this line count.
 fn log_len(cluster: &Cluster) -> usize {
-    std::fs::read_to_string(cluster.dir().join("log/jobmanager-1.out")).unwrap().len()
+    std::fs::read_to_string(cluster.dir().join("log/jobmanager-1.log")).unwrap().len()
 }
 
 fn unix_millis() -> i64 {
@@ -77,7 +77,7 @@ fn unix_millis() -> i64 {
 
 /// Milliseconds from `since` to the first warning of the JobManager's log behind `from`.
 fn noticed_after(cluster: &Cluster, from: usize, since: i64) -> i64 {
-    let log = std::fs::read_to_string(cluster.dir().join("log/jobmanager-1.out")).unwrap();
+    let log = std::fs::read_to_string(cluster.dir().join("log/jobmanager-1.log")).unwrap();
     let line = log[from..].lines().find(|l| l.contains(" WARN ")).unwrap_or_else(|| panic!("no warning: {log}"));
     let stamp = line.split_whitespace().next().unwrap().to_owned();
     let parsed = std::process::Command::new("date").args(["+%s%3N", "-d", &stamp]).output().unwrap();

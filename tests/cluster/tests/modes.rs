@@ -139,3 +139,36 @@ fn the_configurations_that_ship_work() {
     let done = run(command("per-job", "per-job.toml").arg("run").arg(example("two_jobs")).args(["--", "10"]));
     assert_eq!(done.code, 0, "{done:?}");
 }
+
+#[test]
+fn a_cached_file_travels_with_its_job() {
+    let place = Place::new();
+    let list = place.path().join("list.txt");
+    std::fs::write(&list, "7 77 777 7777").unwrap();
+    let lines = |dir: &Path| {
+        let mut lines = Vec::new();
+        for part in std::fs::read_dir(dir).unwrap().flatten() {
+            let text = std::fs::read_to_string(part.path()).unwrap();
+            lines.extend(text.lines().map(|l| l.parse::<u64>().unwrap()));
+        }
+        lines.sort_unstable();
+        lines
+    };
+    let embedded = place.path().join("embedded");
+    let done = run(Command::new(cached()).args([&list, &embedded]));
+    assert_eq!((done.code, lines(&embedded)), (0, vec![7, 77, 777]), "{done:?}");
+    let cluster = Cluster::start(&place, 2, 2, &[]);
+    for again in 0..2 {
+        let output = place.path().join(format!("session-{again}"));
+        let done = run(cluster.command(&["run", "-p", "4"]).arg(cached()).arg("--").args([&list, &output]));
+        assert_eq!((done.code, lines(&output)), (0, vec![7, 77, 777]), "{done:?}");
+    }
+    // The workers' copies are named by hosts' scratch folders alone, which are gone with the hosts.
+    for task_manager in cluster.task_managers() {
+        assert_eq!(hosts_of(task_manager), Vec::<u32>::new());
+    }
+    let missing = place.path().join("no-such-list");
+    let done = run(cluster.command(&["run"]).arg(cached()).arg("--").args([&missing, &place.path().join("none")]));
+    assert!(done.code != 0 && done.err.contains("cached file \"named.txt\""), "{done:?}");
+    cluster.stop();
+}

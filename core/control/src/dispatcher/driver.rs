@@ -17,7 +17,7 @@ use std::{
 use thalweg_env::{Env, Shutdown};
 use thalweg_model::{BlobKey, Epoch, InstanceId, JobId, TaskManagerId};
 use thalweg_rpc::Reply;
-use thalweg_spi::{ApplicationStatus, BlobService, HighAvailabilityServices, MainState};
+use thalweg_spi::{ApplicationStatus, BlobService, HighAvailabilityServices, MainState, ServiceError};
 use thalweg_wire::{CommitRecord, JobRecord, JobResult, JobSpec};
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,7 +78,7 @@ impl DispatcherHandle {
             services,
             handle: handle.clone(),
             masters: BTreeMap::new(),
-            executables: BTreeMap::new(),
+            blobs: BTreeMap::new(),
             unused: VecDeque::new(),
             views: BTreeMap::new(),
             ids: CallIds::default(),
@@ -159,17 +159,17 @@ impl DispatcherHandle {
     }
 }
 
-/// How many executables of ended jobs stay.
-const KEPT_EXECUTABLES: usize = 16;
+/// How many executables and cached files of ended jobs stay.
+const KEPT_BLOBS: usize = 16;
 
 struct Driver {
     core: Dispatcher,
     services: DispatcherServices,
     handle: DispatcherHandle,
     masters: BTreeMap<JobId, JobMasterHandle>,
-    /// Executables in use, by job, so that one that another job uses is kept.
-    executables: BTreeMap<JobId, BlobKey>,
-    /// Executables of ended jobs, oldest first.
+    /// Executables and cached files in use, by job, so that one that another job uses is kept.
+    blobs: BTreeMap<JobId, Vec<BlobKey>>,
+    /// Those of ended jobs, oldest first.
     unused: VecDeque<BlobKey>,
     /// Last look of ended jobs.
     views: BTreeMap<JobId, Arc<JobView>>,
@@ -334,7 +334,7 @@ impl Driver {
                 Change::Ended(result, view) => Command::MasterEnded(result, view),
             });
         });
-        self.executables.insert(job, record.spec.executable);
+        self.blobs.insert(job, record.spec.blobs().collect());
         let services = (self.services.job_master_services)(changes);
         let (committed, attempt) = self.services.left.remove(&job).unwrap_or_default();
         let settings = self.services.job_master.clone();
@@ -342,28 +342,29 @@ impl Driver {
         self.masters.insert(job, master);
     }
 
-    /// Executables of ended jobs stay for a while, so that the same job submitted again sends kilobytes.
-    fn drop_old_executable(&mut self, ended: BlobKey) -> Option<BlobKey> {
-        self.unused.retain(|key| *key != ended);
-        self.unused.push_back(ended);
-        let in_use: Vec<_> = self.executables.values().copied().collect();
+    /// What ended jobs have sent stays for a while, so that the same job submitted again sends kilobytes. Answers what goes.
+    fn drop_old_blobs(&mut self, ended: &[BlobKey]) -> Vec<BlobKey> {
+        self.unused.retain(|key| !ended.contains(key));
+        self.unused.extend(ended);
+        let in_use: Vec<_> = self.blobs.values().flatten().copied().collect();
         self.unused.retain(|key| !in_use.contains(key));
-        if self.unused.len() > KEPT_EXECUTABLES { self.unused.pop_front() } else { None }
+        let over = self.unused.len().saturating_sub(KEPT_BLOBS);
+        self.unused.drain(..over).collect()
     }
 
     fn clean_up(&mut self, job: JobId) {
         let (handle, stores) = (self.handle.clone(), self.services.stores.clone());
         let (ha, blobs) = (self.services.high_availability.clone(), self.services.blobs.clone());
-        let executable = self.executables.remove(&job);
-        let dropped = executable.and_then(|key| self.drop_old_executable(key));
+        let ended = self.blobs.remove(&job).unwrap_or_default();
+        let dropped = self.drop_old_blobs(&ended);
         self.spawn("clean-up-job", async move {
             let cleaned = async {
                 stores.delete_job(job).await?;
                 ha.clean_up(job).await?;
-                match dropped {
-                    Some(key) => blobs.delete(key).await,
-                    None => Ok(()),
+                for key in dropped {
+                    blobs.delete(key).await?;
                 }
+                Ok::<_, ServiceError>(())
             };
             let outcome = cleaned.await;
             if let Err(e) = &outcome {

@@ -45,6 +45,7 @@ fn spec(client_timeout: Option<Duration>) -> JobSpec {
         graph: JobGraph { vertices: vec![vertex], edges: vec![], bounded: true },
         executable: BlobKey::of(b""),
         args: vec![],
+        files: BTreeMap::new(),
         env: BTreeMap::new(),
         client_dir: String::new(),
         ordinal: 0,

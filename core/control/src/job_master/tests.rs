@@ -47,6 +47,7 @@ fn job(restart: RestartStrategy) -> JobMaster {
         graph,
         executable: BlobKey::of(b""),
         args: vec![],
+        files: BTreeMap::new(),
         env: BTreeMap::new(),
         client_dir: String::new(),
         ordinal: 0,

@@ -10,10 +10,10 @@ use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{InstanceId, JobId, TaskManagerId};
 use thalweg_rpc::{
     Connection, Envelope, Fence, Mailbox, RpcService, Target,
-    gateways::{RegistrationAnswer, ResourceManagerMessage, TaskExecutorGateway, endpoint},
+    gateways::{RegistrationAnswer, ResourceManagerMessage, TaskExecutorGateway, endpoint, resource_manager::GOODBYE},
     mailbox,
 };
-use thalweg_spi::{ProviderEvent, ResourceProvider};
+use thalweg_spi::{ErrorKind, ProviderEvent, ResourceProvider};
 use tokio::sync::{mpsc, oneshot};
 
 /// What the driver works with.
@@ -137,6 +137,10 @@ async fn run_provider(
                         Ok(())
                     }
                 };
+                // It was deregistered: the cluster is ending, and needs nobody any more.
+                if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::Closed) {
+                    continue;
+                }
                 if let Err(e) = outcome {
                     tracing::error!("resource provider: {e}");
                     if let Some(ToProvider::Declare(workers)) = order {
@@ -308,7 +312,11 @@ impl Driver {
                 });
             }
             Effect::WorkerLost { id, instance, cause } => {
-                tracing::warn!(task_manager = %id, "TaskManager lost: {cause}");
+                if cause == GOODBYE {
+                    tracing::info!(task_manager = %id, "TaskManager left: {cause}");
+                } else {
+                    tracing::warn!(task_manager = %id, "TaskManager lost: {cause}");
+                }
                 if let Some((known, connection)) = self.connections.remove(&id) {
                     if known == instance {
                         // If it lives, it notices and registers again.

@@ -162,6 +162,20 @@ async fn submit(State(state): State<RestState>, headers: HeaderMap, body: Body) 
         submission.spec.restart = state.restart.clone();
     }
     check_portable(&state, &leader, submission.spec.executable).await?;
+    let linked = &submission.spec.plugins;
+    if let Some(missing) = state.job_plugins.iter().find(|needed| !linked.contains(needed)) {
+        let feature = missing.replace('/', "-");
+        return Err(RestError::bad_request(format!(
+            "the job is built without {missing}, which this cluster uses: build it with the feature {feature} of the crate thalweg"
+        )));
+    }
+    for (name, key) in &submission.spec.files {
+        if state.blobs.head(*key).await?.is_none() {
+            return Err(RestError::bad_request(format!(
+                "cached file {name:?} was not uploaded: PUT it to /api/blobs first"
+            )));
+        }
+    }
     let job = submission.job.unwrap_or_else(|| JobId::from_bytes(state.env.entropy.id()));
     let answer = leader.dispatcher.submit(job, Box::new(submission.spec), submission.from_main).await;
     match answer.ok_or_else(RestError::no_leader)? {
@@ -277,7 +291,7 @@ async fn overview(State(state): State<RestState>) -> Result<axum::Json<serde_jso
         }));
     }
     Ok(axum::Json(serde_json::json!({
-        "cluster": state.cluster, "epoch": leader.epoch, "taskmanagers": workers, "jobs": jobs,
+        "cluster": state.cluster, "epoch": leader.epoch, "pid": std::process::id(), "taskmanagers": workers, "jobs": jobs,
     })))
 }
 

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use std::{io, sync::Arc};
 use thalweg_env::{Address, BoxStream, Env, Listener, Shutdown};
 use thalweg_model::{ClusterId, Epoch};
-use thalweg_spi::{BlobService, Secret};
+use thalweg_spi::{BlobService, MetricRegistry, Secret};
 
 /// The components of the leader, once there is one.
 #[derive(Clone)]
@@ -43,6 +43,10 @@ pub struct RestState {
     pub(crate) cluster: ClusterId,
     pub(crate) blobs: Arc<dyn BlobService>,
     pub(crate) shown_configuration: Arc<Vec<(String, String)>>,
+    /// Plugins that a job's executable must have linked, as `kind/name`.
+    pub(crate) job_plugins: Arc<Vec<String>>,
+    /// What this process counts of itself.
+    pub(crate) metrics: MetricRegistry,
     pub(crate) log_dir: Option<Arc<std::path::PathBuf>>,
     secret: Secret,
     writes_need_secret: bool,
@@ -118,12 +122,16 @@ impl RestServer {
     ) -> io::Result<Self> {
         let listener = env.network.listen(at).await?;
         let address = listener.address();
+        let metrics = MetricRegistry::new();
+        metrics.register_process();
         let state = RestState {
             leader: Arc::default(),
             env: env.clone(),
             cluster: config.rpc.cluster.clone(),
             blobs,
             shown_configuration: Arc::new(config.shown_configuration.clone()),
+            job_plugins: Arc::new(config.job_plugins.clone()),
+            metrics,
             log_dir: config.log_dir.clone().map(Arc::new),
             secret,
             writes_need_secret: config.rest_writes_need_secret,

@@ -91,6 +91,7 @@ impl Cluster {
             idle_timeout: Duration::from_secs(60),
             worker: None,
             history: 10,
+            job_plugins: Vec::new(),
             shown_configuration: vec![("rest.port".into(), "0".into()), ("security.secret-file".into(), "/s".into())],
             log_dir: Some(log_dir),
         }
@@ -107,6 +108,7 @@ impl Cluster {
             name: "words <b>&</b>".into(),
             graph,
             executable: BlobKey::of(b""),
+            files: Default::default(),
             args: Vec::new(),
             env: Default::default(),
             client_dir: String::new(),

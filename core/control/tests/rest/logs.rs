@@ -36,7 +36,14 @@ fn a_task_manager_is_shown_as_it_presented_itself() {
         let slots = details["allocatedSlots"].as_array().unwrap();
         assert!(slots.len() == 2 && slots.iter().all(|s| s["jobId"] == json!(job)), "{slots:?}");
         assert_eq!(details["metrics"]["heapUsed"], 0);
-        assert_eq!(cluster.get("/taskmanagers/a:1-x/metrics").await, json!([]));
+        assert_eq!(cluster.get("/taskmanagers/a:1-x/metrics").await, json!([{ "id": "numTasks" }]));
+        let counted = cluster.get("/taskmanagers/a:1-x/metrics?get=numTasks,other").await;
+        assert_eq!(counted, json!([{ "id": "numTasks", "value": "3" }]));
+        let all = cluster.get("/taskmanagers/metrics?get=numTasks&agg=sum").await;
+        assert_eq!(all, json!([{ "id": "numTasks", "sum": 3.0 }]));
+        let own = cluster.get("/jobmanager/metrics?get=numRegisteredTaskManagers,numRunningJobs").await;
+        assert_eq!(own[0]["value"], "1");
+        assert_eq!(own[1], json!({ "id": "numRunningJobs", "value": "1" }));
     });
 }
 

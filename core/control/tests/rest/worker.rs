@@ -109,6 +109,7 @@ impl Worker {
     async fn serve(self, mut calls: Mailbox<TaskExecutorMessage>) {
         while let Some(call) = calls.recv().await {
             match call.message {
+                TaskExecutorMessage::Metrics { reply } => reply.send(Ok(vec![("numTasks".into(), 3)])),
                 TaskExecutorMessage::RequestSlot { request, reply } => {
                     self.state.lock().slots[request.slot as usize] = Some((request.job, request.allocation));
                     reply.send(Ok(Ok(())));

@@ -150,7 +150,7 @@ impl Reader for SocketReader {
                     cx.read_bytes(chunk.len() as u64);
                     self.take_lines(&chunk)?;
                 }
-                Ok(Err(e)) => return Err(TaskFailure::new(FailureKind::User, format!("socket {e}"))),
+                Ok(Err(e)) => return Err(TaskFailure::new(FailureKind::Storage, format!("socket {e}"))),
                 Err(TryRecvError::Empty) => return Ok(Polled::Idle),
                 Err(TryRecvError::Disconnected) => {
                     self.open = None;

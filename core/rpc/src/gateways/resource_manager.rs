@@ -61,6 +61,9 @@ pub enum RegistrationAnswer {
     Rejected(String),
 }
 
+/// The cause with which a TaskManager that ends in peace says goodbye.
+pub const GOODBYE: &str = "it was stopped";
+
 crate::gateway! {
     /// Calls on the ResourceManager. A call's fence carries the epoch that the caller believes in.
     pub gateway ResourceManagerGateway, ResourceManagerMessage {

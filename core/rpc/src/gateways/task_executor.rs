@@ -51,6 +51,8 @@ crate::gateway! {
             ResetHost = reset_host(job: JobId, attempt: Attempt) -> ();
             /// The slot is no longer the job's.
             FreeSlot = free_slot(job: JobId, allocation: AllocationId, cause: String) -> ();
+            /// What the process counts of itself, by name.
+            Metrics = metrics() -> Vec<(String, u64)>;
             /// Log files: of the TaskManager itself, and of its jobs' hosts.
             ListLogs = list_logs() -> Vec<LogFile>;
             /// A piece of one; empty at its end. `None` when there is no such file.

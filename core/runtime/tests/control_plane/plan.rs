@@ -194,6 +194,7 @@ fn job(rng: &mut SmallRng, n: u8, most: u32) -> JobPlan {
             graph: graph(rng, slots, if bounded { committers } else { 0 }, bounded),
             executable: BlobKey::of(b"job"),
             args: Vec::new(),
+            files: BTreeMap::new(),
             env: BTreeMap::new(),
             client_dir: String::new(),
             ordinal: 0,

@@ -19,6 +19,7 @@ use thalweg_rpc::{
     },
     mailbox,
 };
+use thalweg_spi::{Gauge, MetricRegistry};
 use thalweg_wire::{FromHost, TaskReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -34,6 +35,8 @@ pub struct ExecutorServices {
     pub hosts: Arc<dyn HostLauncher>,
     /// Log files.
     pub logs: Arc<Logs>,
+    /// What this process counts of itself.
+    pub metrics: MetricRegistry,
     /// A JobMaster that is not there for so long is over.
     pub job_master_patience: Duration,
     /// When the leader was last heard; the leader link reads it.
@@ -65,6 +68,7 @@ impl ExecutorHandle {
         let handle = Self(commands);
         let env = services.env.clone();
         let driver = Driver {
+            gauges: Gauges::of(&services.metrics, settings.slots),
             core: TaskExecutor::new(settings),
             services,
             handle: handle.clone(),
@@ -125,7 +129,24 @@ enum Waiting {
     Outcome(Reply<Result<(), String>>),
 }
 
+/// What the TaskExecutor tells of itself.
+struct Gauges {
+    free_slots: Gauge,
+    hosts: Gauge,
+    tasks: Gauge,
+}
+
+impl Gauges {
+    fn of(registry: &MetricRegistry, slots: u32) -> Self {
+        registry.gauge("taskSlotsTotal").set(u64::from(slots));
+        let free_slots = registry.gauge("taskSlotsAvailable");
+        free_slots.set(u64::from(slots));
+        Self { free_slots, hosts: registry.gauge("numTaskHosts"), tasks: registry.gauge("numTasks") }
+    }
+}
+
 struct Driver {
+    gauges: Gauges,
     core: TaskExecutor,
     services: ExecutorServices,
     handle: ExecutorHandle,
@@ -219,10 +240,13 @@ impl Driver {
                 self.feed(Event::ResetHost { call, fence, job, attempt });
             }
             TaskExecutorMessage::FreeSlot { job, allocation, cause, reply } => {
-                tracing::info!(%job, %allocation, "slot given back: {cause}");
+                if self.core.has(job, allocation) {
+                    tracing::info!(%job, %allocation, "slot given back: {cause}");
+                }
                 let call = self.keep(Waiting::Unit(reply));
                 self.feed(Event::FreeSlot { call, fence, job, allocation });
             }
+            TaskExecutorMessage::Metrics { reply } => reply.send(Ok(self.services.metrics.read())),
             TaskExecutorMessage::ListLogs { reply } => {
                 let logs = self.services.logs.clone();
                 self.spawn("list-logs", async move { reply.send(Ok(logs.list().await)) });
@@ -266,6 +290,10 @@ impl Driver {
         for effect in self.core.on_event(now, event) {
             self.perform(effect);
         }
+        let counts = self.core.counts();
+        self.gauges.free_slots.set(counts.free_slots);
+        self.gauges.hosts.set(counts.hosts);
+        self.gauges.tasks.set(counts.tasks);
     }
 
     fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {

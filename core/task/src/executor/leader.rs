@@ -9,7 +9,7 @@ use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{Epoch, Moment};
 use thalweg_rpc::{
     Connection, Fence, HeartbeatSettings, PeerId, RegistrationRetry, RetrySettings, RpcError, RpcService, Target,
-    gateways::{RegistrationAnswer, ResourceManagerGateway, TaskManagerInfo, endpoint},
+    gateways::{RegistrationAnswer, ResourceManagerGateway, TaskManagerInfo, endpoint, resource_manager::GOODBYE},
     registration::Outcome,
 };
 use thalweg_spi::{LeaderInfo, LeaderRetrieval};
@@ -247,7 +247,7 @@ impl LeaderLink {
         let fence = Fence::cluster(leader.epoch);
         let gateway =
             ResourceManagerGateway::new(Target::remote(leader.connection.clone(), endpoint::RESOURCE_MANAGER, fence));
-        let said = gateway.disconnect_task_manager(info.id.clone(), info.instance, "it was stopped".into());
+        let said = gateway.disconnect_task_manager(info.id.clone(), info.instance, GOODBYE.into());
         let _ = thalweg_env::timeout(&*env.clock, Duration::from_secs(1), said).await;
     }
 }

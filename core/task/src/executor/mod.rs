@@ -1,9 +1,10 @@
 //! The TaskExecutor: slots, hosts and tasks of one TaskManager.
 //!
-//! `core.rs` decides, `driver.rs` does, `leader.rs` finds the leader and stays registered with it.
+//! `core.rs` decides in the terms of `event.rs`, `driver.rs` does, `leader.rs` finds the leader and stays registered with it.
 
 pub mod core;
 pub mod driver;
+pub mod event;
 pub mod leader;
 #[cfg(test)]
 mod tests;

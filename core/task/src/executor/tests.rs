@@ -54,6 +54,7 @@ fn spec() -> Box<JobSpec> {
         graph: JobGraph::default(),
         executable: BlobKey::of(b""),
         args: vec![],
+        files: BTreeMap::new(),
         env: BTreeMap::new(),
         client_dir: String::new(),
         ordinal: 0,

@@ -5,7 +5,7 @@
 //! that what user code started goes with it. It also ends by itself when its socket closes.
 
 use super::{HostEvent, HostEvents, HostHandle, HostLauncher, HostRequest, supervisor};
-use crate::{blob_cache::BlobCache, host::supervisor::Supervision, logs::Logs};
+use crate::{blob_cache::BlobCache, file_cache::FileCache, host::supervisor::Supervision, logs::Logs};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::{
@@ -35,6 +35,8 @@ pub struct ProcessHosts {
     pub env: Env,
     /// Executables.
     pub cache: Arc<BlobCache>,
+    /// Cached files of jobs.
+    pub files: FileCache,
     /// Where hosts write.
     pub logs: Arc<Logs>,
     /// This TaskManager.
@@ -118,6 +120,19 @@ impl ProcessHosts {
             Err(e) => return TaskFailure::new(FailureKind::Lost, format!("the executable could not be fetched: {e}")),
         };
         let scratch = self.dir.join("hosts").join(format!("{job}-{}", request.host));
+        let leader = request.leader.as_ref();
+        let provided = tokio::select! {
+            provided = self.files.provide(job, &request.spec.files, &scratch, leader) => provided,
+            () = kill.triggered() => Err("ended while cached files were fetched".into()),
+        };
+        let files = match provided {
+            Ok(files) => files,
+            Err(e) => {
+                self.cache.release(job, key);
+                let _ = tokio::fs::remove_dir_all(&scratch).await;
+                return TaskFailure::new(FailureKind::Lost, e);
+            }
+        };
         let started = self.start(&request, &executable, &scratch).await;
         let (mut child, stream) = match started {
             Ok(started) => started,
@@ -147,6 +162,7 @@ impl ProcessHosts {
             explain(&mut failure, status, by_itself);
         }
         self.cache.release(job, key);
+        drop(files);
         let _ = tokio::fs::remove_dir_all(&scratch).await;
         failure
     }

@@ -4,7 +4,7 @@
 //!  <cluster_dir>/workers/taskmanager-<id>.json   pid and start time of each worker: the next JobManager finds it
 //!  <cluster_dir>/workers/configuration.toml      the effective configuration, which workers read
 //!  <cluster_dir>/workers/secret                  the cluster's secret, for this user alone
-//!  <cluster_dir>/log/taskmanager-<id>.out        a worker's output
+//!  <cluster_dir>/log/taskmanager-<id>.log        a worker's output
 //! ```
 //!
 //! What to start and whom to end is decided in `plan`, which is pure; `provider` starts, watches and ends processes.

@@ -178,7 +178,7 @@ impl ProcessProvider {
         arguments.push(format!("-Dtask-manager.id={worker}").into());
         arguments.push(format!("-Dtask-manager.slots={}", profile.slots).into());
         arguments.extend(profile.memory.map(|memory| format!("-Dtask-manager.memory={memory}B").into()));
-        let output = self.cluster_dir.join("log").join(format!("{ROLE}-{worker}.out"));
+        let output = self.cluster_dir.join("log").join(format!("{ROLE}-{worker}.log"));
         let (program, dir) = (self.thalweg.clone(), self.cluster_dir.clone());
         let started = Start { program, arguments, dir, output }.start()?;
         let (id, identity) = (worker.as_str().to_owned(), started.identity);

@@ -157,7 +157,7 @@ fn a_worker_gets_its_arguments_and_private_files() {
         let provider = fixture.open().await.unwrap();
         let ProviderEvent::Started { worker, .. } = one_worker(&provider).await.next().await else { panic!() };
         let dir = fixture.place.dir().display().to_string();
-        let log = fixture.place.dir().join(format!("log/taskmanager-{worker}.out"));
+        let log = fixture.place.dir().join(format!("log/taskmanager-{worker}.log"));
         let expected = format!(
             "taskmanager --dir {dir} -c {dir}/workers/configuration.toml --secret-file {dir}/workers/secret \
              -Dtask-manager.id={worker} -Dtask-manager.slots=2 -Dtask-manager.memory=67108864B\n"
@@ -181,7 +181,7 @@ fn a_stubborn_worker_is_killed_after_the_stop_timeout() {
         let provider = fixture.open().await.unwrap();
         let mut events = one_worker(&provider).await;
         let ProviderEvent::Started { worker, .. } = events.next().await else { panic!() };
-        let log = fixture.place.dir().join(format!("log/taskmanager-{worker}.out"));
+        let log = fixture.place.dir().join(format!("log/taskmanager-{worker}.log"));
         let ready = || async { std::fs::read_to_string(&log).ok().filter(|t| t.contains("ready")) };
         eventually("it ignores TERM", Duration::from_secs(5), ready).await;
         provider.declare(BTreeMap::new()).await.unwrap();

@@ -5,7 +5,7 @@
 //!  <dir>/workers/…json                who was started by a JobManager (provider `process`)
 //!  <dir>/cluster.json                 written by the JobManager once it leads: where its REST is
 //!  <dir>/status.json                  written by a JobManager that ends a cluster: {"status": "SUCCEEDED"}
-//!  <dir>/log/<role>-<id>.out          their output
+//!  <dir>/log/<role>-<id>.log          their output
 //! ```
 
 use crate::{
@@ -91,7 +91,7 @@ impl LocalLauncher {
         arguments.extend(more);
         // A job's `main` runs in the JobManager's folder, and it must be the client's.
         let dir = if role == "jobmanager" { &spec.client_dir } else { &spec.dir };
-        let output = spec.dir.join("log").join(format!("{role}-{id}.out"));
+        let output = spec.dir.join("log").join(format!("{role}-{id}.log"));
         let start = Start { program: spec.thalweg.clone(), arguments, dir: dir.clone(), output };
         let started = start.start()?;
         let record = Record { role: role.into(), id: id.into(), identity: started.identity, profile: None };

@@ -126,9 +126,9 @@ fn a_cluster_is_launched_found_and_ended() {
         }
         let (dir, place) = (fixture.dir.display(), fixture.place.dir().display());
         let common = format!("--dir {dir} -c {place}/c.toml --secret-file {place}/secret");
-        assert_eq!(fixture.log("jobmanager-1.out"), format!("{place} jobmanager {common}\n"));
+        assert_eq!(fixture.log("jobmanager-1.log"), format!("{place} jobmanager {common}\n"));
         let id = &records[1].id;
-        let log = format!("taskmanager-{id}.out");
+        let log = format!("taskmanager-{id}.log");
         let expected = format!("{dir} taskmanager {common} -Dtask-manager.id={id}\n");
         let said = || async { (fixture.log(&log) == expected).then_some(()) };
         thalweg_testkit::eventually("the TaskManager has its arguments", LONG, said).await;
@@ -168,7 +168,7 @@ fn a_per_job_cluster_gets_its_job_behind_all_options() {
         let launcher = fixture.launcher(LONG);
         let job = Some((PathBuf::from("/jobs/words"), vec!["--input".to_owned(), "a b".to_owned()]));
         let handle = launcher.launch(ClusterSpec { job, ..fixture.spec(0) }).await.unwrap();
-        let log = fixture.log("jobmanager-1.out");
+        let log = fixture.log("jobmanager-1.log");
         assert!(log.ends_with(" -Ddeployment.type=per-job --job /jobs/words -- --input a b\n"), "{log}");
         launcher.kill(&handle).await.unwrap();
     });
@@ -182,7 +182,7 @@ fn a_job_manager_that_ends_is_told_with_its_last_words_and_leaves_nothing() {
         let error = fixture.launcher(LONG).launch(fixture.spec(2)).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("jobmanager 1 ended with exit code 7"), "{text}");
-        assert!(text.contains("port 8081 is taken") && text.contains("log/jobmanager-1.out"), "{text}");
+        assert!(text.contains("port 8081 is taken") && text.contains("log/jobmanager-1.log"), "{text}");
         assert_eq!((fixture.running(), fixture.records()), (vec![], vec![]));
     });
 }

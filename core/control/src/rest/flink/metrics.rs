@@ -1,10 +1,13 @@
 //! Metrics by name. Without `get` the names that there are, with `get=a,b` their values; unknown names are left out.
 //!
 //! A name that Flink's tools ask for and that is not counted here (rates, busy and back-pressured time) is not in the
-//! lists. Processes have no metrics of their own yet, so the lists of the JobManager and of TaskManagers are empty.
+//! lists.
 
 use super::{
-    super::{RestError, api::executor},
+    super::{
+        RestError,
+        api::{executor, unreachable},
+    },
     Answer, json,
     look::{Look, VertexLook},
     statistics,
@@ -17,6 +20,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use thalweg_model::SubtaskMetrics;
 
 type Counter = fn(&SubtaskMetrics) -> u64;
@@ -116,11 +120,15 @@ async fn of_subtasks(
     let found = COUNTERS.iter().filter(|(name, _)| get.split(',').any(|wanted| wanted == *name));
     let list = found.filter(|_| !chosen.is_empty()).map(|(name, counter)| {
         let values: Vec<f64> = chosen.iter().map(|s| counter(&s.metrics) as f64).collect();
-        let mut entry = Map::from_iter([("id".to_owned(), json!(name))]);
-        entry.extend(ways.iter().map(|way| ((*way).to_owned(), aggregate(way, &values).into())));
-        Value::from(entry)
+        aggregated(name, &values, &ways)
     });
     json(&list.collect::<Vec<_>>())
+}
+
+fn aggregated(name: &str, values: &[f64], ways: &[&'static str]) -> Value {
+    let mut entry = Map::from_iter([("id".to_owned(), json!(name))]);
+    entry.extend(ways.iter().map(|way| ((*way).to_owned(), aggregate(way, values).into())));
+    Value::from(entry)
 }
 
 const WAYS: [&str; 5] = ["min", "max", "avg", "sum", "skew"];
@@ -172,18 +180,49 @@ async fn all_jobs(State(state): State<RestState>) -> Answer {
     json::<[(); 0]>(&[])
 }
 
-async fn of_job_manager() -> Answer {
-    json::<[(); 0]>(&[])
+async fn of_job_manager(State(state): State<RestState>, Query(wanted): Query<Wanted>) -> Answer {
+    let mut all = state.metrics.read();
+    if let Ok(leader) = state.leader() {
+        let (workers, jobs) = (leader.resources.view().await, leader.dispatcher.entries().await);
+        let slots = workers.iter().map(|w| w.slots.len() as u64).sum();
+        let free = workers.iter().map(|w| u64::from(w.free)).sum();
+        let running = jobs.iter().filter(|j| j.result.is_none()).count() as u64;
+        let counts = [
+            ("numRegisteredTaskManagers", workers.len() as u64),
+            ("numRunningJobs", running),
+            ("taskSlotsAvailable", free),
+            ("taskSlotsTotal", slots),
+        ];
+        all.extend(counts.map(|(name, value)| (name.to_owned(), value)));
+    }
+    wanted.of(all.into_iter())
 }
 
-async fn all_task_managers(State(state): State<RestState>) -> Answer {
-    state.leader()?;
-    json::<[(); 0]>(&[])
+/// Aggregated over the TaskManagers that answer.
+async fn all_task_managers(State(state): State<RestState>, Query(wanted): Query<Wanted>) -> Answer {
+    let leader = state.leader()?;
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for worker in leader.resources.view().await {
+        let Ok(gateway) = executor(&leader, worker.info.id.as_str()).await else { continue };
+        for (name, value) in gateway.metrics().await.unwrap_or_default() {
+            values.entry(name).or_default().push(value as f64);
+        }
+    }
+    let Some(get) = &wanted.get else {
+        return json(&values.keys().map(|name| json!({ "id": name })).collect::<Vec<_>>());
+    };
+    let ways = ways(wanted.agg.as_deref())?;
+    let found = values.iter().filter(|(name, _)| get.split(',').any(|wanted| wanted == name.as_str()));
+    json(&found.map(|(name, values)| aggregated(name, values, &ways)).collect::<Vec<_>>())
 }
 
-async fn of_task_manager(State(state): State<RestState>, Path(id): Path<String>) -> Answer {
-    executor(&state.leader()?, &id).await?;
-    json::<[(); 0]>(&[])
+async fn of_task_manager(
+    State(state): State<RestState>,
+    Path(id): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Answer {
+    let metrics = executor(&state.leader()?, &id).await?.metrics().await.map_err(unreachable)?;
+    wanted.of(metrics.into_iter())
 }
 
 /// Watermarks, and what coordinators count of themselves: neither is told to the JobManager yet.

@@ -1,0 +1,27 @@
+//! What this process has used so far, as the kernel tells it.
+
+/// Processor time of this process, nanoseconds; 0 where the kernel does not tell.
+pub fn cpu_nanos() -> u64 {
+    let usage = |who| nix::sys::resource::getrusage(who).ok();
+    let time = usage(nix::sys::resource::UsageWho::RUSAGE_SELF).map(|u| (u.user_time(), u.system_time()));
+    time.map_or(0, |(user, system)| {
+        let nanos = |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000_000 + t.tv_usec() as u64 * 1000;
+        nanos(user) + nanos(system)
+    })
+}
+
+/// Memory of this process that is in RAM, bytes; 0 where the kernel does not tell.
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    pages * nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_process_has_used_something() {
+        assert!(super::cpu_nanos() > 0);
+        assert!(super::resident_bytes() > 1 << 20);
+    }
+}
