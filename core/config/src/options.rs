@@ -149,8 +149,11 @@ section!(
 section!(
     /// Jobs.
     Job {
-        /// How long tasks go on without a JobMaster; `0s` where no leader can take over.
+        /// How long tasks go on without a JobManager, where high availability is durable; elsewhere nobody could take them
+        /// over, and they end with it.
         orphan_timeout: TimeSpan,
+        /// After a change of JobManagers, tasks that were not found within this are lost.
+        reconcile_timeout: TimeSpan,
         /// How many jobs that have ended are remembered.
         #[schemars(range(min = 0, max = 100_000))]
         history: u32,

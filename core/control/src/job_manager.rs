@@ -21,7 +21,7 @@ use thalweg_spi::{
     ApplicationStatus, BlobService, DeploymentMode, ErrorKind, HighAvailabilityServices, LeaderInfo, MainState, Office,
     ResourceProvider, Result, Secret, ServiceError, ShuffleMaster, WorkerProfile,
 };
-use thalweg_wire::RestartStrategy;
+use thalweg_wire::{JobRecord, RestartStrategy};
 use tokio::sync::watch;
 
 /// Runs the job's `main` as a client of this cluster.
@@ -47,6 +47,8 @@ pub struct JobManagerConfig {
     pub rest_writes_need_secret: bool,
     /// Of TaskManagers.
     pub heartbeat: HeartbeatSettings,
+    /// After a change of leaders, tasks that were not found within this are lost.
+    pub reconcile_timeout: Duration,
     /// A job that waits longer for its slots fails.
     pub slot_request_timeout: Duration,
     /// Tasks that do not end in time after a cancel are ended by force.
@@ -155,17 +157,23 @@ impl JobManager {
         step(&env, "REST listens", &mut since);
         let election = services.high_availability.leader_election();
         let epoch = election.campaign().await?;
-        rpc.set_epoch(epoch);
         step(&env, "leadership granted", &mut since);
         blob_server::serve(&env, &rpc, services.blobs.clone());
         let stores = Stores::new(services.high_availability.metadata(), epoch);
-        let jobs = stores.jobs().await?;
-        let mut left = BTreeMap::new();
-        for record in &jobs {
-            let attempt = stores.deployment(record.job).await?.map_or(0, |d| d.attempt.n + 1);
-            left.insert(record.job, (stores.commit(record.job).await?, attempt));
+        let (jobs, unknown) = stores.jobs().await?;
+        let results = stores.results().await?;
+        if !unknown.is_empty() {
+            let stores = stores.clone();
+            env.spawner.spawn("forget-left-overs", async move {
+                if let Err(e) = stores.forget(unknown).await {
+                    tracing::warn!("left-overs of old jobs stay: {e}");
+                }
+            });
         }
-        let recovered = dispatcher::Event::Recovered { jobs, results: stores.results().await? };
+        let cancelled = jobs.iter().filter(|(_, left)| left.cancelled).map(|(record, _)| record.job).collect();
+        let (jobs, left): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        let left: BTreeMap<_, _> = jobs.iter().map(|record: &JobRecord| record.job).zip(left).collect();
+        let recovered = dispatcher::Event::Recovered { jobs, cancelled, results };
         step(&env, "earlier jobs read", &mut since);
 
         let (end, ended) = watch::channel(None);
@@ -183,6 +191,7 @@ impl JobManager {
                 rpc: rpc.clone(),
                 provider: services.provider.clone(),
                 on_worker_lost: on_worker_lost(dispatcher.clone()),
+                on_worker_present: on_worker_present(dispatcher.clone()),
                 on_shortage: on_shortage(dispatcher.clone()),
                 shutdown: shutdown.child(),
             },
@@ -190,6 +199,7 @@ impl JobManager {
         let job_master = job_master::Settings {
             epoch,
             heartbeat: config.heartbeat,
+            reconcile_timeout: config.reconcile_timeout,
             slot_request_timeout: config.slot_request_timeout,
             cancel_timeout: config.cancel_timeout,
         };
@@ -231,6 +241,9 @@ impl JobManager {
             recovered,
         );
         let _ = dispatcher.set(handle.clone());
+        // Every recovered job has its JobMaster before a TaskManager can ask for it.
+        handle.entries().await;
+        rpc.set_epoch(epoch);
         step(&env, "Dispatcher and ResourceManager started", &mut since);
         if let Some(rest) = &rest {
             rest.lead(rest::Leader { dispatcher: handle.clone(), resources: resources.clone(), epoch });
@@ -317,6 +330,14 @@ fn on_worker_lost(dispatcher: Cell) -> Arc<dyn Fn(&thalweg_model::TaskManagerId,
     Arc::new(move |id, instance, cause| {
         if let Some(dispatcher) = dispatcher.get() {
             dispatcher.worker_gone(id, instance, cause);
+        }
+    })
+}
+
+fn on_worker_present(dispatcher: Cell) -> resource_manager::driver::OnWorkerPresent {
+    Arc::new(move |id, instance, jobs| {
+        if let Some(dispatcher) = dispatcher.get() {
+            dispatcher.worker_present(id, instance, jobs);
         }
     })
 }

@@ -1,10 +1,11 @@
 //! What a leader writes down, over the metadata seam: accepted jobs, deployments, commits, results.
 //!
-//! Keys: `jobs/<id>/record`, `jobs/<id>/deployment`, `jobs/<id>/commit`, `results/<id>`.
+//! Keys: `jobs/<id>/record`, `jobs/<id>/deployment`, `jobs/<id>/commit`, `jobs/<id>/cancel`, `results/<id>`.
 
+use crate::job_master::Left;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use thalweg_model::{Epoch, JobId};
 use thalweg_spi::{ErrorKind, Expect, Happened, MetadataStore, Result, ServiceError};
 use thalweg_wire::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord, decode, encode};
@@ -65,6 +66,11 @@ impl Stores {
         self.put(&format!("jobs/{job}/commit"), record).await
     }
 
+    /// That it shall be cancelled.
+    pub async fn put_cancel(&self, job: JobId) -> Written {
+        self.put(&format!("jobs/{job}/cancel"), &true).await
+    }
+
     /// How it ended.
     pub async fn put_result(&self, record: &ResultRecord) -> Written {
         self.put(&format!("results/{}", record.result.job), record).await
@@ -88,28 +94,46 @@ impl Stores {
             .map_err(|e| ServiceError::new(ErrorKind::Damaged, "read record", e.to_string()).with("key", key))
     }
 
-    /// Accepted jobs, in key order.
-    pub async fn jobs(&self) -> Result<Vec<JobRecord>> {
-        let all = self.metadata.list("jobs/").await?;
-        let records = all.iter().filter(|(key, _)| key.ends_with("/record"));
-        records.map(|(key, v)| Self::read(key, &v.value)).collect()
+    /// All that is kept of jobs that were accepted, in order of submission; and the keys of what is left of jobs that
+    /// nobody knows: a write that came after their clean-up.
+    pub async fn jobs(&self) -> Result<(Vec<(JobRecord, Left)>, Vec<String>)> {
+        // One look at everything: a thousand jobs are not a thousand questions.
+        let mut by_job: BTreeMap<String, (Option<JobRecord>, Left, Vec<String>)> = BTreeMap::new();
+        for (key, found) in self.metadata.list("jobs/").await? {
+            let Some((job, what)) = key.strip_prefix("jobs/").and_then(|rest| rest.split_once('/')) else { continue };
+            let (record, left, keys) = by_job.entry(job.to_owned()).or_default();
+            match what {
+                "record" => *record = Some(Self::read(&key, &found.value)?),
+                "deployment" => left.deployment = Some(Self::read(&key, &found.value)?),
+                "commit" => left.commit = Some(Self::read(&key, &found.value)?),
+                "cancel" => left.cancelled = true,
+                // Of a newer version.
+                _ => {}
+            }
+            keys.push(key);
+        }
+        let (mut jobs, mut unknown) = (Vec::new(), Vec::new());
+        for (record, left, keys) in by_job.into_values() {
+            match record {
+                Some(record) => jobs.push((record, left)),
+                None => unknown.extend(keys),
+            }
+        }
+        jobs.sort_by_key(|(record, _)| record.submitted);
+        Ok((jobs, unknown))
+    }
+
+    /// Removes records by key.
+    pub async fn forget(&self, keys: Vec<String>) -> Result<()> {
+        for key in keys {
+            self.metadata.delete(self.epoch, &key, Expect::Any).await?;
+        }
+        Ok(())
     }
 
     /// Results.
     pub async fn results(&self) -> Result<Vec<ResultRecord>> {
         let all = self.metadata.list("results/").await?;
         all.iter().map(|(key, v)| Self::read(key, &v.value)).collect()
-    }
-
-    /// The last deployment of a job.
-    pub async fn deployment(&self, job: JobId) -> Result<Option<DeploymentRecord>> {
-        let key = format!("jobs/{job}/deployment");
-        self.metadata.get(&key).await?.map(|v| Self::read(&key, &v.value)).transpose()
-    }
-
-    /// The commit of a job.
-    pub async fn commit(&self, job: JobId) -> Result<Option<CommitRecord>> {
-        let key = format!("jobs/{job}/commit");
-        self.metadata.get(&key).await?.map(|v| Self::read(&key, &v.value)).transpose()
     }
 }

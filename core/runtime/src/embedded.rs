@@ -243,7 +243,7 @@ impl Cluster {
         };
         let job_manager = JobManager::start(jm, services).await.map_err(failed)?;
         let plans = Plans::default();
-        let mut tm = settings::task_manager(&configuration, speaks(Role::TaskManager));
+        let mut tm = settings::task_manager(&configuration, speaks(Role::TaskManager), false);
         tm.rpc_bind = Address::Memory("task-manager".into());
         tm.id = Some(thalweg_model::TaskManagerId::new("embedded"));
         let (host_env, host_plans, scratch) = (env.clone(), plans.clone(), dir.path().to_owned());

@@ -44,6 +44,7 @@ pub fn job_manager(configuration: &Configuration, rpc: RpcSettings, log_dir: Opt
         rest_max_body: configuration.rest.max_body.as_usize(),
         rest_writes_need_secret: configuration.rest.loopback_writes == LoopbackWrites::Secret,
         heartbeat: heartbeat(configuration),
+        reconcile_timeout: configuration.job.reconcile_timeout.into(),
         slot_request_timeout: configuration.slot.request_timeout.into(),
         cancel_timeout: configuration.host.stop_timeout.into(),
         idle_timeout: configuration.task_manager.idle_timeout.into(),
@@ -56,8 +57,8 @@ pub fn job_manager(configuration: &Configuration, rpc: RpcSettings, log_dir: Opt
     }
 }
 
-/// What a TaskManager is told.
-pub fn task_manager(configuration: &Configuration, rpc: RpcSettings) -> TaskManagerConfig {
+/// What a TaskManager is told; `durable` when a JobManager can find again what an earlier one knew.
+pub fn task_manager(configuration: &Configuration, rpc: RpcSettings, durable: bool) -> TaskManagerConfig {
     TaskManagerConfig {
         rpc,
         rpc_bind: tcp(&configuration.task_manager.bind, 0),
@@ -73,7 +74,7 @@ pub fn task_manager(configuration: &Configuration, rpc: RpcSettings) -> TaskMana
         },
         registration_timeout: configuration.task_manager.registration_timeout.into(),
         slot_timeout: configuration.task_manager.slot_timeout.into(),
-        orphan_timeout: configuration.job.orphan_timeout.into(),
+        orphan_timeout: if durable { configuration.job.orphan_timeout.into() } else { Duration::ZERO },
     }
 }
 

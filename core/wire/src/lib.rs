@@ -14,7 +14,7 @@ pub mod role;
 pub use codec::{DecodeError, decode, encode};
 pub use host::{Deploy, Descriptor, FromHost, TaskDeployment, TaskReport, ToHost};
 pub use job::{ExecutionMode, FILES_DIR, JobResult, JobSpec, RestartStrategy};
-pub use records::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord};
+pub use records::{CommitRecord, DeployedOn, DeploymentRecord, JobRecord, ResultRecord};
 
 /// Version of the TaskManager ↔ host protocol that this build speaks best.
 pub const PROTOCOL: u32 = 1;

@@ -4,7 +4,7 @@ use crate::{JobResult, JobSpec};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use thalweg_model::{Attempt, JobId, TaskManagerId, UnixMillis};
+use thalweg_model::{Attempt, InstanceId, JobId, Placement, TaskManagerId, UnixMillis};
 
 /// An accepted job. Written before the submission is acknowledged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,21 @@ pub struct DeploymentRecord {
     /// Parallelism by vertex.
     pub parallelism: Vec<u32>,
     /// Those that take part.
-    pub task_managers: Vec<TaskManagerId>,
+    pub task_managers: Vec<DeployedOn>,
+    /// Where each subtask is: what is found there again is adopted.
+    #[serde(default)]
+    pub placement: Placement,
+}
+
+/// A TaskManager that takes part in a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployedOn {
+    /// Its name.
+    pub id: TaskManagerId,
+    /// Which life of it.
+    pub instance: InstanceId,
+    /// Where it takes RPC, so that the next leader can look whether it lives.
+    pub rpc: String,
 }
 
 /// All subtasks have finished and every committer has prepared: from here on a restart publishes only.

@@ -54,7 +54,7 @@ pub fn run(global: &Global, secret_file: Option<PathBuf>) -> anyhow::Result<Exit
         };
         let ha = configuration.open::<kind::HighAvailability>(context).await?;
         let rpc = settings::rpc(&configuration, Role::TaskManager, instance, secret.clone());
-        let config = settings::task_manager(&configuration, rpc);
+        let config = settings::task_manager(&configuration, rpc, ha.capabilities().durable);
         let forker = Forker::start(&env)?;
         let hosts = {
             let (env, working_dir) = (env.clone(), working_dir.clone());

@@ -10,7 +10,7 @@
 
 use crate::Now;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -52,6 +52,8 @@ pub enum Event {
     Recovered {
         /// Accepted jobs.
         jobs: Vec<JobRecord>,
+        /// Those of them whose cancel was acknowledged.
+        cancelled: BTreeSet<JobId>,
         /// Results.
         results: Vec<ResultRecord>,
     },
@@ -84,6 +86,13 @@ pub enum Event {
     MasterEnded {
         /// How.
         result: Box<JobResult>,
+    },
+    /// The answer to [`Effect::RecordCancel`].
+    CancelRecorded {
+        /// Which job.
+        job: JobId,
+        /// Done, or to be tried again.
+        done: bool,
     },
     /// The answer to [`Effect::RecordResult`], [`Effect::CleanUp`] or [`Effect::MarkClean`].
     StepDone {
@@ -157,8 +166,12 @@ pub enum Effect {
     Persist(Box<JobRecord>),
     /// Start its JobMaster.
     StartMaster(Box<JobRecord>),
+    /// Write down that it shall be cancelled: whoever leads next does it, too.
+    RecordCancel(JobId),
     /// Tell its JobMaster to cancel.
     CancelMaster(JobId),
+    /// Tell its JobMaster that the result is written down.
+    ReleaseMaster(JobId),
     /// Write its result down, dirty.
     RecordResult(Box<ResultRecord>),
     /// Remove all that is kept for it but the result.
@@ -223,6 +236,15 @@ struct Known {
     name: String,
     submitted: UnixMillis,
     phase: Phase,
+    cancel: Cancel,
+}
+
+/// A cancel is written down before it is acknowledged and begun, so that no leader forgets it.
+#[derive(Debug, Clone)]
+enum Cancel {
+    No,
+    Writing { callers: Vec<CallId>, retry: Option<Moment> },
+    Written,
 }
 
 /// The state.
@@ -283,7 +305,7 @@ impl Dispatcher {
     /// Decides.
     pub fn on_event(&mut self, now: Now, event: Event) -> Vec<Effect> {
         match event {
-            Event::Recovered { jobs, results } => self.recover(now, jobs, results),
+            Event::Recovered { jobs, cancelled, results } => self.recover(now, jobs, &cancelled, results),
             Event::Submit { call, job, spec, from_main } => self.submit(now, call, job, spec, from_main),
             Event::Persisted { job, outcome } => self.persisted(now, job, outcome),
             Event::Status { job, status } => {
@@ -299,10 +321,8 @@ impl Dispatcher {
                 }
             }
             Event::StepDone { job, step, done } => self.step_done(now, job, step, done),
-            Event::Cancel { call, job } => {
-                let answer = self.cancel(job);
-                self.effects.push(Effect::AnswerCancel { call, answer });
-            }
+            Event::Cancel { call, job } => self.cancel(job, Some(call)),
+            Event::CancelRecorded { job, done } => self.cancel_recorded(now, job, done),
             Event::ClientSeen { job } => {
                 if let Some(Phase::Running { heard, .. }) = self.phase(job) {
                     *heard = now.at;
@@ -312,7 +332,7 @@ impl Dispatcher {
             Event::Stop => {
                 self.stopping = true;
                 for job in self.order.clone() {
-                    self.cancel(job);
+                    self.cancel(job, None);
                 }
             }
             Event::Tick => self.tick(now),
@@ -323,12 +343,19 @@ impl Dispatcher {
 
     /// When to send a tick at the latest.
     pub fn deadline(&self) -> Option<Moment> {
-        let wants = self.jobs.values().filter_map(|known| match &known.phase {
-            Phase::Persisting { retry, .. } | Phase::Ending { retry, .. } => *retry,
-            Phase::Running { timeout, heard, status } if *status != JobStatus::Cancelling => {
-                timeout.map(|t| *heard + t)
-            }
-            Phase::Running { .. } | Phase::Done { .. } => None,
+        let wants = self.jobs.values().flat_map(|known| {
+            let phase = match &known.phase {
+                Phase::Persisting { retry, .. } | Phase::Ending { retry, .. } => *retry,
+                Phase::Running { timeout, heard, .. } if matches!(known.cancel, Cancel::No) => {
+                    timeout.map(|t| *heard + t)
+                }
+                Phase::Running { .. } | Phase::Done { .. } => None,
+            };
+            let cancel = match &known.cancel {
+                Cancel::Writing { retry, .. } => *retry,
+                Cancel::No | Cancel::Written => None,
+            };
+            phase.into_iter().chain(cancel)
         });
         wants.min()
     }
@@ -356,7 +383,7 @@ impl Dispatcher {
         self.jobs.get_mut(&job).map(|k| &mut k.phase)
     }
 
-    fn recover(&mut self, now: Now, jobs: Vec<JobRecord>, results: Vec<ResultRecord>) {
+    fn recover(&mut self, now: Now, jobs: Vec<JobRecord>, cancelled: &BTreeSet<JobId>, results: Vec<ResultRecord>) {
         self.recovered = true;
         for record in results {
             let job = record.result.job;
@@ -369,7 +396,7 @@ impl Dispatcher {
                 Phase::Done { result }
             };
             self.order.push(job);
-            self.jobs.insert(job, Known { name, submitted, phase });
+            self.jobs.insert(job, Known { name, submitted, phase, cancel: Cancel::No });
             if record.dirty {
                 self.do_step(job);
             }
@@ -377,14 +404,22 @@ impl Dispatcher {
         for record in jobs {
             // A job with a result never runs again, whatever else is still written of it.
             if !self.jobs.contains_key(&record.job) {
+                let job = record.job;
                 self.start(now, Box::new(record));
+                if cancelled.contains(&job)
+                    && let Some(known) = self.jobs.get_mut(&job)
+                {
+                    known.cancel = Cancel::Written;
+                    self.effects.push(Effect::CancelMaster(job));
+                }
             }
         }
     }
 
     fn start(&mut self, now: Now, record: Box<JobRecord>) {
         let phase = Phase::Running { status: JobStatus::Created, timeout: record.spec.client_timeout, heard: now.at };
-        let known = Known { name: record.spec.name.clone(), submitted: record.submitted, phase };
+        let (name, submitted) = (record.spec.name.clone(), record.submitted);
+        let known = Known { name, submitted, phase, cancel: Cancel::No };
         if self.jobs.insert(record.job, known).is_none() {
             self.order.push(record.job);
         }
@@ -413,6 +448,7 @@ impl Dispatcher {
                             retry: None,
                             maybe: false,
                         },
+                        cancel: Cancel::No,
                     };
                     self.jobs.insert(job, known);
                     self.order.push(job);
@@ -455,7 +491,7 @@ impl Dispatcher {
             Some(Ok(())) => {
                 self.start(now, record);
                 if self.stopping {
-                    self.effects.push(Effect::CancelMaster(job));
+                    self.cancel(job, None);
                 }
                 Submitted::Accepted
             }
@@ -471,6 +507,13 @@ impl Dispatcher {
     }
 
     fn do_step(&mut self, job: JobId) {
+        // What is being written of it would come back after it was cleaned up.
+        let known = self.jobs.get(&job);
+        if known.is_some_and(|k| {
+            matches!((&k.phase, &k.cancel), (Phase::Ending { step: Step::CleanUp, .. }, Cancel::Writing { .. }))
+        }) {
+            return;
+        }
         let Some(Phase::Ending { result, step, retry }) = self.phase(job) else { return };
         *retry = None;
         let (result, step) = (result.clone(), *step);
@@ -493,7 +536,10 @@ impl Dispatcher {
             return;
         }
         match step {
-            Step::Record => *step = Step::CleanUp,
+            Step::Record => {
+                *step = Step::CleanUp;
+                self.effects.push(Effect::ReleaseMaster(job));
+            }
             Step::CleanUp => *step = Step::MarkClean,
             Step::MarkClean => {
                 let result = result.clone();
@@ -511,23 +557,57 @@ impl Dispatcher {
         self.do_step(job);
     }
 
-    fn cancel(&mut self, job: JobId) -> CancelAnswer {
-        match self.phase(job) {
+    fn cancel(&mut self, job: JobId, call: Option<CallId>) {
+        let answer = match self.jobs.get_mut(&job).map(|k| (&k.phase, &mut k.cancel)) {
             None => CancelAnswer::Unknown,
             // It ends; how is told once it is written down.
-            Some(Phase::Ending { step: Step::Record, .. }) => CancelAnswer::Accepted,
-            Some(Phase::Ending { result, .. } | Phase::Done { result }) => CancelAnswer::Ended(result.status),
+            Some((Phase::Ending { step: Step::Record, .. }, _)) => CancelAnswer::Accepted,
+            Some((Phase::Ending { result, .. } | Phase::Done { result }, _)) => CancelAnswer::Ended(result.status),
             // Not acknowledged: whoever submitted it does not know of it yet.
-            Some(Phase::Persisting { .. }) => CancelAnswer::Unknown,
-            Some(Phase::Running { .. }) => {
-                self.effects.push(Effect::CancelMaster(job));
-                CancelAnswer::Accepted
+            Some((Phase::Persisting { .. }, _)) => CancelAnswer::Unknown,
+            Some((Phase::Running { .. }, Cancel::Written)) => CancelAnswer::Accepted,
+            Some((Phase::Running { .. }, Cancel::Writing { callers, .. })) => return callers.extend(call),
+            Some((Phase::Running { .. }, cancel @ Cancel::No)) => {
+                *cancel = Cancel::Writing { callers: call.into_iter().collect(), retry: None };
+                return self.effects.push(Effect::RecordCancel(job));
             }
+        };
+        if let Some(call) = call {
+            self.effects.push(Effect::AnswerCancel { call, answer });
+        }
+    }
+
+    fn cancel_recorded(&mut self, now: Now, job: JobId, done: bool) {
+        let again = now.at + self.settings.retry;
+        let Some(known) = self.jobs.get_mut(&job) else { return };
+        let Cancel::Writing { callers, retry } = &mut known.cancel else { return };
+        let ended = !matches!(known.phase, Phase::Running { .. });
+        if !done && !ended {
+            *retry = Some(again);
+            return;
+        }
+        for call in std::mem::take(callers) {
+            self.effects.push(Effect::AnswerCancel { call, answer: CancelAnswer::Accepted });
+        }
+        known.cancel = Cancel::Written;
+        if ended {
+            // Its clean-up has waited for this.
+            if matches!(known.phase, Phase::Ending { step: Step::CleanUp, .. }) {
+                self.do_step(job);
+            }
+        } else {
+            self.effects.push(Effect::CancelMaster(job));
         }
     }
 
     fn tick(&mut self, now: Now) {
         for job in self.order.clone() {
+            if let Some(Known { cancel: Cancel::Writing { retry, .. }, .. }) = self.jobs.get_mut(&job)
+                && retry.is_some_and(|at| at <= now.at)
+            {
+                *retry = None;
+                self.effects.push(Effect::RecordCancel(job));
+            }
             match self.phase(job) {
                 Some(Phase::Persisting { record, retry, .. }) if retry.is_some_and(|at| at <= now.at) => {
                     *retry = None;
@@ -538,7 +618,7 @@ impl Dispatcher {
                 Some(Phase::Running { timeout: Some(limit), heard, .. }) if now.at.since(*heard) >= *limit => {
                     // Nobody is left who wants it. Once is enough; if the client comes back it sees it cancelled.
                     *heard = now.at;
-                    self.effects.push(Effect::CancelMaster(job));
+                    self.cancel(job, None);
                 }
                 _ => {}
             }
@@ -568,7 +648,7 @@ impl Dispatcher {
                         && *status != JobStatus::Cancelling
                     {
                         *status = JobStatus::Cancelling;
-                        self.effects.push(Effect::CancelMaster(job));
+                        self.cancel(job, None);
                     }
                 }
             }

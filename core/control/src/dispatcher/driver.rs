@@ -5,20 +5,20 @@ use crate::{
     Now,
     calls::{CallIds, Calls},
     job_master::{
-        self, JobView,
+        self, JobView, Left,
         driver::{Change, JobMasterHandle, JobMasterServices},
     },
     stores::{Stores, Written},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use thalweg_env::{Env, Shutdown};
 use thalweg_model::{BlobKey, Epoch, InstanceId, JobId, TaskManagerId};
 use thalweg_rpc::Reply;
 use thalweg_spi::{ApplicationStatus, BlobService, HighAvailabilityServices, MainState, ServiceError};
-use thalweg_wire::{CommitRecord, JobRecord, JobResult, JobSpec};
+use thalweg_wire::{JobRecord, JobResult, JobSpec};
 use tokio::sync::{mpsc, oneshot};
 
 /// What the driver works with.
@@ -41,8 +41,8 @@ pub struct DispatcherServices {
     pub start_main: Option<Box<dyn Fn(DispatcherHandle) + Send>>,
     /// Called when the cluster shall end.
     pub on_end: Box<dyn Fn(ApplicationStatus, String) + Send>,
-    /// What an earlier leader left of the jobs that are recovered: their commit, and the attempt that comes next.
-    pub left: BTreeMap<JobId, (Option<CommitRecord>, u32)>,
+    /// What an earlier leader left of the jobs that are recovered.
+    pub left: BTreeMap<JobId, Left>,
     /// Ends the driver.
     pub shutdown: Shutdown,
 }
@@ -60,6 +60,7 @@ enum Command {
     LastView(JobId, oneshot::Sender<Option<Arc<JobView>>>),
     MasterEnded(Box<JobResult>, Arc<JobView>),
     WorkerGone(TaskManagerId, InstanceId, String),
+    WorkerPresent(TaskManagerId, InstanceId, BTreeSet<JobId>),
     Waiting(JobId, Option<String>),
 }
 
@@ -141,6 +142,11 @@ impl DispatcherHandle {
     /// A TaskManager is gone.
     pub fn worker_gone(&self, id: &TaskManagerId, instance: InstanceId, cause: &str) {
         self.send(Command::WorkerGone(id.clone(), instance, cause.into()));
+    }
+
+    /// A TaskManager is registered, and holds slots of these jobs.
+    pub fn worker_present(&self, id: &TaskManagerId, instance: InstanceId, jobs: BTreeSet<JobId>) {
+        self.send(Command::WorkerPresent(id.clone(), instance, jobs));
     }
 
     /// What a job waits for.
@@ -227,12 +233,16 @@ impl Driver {
             Command::LastView(job, reply) => drop(reply.send(self.views.get(&job).cloned())),
             Command::MasterEnded(result, view) => {
                 self.views.insert(result.job, view);
-                self.masters.remove(&result.job);
                 self.feed(Event::MasterEnded { result });
             }
             Command::WorkerGone(id, instance, cause) => {
                 for master in self.masters.values() {
                     master.worker_gone(&id, instance, &cause);
+                }
+            }
+            Command::WorkerPresent(id, instance, jobs) => {
+                for (job, master) in &self.masters {
+                    master.worker_present(&id, instance, jobs.contains(job));
                 }
             }
             Command::Waiting(job, why) => {
@@ -292,6 +302,15 @@ impl Driver {
                 handle.send(Command::Event(Event::Persisted { job, outcome }));
             }),
             Effect::StartMaster(record) => self.start_master(*record),
+            Effect::RecordCancel(job) => self.spawn("record-cancel", async move {
+                let done = written(job, stores.put_cancel(job).await);
+                handle.send(Command::Event(Event::CancelRecorded { job, done }));
+            }),
+            Effect::ReleaseMaster(job) => {
+                if let Some(master) = self.masters.remove(&job) {
+                    master.result_recorded();
+                }
+            }
             Effect::CancelMaster(job) => {
                 if let Some(master) = self.masters.get(&job) {
                     master.cancel();
@@ -336,9 +355,9 @@ impl Driver {
         });
         self.blobs.insert(job, record.spec.blobs().collect());
         let services = (self.services.job_master_services)(changes);
-        let (committed, attempt) = self.services.left.remove(&job).unwrap_or_default();
+        let left = self.services.left.remove(&job).unwrap_or_default();
         let settings = self.services.job_master.clone();
-        let master = JobMasterHandle::start(record, committed, attempt, settings, services);
+        let master = JobMasterHandle::start(record, left, settings, services);
         self.masters.insert(job, master);
     }
 

@@ -2,7 +2,11 @@
 
 use super::core::{CancelAnswer, Dispatcher, Effect, Event, Settings, Step, Submitted};
 use crate::Now;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use thalweg_model::{
     BlobKey, JobGraph, JobId, JobStatus, Moment, OperatorInfo, UnixMillis, Vertex, VertexId, VertexRole,
 };
@@ -77,7 +81,8 @@ fn result(status: JobStatus) -> Box<JobResult> {
 fn recovered(jobs: Vec<JobRecord>, results: Vec<ResultRecord>) -> (Dispatcher, Vec<Effect>) {
     let settings = Settings { mode: Arc::new(Session), history: 2, retry: RETRY };
     let mut dispatcher = Dispatcher::new(settings, false);
-    let effects = dispatcher.on_event(at(0), Event::Recovered { jobs, results });
+    let cancelled = BTreeSet::new();
+    let effects = dispatcher.on_event(at(0), Event::Recovered { jobs, cancelled, results });
     (dispatcher, effects)
 }
 
@@ -131,7 +136,7 @@ fn an_end_is_recorded_then_cleaned_up_then_marked_clean() {
     d.on_event(at(2), persisted(Some(Ok(()))));
     let effects = d.on_event(at(3), Event::MasterEnded { result: result(JobStatus::Finished) });
     assert!(matches!(&effects[..], [Effect::RecordResult(r)] if r.dirty));
-    assert_eq!(d.on_event(at(4), done(Step::Record)), [Effect::CleanUp(JOB)]);
+    assert_eq!(d.on_event(at(4), done(Step::Record)), [Effect::ReleaseMaster(JOB), Effect::CleanUp(JOB)]);
     let clean = d.on_event(at(5), done(Step::CleanUp));
     assert!(matches!(&clean[..], [Effect::MarkClean(r)] if !r.dirty));
     assert_eq!(d.on_event(at(6), done(Step::MarkClean)), []);
@@ -186,7 +191,9 @@ fn a_client_that_is_gone_for_too_long_cancels_its_job_once() {
     d.on_event(at(2), persisted(Some(Ok(()))));
     d.on_event(at(20_000), Event::ClientSeen { job: JOB });
     assert_eq!(d.on_event(at(40_000), Event::Tick), []);
-    assert_eq!(d.on_event(at(50_000), Event::Tick), [Effect::CancelMaster(JOB)]);
+    assert_eq!(d.on_event(at(50_000), Event::Tick), [Effect::RecordCancel(JOB)]);
+    let recorded = Event::CancelRecorded { job: JOB, done: true };
+    assert_eq!(d.on_event(at(50_001), recorded), [Effect::CancelMaster(JOB)]);
     d.on_event(at(50_001), Event::Status { job: JOB, status: JobStatus::Cancelling });
     assert_eq!(d.deadline(), None);
 }
@@ -197,7 +204,7 @@ fn nothing_is_taken_before_the_past_is_read_nor_while_stopping() {
     let mut d = Dispatcher::new(settings, false);
     let refused = |effects: Vec<Effect>| matches!(effects[..], [Effect::Answer { answer: Submitted::Refused(_), .. }]);
     assert!(refused(d.on_event(at(0), submit(1))));
-    d.on_event(at(1), Event::Recovered { jobs: vec![], results: vec![] });
+    d.on_event(at(1), Event::Recovered { jobs: vec![], cancelled: BTreeSet::new(), results: vec![] });
     let ends = d.on_event(at(2), Event::Stop);
     assert!(matches!(ends[..], [Effect::End { .. }]));
     assert!(refused(d.on_event(at(3), submit(2))));
@@ -217,4 +224,42 @@ fn old_results_are_forgotten() {
     d.on_event(at(4), done(Step::Record));
     d.on_event(at(5), done(Step::CleanUp));
     assert_eq!(d.on_event(at(6), done(Step::MarkClean)), [Effect::Forget(JobId::from_bytes([5; 16]))]);
+}
+
+#[test]
+fn a_cancel_is_written_down_before_it_is_acknowledged_and_begun() {
+    let (mut d, _) = recovered(vec![], vec![]);
+    d.on_event(at(1), submit(7));
+    d.on_event(at(2), persisted(Some(Ok(()))));
+    let cancel = |call| Event::Cancel { call, job: JOB };
+    let recorded = |done| Event::CancelRecorded { job: JOB, done };
+    let accepted = |call| Effect::AnswerCancel { call, answer: CancelAnswer::Accepted };
+    assert_eq!(d.on_event(at(3), cancel(8)), [Effect::RecordCancel(JOB)]);
+    assert_eq!(d.on_event(at(4), cancel(9)), [], "it waits with the first");
+    assert_eq!(d.on_event(at(5), recorded(false)), []);
+    assert_eq!(d.deadline(), Some(at(5).at + RETRY));
+    assert_eq!(d.on_event(at(505), Event::Tick), [Effect::RecordCancel(JOB)]);
+    assert_eq!(d.on_event(at(506), recorded(true)), [accepted(8), accepted(9), Effect::CancelMaster(JOB)]);
+    assert_eq!(d.on_event(at(507), cancel(10)), [accepted(10)]);
+}
+
+#[test]
+fn a_new_leader_cancels_what_an_earlier_one_had_promised_to() {
+    let settings = Settings { mode: Arc::new(Session), history: 2, retry: RETRY };
+    let mut d = Dispatcher::new(settings, false);
+    let jobs = vec![JobRecord { job: JOB, spec: spec(None), submitted: UnixMillis(1) }];
+    let effects = d.on_event(at(0), Event::Recovered { jobs, cancelled: BTreeSet::from([JOB]), results: vec![] });
+    assert!(matches!(&effects[..], [Effect::StartMaster(_), Effect::CancelMaster(JOB)]));
+}
+
+#[test]
+fn clean_up_waits_for_a_cancel_that_is_being_written() {
+    let (mut d, _) = recovered(vec![], vec![]);
+    d.on_event(at(1), submit(7));
+    d.on_event(at(2), persisted(Some(Ok(()))));
+    d.on_event(at(3), Event::Cancel { call: 8, job: JOB });
+    d.on_event(at(4), Event::MasterEnded { result: result(JobStatus::Finished) });
+    assert_eq!(d.on_event(at(5), done(Step::Record)), [Effect::ReleaseMaster(JOB)]);
+    let effects = d.on_event(at(6), Event::CancelRecorded { job: JOB, done: true });
+    assert_eq!(effects[1..], [Effect::CleanUp(JOB)], "what comes after a clean-up stays for ever");
 }

@@ -4,7 +4,7 @@
 //! `job.rs`; what differs by state is in `states/`, one file each.
 
 use super::{
-    job::{Job, Settings},
+    job::{Job, Left, Settings},
     states::{self, Input, State},
     view::JobView,
 };
@@ -20,7 +20,7 @@ use thalweg_rpc::{
     },
     is_for,
 };
-use thalweg_wire::{CommitRecord, Deploy, DeploymentRecord, Descriptor, JobRecord, JobResult, TaskReport};
+use thalweg_wire::{CommitRecord, Deploy, DeployedOn, DeploymentRecord, Descriptor, JobRecord, JobResult, TaskReport};
 
 /// Token of a call that waits for an answer; the driver keeps the reply.
 pub type CallId = u64;
@@ -137,6 +137,26 @@ pub enum Event {
         /// Is the old host certainly gone?
         done: bool,
     },
+    /// A TaskManager of an earlier leader's deployment is certainly gone.
+    Vanished {
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Why.
+        cause: String,
+    },
+    /// A TaskManager is registered with this leader.
+    Present {
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// It holds slots of the job, and will present itself.
+        holds: bool,
+    },
+    /// The job's result is written down.
+    ResultRecorded,
     /// The ResourceManager says what the job waits for; `None` when it waits no longer.
     Waiting(Option<String>),
     /// Somebody looks at the job: its counters are asked for.
@@ -254,10 +274,16 @@ pub enum Effect {
         /// The decision, in words.
         decision: String,
     },
+    /// The tasks of an earlier leader are this one's, as they are: for the log.
+    Adopted,
+    /// Look whether this TaskManager lives, until it is known or it has registered.
+    LookFor(DeployedOn),
     /// The job's status changed.
     Status(JobStatus),
-    /// The job ended. Nothing follows but the word of its last status.
+    /// The job ended. Its slots are held, with what its tasks ended with, until that is written down.
     Ended(Box<JobResult>),
+    /// Nothing is left of the job here. Nothing follows.
+    Over,
 }
 
 /// The state of one job.
@@ -270,8 +296,8 @@ pub struct JobMaster {
 
 impl JobMaster {
     /// A job that was accepted, and what an earlier leader left of it.
-    pub fn new(record: JobRecord, committed: Option<CommitRecord>, attempt: u32, settings: Settings) -> Self {
-        Self { job: Job::new(record, committed, attempt, settings), state: Some(State::Created(states::Created)) }
+    pub fn new(record: JobRecord, left: Left, settings: Settings) -> Self {
+        Self { job: Job::new(record, left, settings), state: Some(State::Created(states::Created)) }
     }
 
     /// Decides.
@@ -299,9 +325,13 @@ impl JobMaster {
         match event {
             Event::Start => Some(Input::Start),
             Event::Register { call, fence, registration } => {
-                let answer = is_for(epoch, fence).map(|()| self.job.register(now, registration, self.is_over()));
+                let over = self.is_over() && !self.state.as_ref().is_some_and(State::is_unrecorded);
+                let id = registration.id.clone();
+                let answer = is_for(epoch, fence).map(|()| self.job.register(now, registration, over));
+                let answered = answer.is_ok();
                 self.job.effects.push(Effect::AnswerRegister { call, answer });
-                None
+                // Whatever it was answered, all that it has of the job is known now.
+                answered.then_some(Input::Accounted { id })
             }
             Event::Offer { call, fence, id, instance, offers } => {
                 let wanted = self.state.as_ref().is_some_and(State::takes_slots);
@@ -312,6 +342,11 @@ impl JobMaster {
             }
             Event::Report { call, fence, id, instance, report } => {
                 let admitted = is_for(epoch, fence);
+                // Who has not presented itself (yet) tells it again when it has.
+                let admitted = admitted.and_then(|()| match self.job.is_current(&id, instance) {
+                    true => Ok(()),
+                    false => Err(Fault::Refused("this TaskManager is not registered with the job".into())),
+                });
                 let applied = admitted.is_ok() && self.job.report(now, &id, instance, &report);
                 self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
                 if !applied {
@@ -354,6 +389,25 @@ impl JobMaster {
                 }
             }
             Event::WorkerGone { id, instance, cause } => self.worker_gone(now, &id, instance, &cause),
+            Event::Vanished { id, instance, cause } => {
+                let expected = self
+                    .job
+                    .left
+                    .as_ref()
+                    .is_some_and(|l| l.task_managers.iter().any(|t| t.id == id && t.instance == instance));
+                let failure = TaskFailure::new(
+                    thalweg_model::FailureKind::Lost,
+                    format!("TaskManager {id} was lost with the JobManager: {cause}"),
+                );
+                (expected && !self.job.is_current(&id, instance)).then_some(Input::Vanished { failure, id })
+            }
+            Event::Present { id, instance, holds } => {
+                let same = |t: &DeployedOn| t.id == id && t.instance == instance;
+                let expected = self.job.left.as_ref().is_some_and(|l| l.task_managers.iter().any(same));
+                // Another life of it has nothing either.
+                (self.job.left.is_some() && (!expected || !holds)).then_some(Input::Accounted { id })
+            }
+            Event::ResultRecorded => Some(Input::ResultRecorded),
             Event::PartitionsRegistered { attempt, outcome } if attempt == self.job.attempt => {
                 Some(Input::PartitionsRegistered(outcome))
             }

@@ -1,7 +1,7 @@
 //! Carries out what a JobMaster's core decides: calls to TaskExecutors, records, timers. No decision is made here.
 
 use super::core::{Effect, Event, JobMaster};
-use super::{JobView, Settings};
+use super::{JobView, Left, Settings};
 use crate::{
     Now,
     calls::{CallIds, Calls},
@@ -9,7 +9,7 @@ use crate::{
     stores::{Stores, Written},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use thalweg_env::{Env, Shutdown};
+use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{AllocationId, FailureKind, InstanceId, JobId, JobStatus, TaskFailure, TaskManagerId};
 use thalweg_rpc::{
     Connection, Envelope, Fence, Mailbox, RpcError, RpcService, Target,
@@ -17,7 +17,7 @@ use thalweg_rpc::{
     mailbox,
 };
 use thalweg_spi::{PartitionId, ShuffleMaster};
-use thalweg_wire::{CommitRecord, Descriptor, JobRecord, JobResult};
+use thalweg_wire::{DeployedOn, Descriptor, JobRecord, JobResult};
 use tokio::sync::{mpsc, oneshot};
 
 /// What the driver works with.
@@ -61,13 +61,7 @@ pub struct JobMasterHandle {
 
 impl JobMasterHandle {
     /// Starts the JobMaster and serves its endpoint.
-    pub fn start(
-        record: JobRecord,
-        committed: Option<CommitRecord>,
-        attempt: u32,
-        settings: Settings,
-        services: JobMasterServices,
-    ) -> Self {
+    pub fn start(record: JobRecord, left: Left, settings: Settings, services: JobMasterServices) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (sender, calls) = mailbox();
         let job = record.job;
@@ -75,7 +69,7 @@ impl JobMasterHandle {
         let handle = Self { job, commands };
         let env = services.env.clone();
         let driver = Driver {
-            core: JobMaster::new(record, committed, attempt, settings.clone()),
+            core: JobMaster::new(record, left, settings.clone()),
             settings,
             services,
             handle: handle.clone(),
@@ -87,7 +81,6 @@ impl JobMasterHandle {
             ended: false,
         };
         env.spawner.spawn("job-master", driver.run(inbox, calls));
-        handle.event(Event::Start);
         handle
     }
 
@@ -109,6 +102,16 @@ impl JobMasterHandle {
     /// A TaskManager is gone.
     pub fn worker_gone(&self, id: &TaskManagerId, instance: InstanceId, cause: &str) {
         self.event(Event::WorkerGone { id: id.clone(), instance, cause: cause.into() });
+    }
+
+    /// A TaskManager is registered; `holds` when it will present itself to this job.
+    pub fn worker_present(&self, id: &TaskManagerId, instance: InstanceId, holds: bool) {
+        self.event(Event::Present { id: id.clone(), instance, holds });
+    }
+
+    /// How the job ended is written down.
+    pub fn result_recorded(&self) {
+        self.event(Event::ResultRecorded);
     }
 
     /// What the job waits for.
@@ -143,6 +146,8 @@ const WRITE_AGAIN: Duration = Duration::from_millis(200);
 impl Driver {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, mut calls: Mailbox<JobMasterMessage>) {
         let clock = self.services.env.clock.clone();
+        // Before any call: until then it does not know what an earlier leader left.
+        self.feed(Event::Start);
         while !self.ended {
             let deadline = self.core.deadline();
             let wake = async {
@@ -344,12 +349,47 @@ impl Driver {
                 tracing::info!(%job, %status, "job status");
                 (self.services.on_change)(job, Change::Status(status));
             }
-            Effect::Ended(result) => {
+            Effect::Adopted => {
+                tracing::info!(%job, attempt = %self.core.attempt(), "tasks of an earlier leader adopted")
+            }
+            Effect::LookFor(there) => self.look_for(there),
+            Effect::Over => {
                 self.ended = true;
                 self.services.resources.over(job);
+            }
+            Effect::Ended(result) => {
                 (self.services.on_change)(job, Change::Ended(result, Arc::new(self.core.view())));
             }
         }
+    }
+
+    /// A TaskManager that was lost together with the earlier leader refuses the connection: so much is known at once.
+    fn look_for(&self, there: DeployedOn) {
+        let Ok(address) = there.rpc.parse::<Address>() else { return };
+        let (service, handle) = (self.services.rpc.clone(), self.handle.clone());
+        let (clock, patience) = (self.services.env.clock.clone(), self.settings.reconcile_timeout);
+        self.services.env.spawner.spawn("look-for-task-manager", async move {
+            let began = clock.now();
+            let cause = loop {
+                match service.dial(&address).await {
+                    Err(e) if e.is_refused_connection() => break "its process is gone",
+                    Ok(peer) => {
+                        let same = peer.peer_id().0 == there.instance;
+                        peer.close();
+                        if same {
+                            return;
+                        }
+                        break "another process took its address";
+                    }
+                    Err(_) => {}
+                }
+                if clock.now().since(began) >= patience {
+                    return;
+                }
+                clock.sleep(WRITE_AGAIN).await;
+            };
+            handle.event(Event::Vanished { id: there.id, instance: there.instance, cause: cause.into() });
+        });
     }
 
     fn register_partitions(&self, attempt: thalweg_model::Attempt) {

@@ -20,7 +20,8 @@ use thalweg_rpc::{
     },
 };
 use thalweg_wire::{
-    CommitRecord, Deploy, DeploymentRecord, Descriptor, JobRecord, JobResult, JobSpec, TaskDeployment, TaskReport,
+    CommitRecord, Deploy, DeployedOn, DeploymentRecord, Descriptor, JobRecord, JobResult, JobSpec, TaskDeployment,
+    TaskReport,
 };
 
 /// What a JobMaster is told once.
@@ -30,10 +31,23 @@ pub struct Settings {
     pub epoch: Epoch,
     /// Of TaskManagers.
     pub heartbeat: HeartbeatSettings,
+    /// After a change of leaders, tasks that were not found within this are lost.
+    pub reconcile_timeout: Duration,
     /// A job that waits longer for its slots fails.
     pub slot_request_timeout: Duration,
     /// Tasks that do not end in time after a cancel are ended by force.
     pub cancel_timeout: Duration,
+}
+
+/// What an earlier leader left of a job.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Left {
+    /// That its output is complete.
+    pub commit: Option<CommitRecord>,
+    /// What was deployed last.
+    pub deployment: Option<DeploymentRecord>,
+    /// A cancel was acknowledged.
+    pub cancelled: bool,
 }
 
 /// One slot of the job.
@@ -122,6 +136,9 @@ pub struct Partition {
 #[derive(Debug, Clone)]
 struct Worker {
     instance: InstanceId,
+    rpc: String,
+    /// Grants that it held when it presented itself to a new leader, until it offers them: they are the job's.
+    held: Vec<AllocationId>,
     next_heartbeat: Moment,
     /// The latest life of the host there that was heard of, ready or failed.
     host: u64,
@@ -151,6 +168,8 @@ pub struct Job {
     pub(super) policy: RestartPolicy,
     pub(super) exceptions: VecDeque<ExceptionEntry>,
     pub(super) committed: Option<CommitRecord>,
+    /// What an earlier leader has deployed, until it is known what became of it.
+    pub(super) left: Option<DeploymentRecord>,
     pub(super) waiting: Option<String>,
     pub(super) statuses: Vec<(JobStatus, UnixMillis)>,
     pub(super) transitions: Vec<(&'static str, &'static str)>,
@@ -159,10 +178,11 @@ pub struct Job {
 }
 
 impl Job {
-    pub(super) fn new(record: JobRecord, committed: Option<CommitRecord>, attempt: u32, settings: Settings) -> Self {
+    pub(super) fn new(record: JobRecord, left: Left, settings: Settings) -> Self {
+        let first = Attempt { epoch: settings.epoch, n: 0 };
         Self {
             id: record.job,
-            attempt: Attempt { epoch: settings.epoch, n: attempt },
+            attempt: left.deployment.as_ref().map_or(first, |d| d.attempt),
             heartbeats: HeartbeatMonitor::new(settings.heartbeat),
             policy: RestartPolicy::new(record.spec.restart.clone()),
             submitted: record.submitted,
@@ -173,7 +193,8 @@ impl Job {
             placement: Placement::default(),
             tasks: Vec::new(),
             exceptions: VecDeque::new(),
-            committed,
+            committed: left.commit,
+            left: left.deployment,
             waiting: None,
             statuses: vec![(JobStatus::Created, record.submitted)],
             transitions: Vec::new(),
@@ -184,6 +205,11 @@ impl Job {
 
     pub(super) fn graph(&self) -> &JobGraph {
         &self.spec.graph
+    }
+
+    /// The number of the next attempt, under this leader.
+    pub(super) fn next_attempt(&mut self) {
+        self.attempt = Attempt { epoch: self.settings.epoch, n: self.attempt.n + 1 };
     }
 
     /// Slots that the job needs: all of them, or one when its output only has to be published.
@@ -213,7 +239,9 @@ impl Job {
         let known = self.is_current(&who.id, who.instance);
         // Someone who was given up comes back with tasks that nobody counts on any more.
         let stale = who.status.tasks.iter().any(|(subtask, attempt, state)| {
-            let ours = *attempt == self.attempt && known && self.task_manager_of(*subtask) == Some(&who.id);
+            let ours = *attempt == self.attempt
+                && (known || self.left.is_some())
+                && self.task_manager_of(*subtask) == Some(&who.id);
             !state.is_terminal() && !ours
         });
         if stale {
@@ -225,8 +253,13 @@ impl Job {
             return JobRegistrationAnswer::Rejected("another process of the same name is still registered".into());
         }
         let (host, over) = self.workers.get(&who.id).map_or((0, 0), |w| (w.host, w.over));
-        let worker = Worker { instance: who.instance, next_heartbeat: now.at, host, over };
+        let held = if self.left.is_some() { who.status.allocations.clone() } else { Vec::new() };
+        let (instance, rpc) = (who.instance, who.rpc);
+        let worker = Worker { instance, rpc, held, next_heartbeat: now.at, host, over };
         self.workers.insert(who.id.clone(), worker);
+        if self.left.is_some() {
+            self.find(now, &who.id, &who.status);
+        }
         self.heartbeats.watch((who.id, who.instance), now.at);
         JobRegistrationAnswer::Accepted(Box::new(self.spec.clone()))
     }
@@ -247,7 +280,8 @@ impl Job {
             if worker.next_heartbeat <= now.at {
                 worker.next_heartbeat = now.at + self.settings.heartbeat.interval;
                 let mine = self.pool.iter().filter(|(_, s)| s.id == *id && s.instance == worker.instance);
-                let report = AllocatedSlotReport { allocations: mine.map(|(a, _)| *a).collect() };
+                let mine: BTreeSet<_> = mine.map(|(a, _)| *a).chain(worker.held.iter().copied()).collect();
+                let report = AllocatedSlotReport { allocations: mine.into_iter().collect() };
                 self.effects.push(Effect::Heartbeat { id: id.clone(), report });
             }
         }
@@ -302,9 +336,14 @@ impl Job {
         offers: Vec<SlotOffer>,
         wanted: bool,
     ) -> Vec<AllocationId> {
+        // Tasks that are being stopped are in slots that nobody wants, and must not be torn out of them.
+        let wanted = wanted || self.runs_on(id);
         let Some(worker) = self.workers.get_mut(id).filter(|w| w.instance == instance) else { return Vec::new() };
         worker.host = offers.iter().map(|o| o.host).fold(worker.host, u64::max);
         let (latest, over) = (worker.host, worker.over);
+        worker.held.clear();
+        // What is found of an earlier leader's deployment is kept whole, until it is decided what becomes of it.
+        let most = if self.left.is_some() { self.graph().slots() } else { self.slots_needed() };
         let mut accepted = Vec::new();
         for offer in offers {
             let known = self.pool.contains_key(&offer.allocation);
@@ -320,7 +359,7 @@ impl Job {
                 continue;
             }
             self.pool.retain(|allocation, slot| *allocation >= offer.allocation || !same(slot));
-            if !known && (!wanted || self.pool.len() as u32 >= self.slots_needed()) {
+            if !known && (!wanted || self.pool.len() as u32 >= most) {
                 continue;
             }
             accepted.push(offer.allocation);
@@ -372,9 +411,11 @@ impl Job {
         }
     }
 
-    /// The TaskManagers that hold slots.
+    /// The TaskManagers that hold slots, or still run tasks: after a change of leaders those may not have been offered yet.
     pub(super) fn holders(&self) -> BTreeSet<TaskManagerId> {
-        self.pool.values().map(|s| s.id.clone()).collect()
+        let running = self.tasks.iter().flatten().filter(|t| t.handed_over && !t.state.is_terminal());
+        let running = running.filter_map(|t| t.at.clone()).filter(|id| self.is_registered(id));
+        self.pool.values().map(|s| s.id.clone()).chain(running).collect()
     }
 
     // ---- tasks ----
@@ -392,6 +433,11 @@ impl Job {
     fn task_manager_of(&self, subtask: SubtaskId) -> Option<&TaskManagerId> {
         let place = self.placement.of(subtask)?;
         self.placement.hosts.get(place.host as usize).map(|h| &h.task_manager)
+    }
+
+    /// Where a subtask is.
+    pub(super) fn task_manager(&self, subtask: SubtaskId) -> Option<TaskManagerId> {
+        self.task_manager_of(subtask).cloned()
     }
 
     fn role(&self, subtask: SubtaskId) -> VertexRole {
@@ -458,8 +504,65 @@ impl Job {
         DeploymentRecord {
             attempt: self.attempt,
             parallelism: self.graph().vertices.iter().map(|v| v.parallelism).collect(),
-            task_managers: self.placement.hosts.iter().map(|h| h.task_manager.clone()).collect(),
+            task_managers: self.placement.hosts.iter().filter_map(|h| self.deployed_on(&h.task_manager)).collect(),
+            placement: self.placement.clone(),
         }
+    }
+
+    fn deployed_on(&self, id: &TaskManagerId) -> Option<DeployedOn> {
+        let worker = self.workers.get(id)?;
+        Some(DeployedOn { id: id.clone(), instance: worker.instance, rpc: worker.rpc.clone() })
+    }
+
+    // ---- what an earlier leader left ----
+
+    /// Takes over what was deployed: nothing of it was found yet.
+    pub(super) fn take_over(&mut self, now: Now) -> Vec<DeployedOn> {
+        let Some(left) = self.left.clone() else { return Vec::new() };
+        self.placement = left.placement;
+        let n = self.attempt.n;
+        let vertices = self.spec.graph.vertices.iter();
+        self.tasks = vertices.map(|v| (0..v.parallelism).map(|_| Task::new(now, n)).collect()).collect();
+        for subtask in self.subtasks().map(|(s, _)| s).collect::<Vec<_>>() {
+            let (at, role) = (self.task_manager_of(subtask).cloned(), self.role(subtask));
+            let done = self.committed.is_some() && role != VertexRole::Committer;
+            if let Some(task) = self.task_mut(subtask) {
+                task.at = at;
+                if done {
+                    task.enter(now, ExecutionState::Finished);
+                }
+            }
+        }
+        left.task_managers
+    }
+
+    /// Takes over what a TaskManager says that it runs. An end that is no success comes as a report, with its cause.
+    fn find(&mut self, now: Now, id: &TaskManagerId, status: &TaskManagerStatus) {
+        for (subtask, attempt, state) in &status.tasks {
+            if *attempt != self.attempt || self.task_manager_of(*subtask) != Some(id) {
+                continue;
+            }
+            if let Some(task) = self.task_mut(*subtask).filter(|t| !t.state.is_terminal()) {
+                task.handed_over = true;
+                let failed = matches!(state, ExecutionState::Failed | ExecutionState::Canceled);
+                task.enter(now, if failed { ExecutionState::Running } else { *state });
+            }
+        }
+        for (subtask, metrics) in &status.metrics {
+            if self.task_manager_of(*subtask) == Some(id)
+                && let Some(task) = self.task_mut(*subtask)
+            {
+                task.metrics = *metrics;
+            }
+        }
+    }
+
+    /// Subtasks that were deployed (there) and that nobody has: the first of them, and how many.
+    pub(super) fn not_found(&self, at: Option<&TaskManagerId>) -> Option<(SubtaskId, usize)> {
+        let found = |t: &Task| t.state == ExecutionState::Finished || t.handed_over && !t.state.is_terminal();
+        let there = |t: &Task| at.is_none() || t.at.as_ref() == at;
+        let mut missing = self.subtasks().filter(|(_, t)| there(t) && !found(t)).map(|(s, _)| s);
+        missing.next().map(|first| (first, 1 + missing.count()))
     }
 
     /// Sends each host its part.
@@ -536,6 +639,11 @@ impl Job {
             }
         }
         any
+    }
+
+    fn runs_on(&self, id: &TaskManagerId) -> bool {
+        let here = |t: &Task| t.at.as_ref() == Some(id) && t.handed_over && !t.state.is_terminal();
+        self.tasks.iter().flatten().any(here)
     }
 
     /// Was a task of the present attempt there?

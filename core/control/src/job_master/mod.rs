@@ -12,5 +12,5 @@ mod tests;
 pub mod view;
 
 pub use core::{Effect, Event, JobMaster};
-pub use job::{ExceptionEntry, Partition, Settings};
+pub use job::{ExceptionEntry, Left, Partition, Settings};
 pub use view::{JobView, SubtaskView};

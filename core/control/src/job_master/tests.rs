@@ -1,6 +1,6 @@
 //! Decisions of the core, event by event.
 
-use super::{Effect, Event, JobMaster, Settings, states::TRANSITIONS};
+use super::{Effect, Event, JobMaster, Left, Settings, states::TRANSITIONS};
 use crate::Now;
 use std::{collections::BTreeMap, time::Duration};
 use thalweg_model::{
@@ -12,7 +12,7 @@ use thalweg_rpc::{
     Fault, Fence, HeartbeatSettings,
     gateways::{HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus},
 };
-use thalweg_wire::{ExecutionMode, JobRecord, JobSpec, RestartStrategy, TaskReport};
+use thalweg_wire::{CommitRecord, ExecutionMode, JobRecord, JobSpec, RestartStrategy, TaskReport};
 
 const EPOCH: Epoch = Epoch(3);
 const JOB: JobId = JobId::from_bytes([1; 16]);
@@ -36,6 +36,10 @@ fn vertex(uid: &str, parallelism: u32, role: VertexRole) -> Vertex {
 
 /// One source, one committer, in one slot.
 fn job(restart: RestartStrategy) -> JobMaster {
+    job_with(restart, EPOCH, Left::default())
+}
+
+fn job_with(restart: RestartStrategy, epoch: Epoch, left: Left) -> JobMaster {
     let edge = Edge { from: 0, to: 1, partitioner: Partitioner::Hash, item: "u64".into(), feedback: false };
     let graph = JobGraph {
         vertices: vec![vertex("sink", 1, VertexRole::Task), vertex("sink/committer", 1, VertexRole::Committer)],
@@ -61,12 +65,13 @@ fn job(restart: RestartStrategy) -> JobMaster {
         protocol: (1, 1),
     };
     let settings = Settings {
-        epoch: EPOCH,
+        epoch,
         heartbeat: HeartbeatSettings::default(),
+        reconcile_timeout: Duration::from_secs(15),
         slot_request_timeout: Duration::from_secs(300),
         cancel_timeout: Duration::from_secs(30),
     };
-    JobMaster::new(JobRecord { job: JOB, spec, submitted: UnixMillis(0) }, None, 0, settings)
+    JobMaster::new(JobRecord { job: JOB, spec, submitted: UnixMillis(0) }, left, settings)
 }
 
 fn tm() -> TaskManagerId {
@@ -181,8 +186,11 @@ fn a_commit_is_recorded_before_it_is_published_and_then_the_job_ends() {
     assert!(matches!(&publish[..], [Effect::Require(1), Effect::Commit { subtask, .. }] if subtask.vertex == 1));
     let effects = jm.on_event(at(8), report(1, 0, ExecutionState::Finished, None));
     assert!(effects.contains(&Effect::Require(0)));
-    assert!(effects.iter().any(|e| matches!(e, Effect::FreeSlot { allocation, .. } if *allocation == grant(1))));
     assert_eq!(ended(&effects), Some(JobStatus::Finished));
+    let freed = |e: &Effect| matches!(e, Effect::FreeSlot { allocation, .. } if *allocation == grant(1));
+    assert!(!effects.iter().any(freed), "until it is written down, the next leader may need to find it");
+    let effects = jm.on_event(at(9), Event::ResultRecorded);
+    assert!(freed(&effects[0]) && effects[1] == Effect::Over);
 }
 
 #[test]
@@ -359,4 +367,173 @@ fn transitions_are_written_once() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), TRANSITIONS.len());
+}
+
+// ---- an earlier leader's deployment ----
+
+const NEXT: Epoch = Epoch(EPOCH.0 + 1);
+
+fn next_fence() -> Fence {
+    Fence::job(JOB, NEXT)
+}
+
+/// What a leader before this one has written down of [`executing`].
+fn left() -> Left {
+    let mut jm = job(RestartStrategy::ByKind);
+    jm.on_event(at(0), Event::Start);
+    jm.on_event(at(1), register(TaskManagerStatus::default()));
+    let effects = jm.on_event(at(2), offer(1, 0, 1));
+    let deployment = effects.into_iter().find_map(|e| match e {
+        Effect::RecordDeployment(record) => Some(record),
+        _ => None,
+    });
+    Left { deployment, ..Left::default() }
+}
+
+fn running() -> TaskManagerStatus {
+    let task = |vertex, state| (SubtaskId { vertex, index: 0 }, attempt(0), state);
+    TaskManagerStatus {
+        allocations: vec![grant(1)],
+        tasks: vec![task(0, ExecutionState::Finished), task(1, ExecutionState::Running)],
+        ..Default::default()
+    }
+}
+
+fn reconciling(left: Left) -> JobMaster {
+    let mut jm = job_with(RestartStrategy::ByKind, NEXT, left);
+    let effects = jm.on_event(at(0), Event::Start);
+    assert!(
+        matches!(&effects[..], [Effect::LookFor(there), Effect::Status(JobStatus::Reconciling)] if there.id == tm())
+    );
+    jm
+}
+
+fn comes_back(status: TaskManagerStatus) -> Event {
+    let registration = JobRegistration { id: tm(), instance: LIFE, rpc: String::new(), status };
+    Event::Register { call: 1, fence: next_fence(), registration }
+}
+
+fn report_to_next(vertex: u32, state: ExecutionState, prepared: Option<&'static [u8]>) -> Event {
+    match report(vertex, 0, state, prepared) {
+        Event::Report { call, id, instance, report, .. } => {
+            Event::Report { call, fence: next_fence(), id, instance, report }
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn tasks_of_an_earlier_leader_are_adopted_as_they_are() {
+    let mut jm = reconciling(left());
+    let effects = jm.on_event(at(5), comes_back(running()));
+    assert!(effects.contains(&Effect::Adopted) && effects.contains(&Effect::Status(JobStatus::Running)), "{effects:?}");
+    assert!(!effects.iter().any(|e| matches!(e, Effect::ResetHost { .. } | Effect::RecordDeployment(_))));
+    assert_eq!(jm.attempt(), attempt(0), "it is the same attempt");
+    let heartbeat = jm.on_event(at(5), Event::Tick { random: 0 });
+    let named = |e: &Effect| matches!(e, Effect::Heartbeat { report, .. } if report.allocations == [grant(1)]);
+    assert!(heartbeat.iter().any(named), "a slot that was not offered yet is not given up: {heartbeat:?}");
+    let effects = jm.on_event(at(6), report_to_next(1, ExecutionState::Running, Some(b"parts")));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RecordCommit(r) if r.attempt == attempt(0))));
+}
+
+#[test]
+fn what_was_committed_is_published_and_not_run_again() {
+    let commit = CommitRecord { attempt: attempt(0), manifests: BTreeMap::new(), collected: BTreeMap::new() };
+    let mut jm = reconciling(Left { commit: Some(commit), ..left() });
+    let effects = jm.on_event(at(5), comes_back(running()));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Commit { attempt: a, .. } if *a == attempt(0))), "{effects:?}");
+    let effects = jm.on_event(at(6), report_to_next(1, ExecutionState::Finished, None));
+    assert_eq!(ended(&effects), Some(JobStatus::Finished));
+}
+
+#[test]
+fn a_job_that_had_finished_but_for_the_word_of_it_is_not_run_again() {
+    let mut jm = reconciling(left());
+    let mut status = running();
+    status.tasks[1].2 = ExecutionState::Finished;
+    let effects = jm.on_event(at(5), comes_back(status));
+    assert_eq!(ended(&effects), Some(JobStatus::Finished));
+}
+
+#[test]
+fn an_attempt_of_which_a_part_is_missing_starts_again_under_the_new_leader() {
+    let mut jm = reconciling(left());
+    let mut status = running();
+    status.tasks.pop();
+    let effects = jm.on_event(at(5), comes_back(status));
+    assert!(!effects.contains(&Effect::Adopted));
+    assert_eq!(jm.status(), JobStatus::Restarting);
+    jm.on_event(at(6), reset(0, true));
+    jm.on_event(at(200), Event::Tick { random: 0 });
+    assert_eq!(jm.attempt(), Attempt { epoch: NEXT, n: 1 });
+
+    let mut jm = reconciling(left());
+    let gone = Event::Vanished { id: tm(), instance: LIFE, cause: "its process is gone".into() };
+    jm.on_event(at(1), gone);
+    assert_eq!(jm.status(), JobStatus::Restarting, "what is known to be lost is not waited for");
+
+    let mut jm = reconciling(left());
+    jm.on_event(at(14_999), Event::Tick { random: 0 });
+    assert_eq!(jm.status(), JobStatus::Reconciling);
+    jm.on_event(at(15_000), Event::Tick { random: 0 });
+    assert_eq!(jm.status(), JobStatus::Restarting);
+
+    let mut jm = reconciling(left());
+    jm.on_event(at(1), Event::Present { id: tm(), instance: LIFE, holds: false });
+    assert_eq!(jm.status(), JobStatus::Restarting, "it is there and has nothing");
+}
+
+#[test]
+fn tasks_of_another_attempt_are_not_adopted() {
+    let mut jm = reconciling(left());
+    let mut status = running();
+    status.tasks[1].1 = Attempt { epoch: Epoch(EPOCH.0 - 1), n: 0 };
+    let effects = jm.on_event(at(5), comes_back(status));
+    assert!(matches!(&effects[0], Effect::AnswerRegister { answer: Ok(JobRegistrationAnswer::Rejected(_)), .. }));
+    assert_eq!(jm.status(), JobStatus::Restarting);
+}
+
+#[test]
+fn a_failure_that_no_leader_acted_upon_comes_as_a_report_with_its_cause() {
+    let mut jm = reconciling(left());
+    let mut status = running();
+    status.tasks[1].2 = ExecutionState::Failed;
+    jm.on_event(at(5), comes_back(status));
+    let failed = match report_to_next(1, ExecutionState::Failed, None) {
+        Event::Report { call, fence, id, instance, mut report } => {
+            report.failure = Some(TaskFailure::new(FailureKind::User, "not this one"));
+            Event::Report { call, fence, id, instance, report }
+        }
+        other => other,
+    };
+    let effects = jm.on_event(at(6), failed);
+    assert!(
+        effects.iter().any(|e| matches!(e, Effect::Failed { failure, .. } if failure.message.contains("not this one")))
+    );
+    assert!(matches!(jm.status(), JobStatus::Failing | JobStatus::Failed));
+}
+
+#[test]
+fn a_cancel_waits_for_what_can_be_found_and_stops_it() {
+    let mut jm = reconciling(left());
+    assert!(jm.on_event(at(1), Event::Cancel).is_empty());
+    let effects = jm.on_event(at(5), comes_back(running()));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Cancel { .. })), "{effects:?}");
+    let offers = Event::Offer {
+        call: 2,
+        fence: next_fence(),
+        id: tm(),
+        instance: LIFE,
+        offers: vec![SlotOffer { allocation: grant(1), slot: 0, host: 1, data_address: None }],
+    };
+    assert_eq!(accepted(&jm.on_event(at(6), offers)), Some(vec![grant(1)]), "its tasks still run there");
+    let effects = jm.on_event(at(7), report_to_next(1, ExecutionState::Canceled, None));
+    assert_eq!(ended(&effects), Some(JobStatus::Canceled));
+}
+
+#[test]
+fn a_report_of_a_stranger_is_not_acknowledged() {
+    let mut jm = reconciling(left());
+    let effects = jm.on_event(at(1), report_to_next(1, ExecutionState::Failed, None));
+    assert!(matches!(&effects[..], [Effect::Acknowledge { answer: Err(_), .. }]), "it would never be told again");
 }

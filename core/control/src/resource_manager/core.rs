@@ -151,8 +151,15 @@ pub enum Effect {
     Declare(BTreeMap<WorkerProfile, u32>),
     /// Let the provider end this one.
     Release(TaskManagerId),
-    /// Tell the provider that this one has registered.
-    Registered(TaskManagerId),
+    /// Tell the provider and the jobs that this one has registered.
+    Registered {
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Jobs that it holds slots of.
+        jobs: BTreeSet<JobId>,
+    },
     /// A job waits: it needs so many more slots, so many are free.
     Shortage {
         /// Which job.
@@ -393,7 +400,11 @@ impl ResourceManager {
         self.heard.insert(id.clone(), now);
         self.reconcile(now, &id, &report);
         self.free_leftovers(Some(&id), effects);
-        effects.push(Effect::Registered(id));
+        let jobs = report.slots.iter().filter_map(|s| match s {
+            SlotStatus::Taken { job, .. } | SlotStatus::Releasing { job } => Some(*job),
+            SlotStatus::Free => None,
+        });
+        effects.push(Effect::Registered { id, instance, jobs: jobs.collect() });
         effects.push(Effect::Answer { call, answer: Ok(RegistrationAnswer::Accepted) });
     }
 

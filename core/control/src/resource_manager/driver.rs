@@ -5,7 +5,11 @@ use crate::{
     Now,
     calls::{CallIds, Calls},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use thalweg_env::{Address, Env, Shutdown};
 use thalweg_model::{InstanceId, JobId, TaskManagerId};
 use thalweg_rpc::{
@@ -15,6 +19,9 @@ use thalweg_rpc::{
 };
 use thalweg_spi::{ErrorKind, ProviderEvent, ResourceProvider};
 use tokio::sync::{mpsc, oneshot};
+
+/// Told who has registered, and of which jobs it holds slots.
+pub type OnWorkerPresent = Arc<dyn Fn(&TaskManagerId, InstanceId, BTreeSet<JobId>) + Send + Sync>;
 
 /// What the driver works with.
 pub struct ResourceManagerServices {
@@ -26,6 +33,8 @@ pub struct ResourceManagerServices {
     pub provider: Option<Arc<dyn ResourceProvider>>,
     /// Called when a TaskManager is lost.
     pub on_worker_lost: Arc<dyn Fn(&TaskManagerId, InstanceId, &str) + Send + Sync>,
+    /// Called when a TaskManager has registered.
+    pub on_worker_present: OnWorkerPresent,
     /// Called when a job waits, or waits no longer.
     pub on_shortage: Arc<dyn Fn(JobId, Option<String>) + Send + Sync>,
     /// Ends the driver.
@@ -329,7 +338,10 @@ impl Driver {
             }
             Effect::Declare(workers) => drop(self.provide.send(ToProvider::Declare(workers))),
             Effect::Release(id) => drop(self.provide.send(ToProvider::Release(id))),
-            Effect::Registered(id) => drop(self.provide.send(ToProvider::Registered(id))),
+            Effect::Registered { id, instance, jobs } => {
+                (self.services.on_worker_present)(&id, instance, jobs);
+                drop(self.provide.send(ToProvider::Registered(id)));
+            }
             Effect::Shortage { job, missing, free, refused } => {
                 let why = (missing > 0).then(|| {
                     let refused = refused.map(|r| format!("; no worker could be started: {r}")).unwrap_or_default();

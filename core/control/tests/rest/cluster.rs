@@ -86,6 +86,7 @@ impl Cluster {
             rest_max_body: MAX_BODY,
             rest_writes_need_secret: true,
             heartbeat: HeartbeatSettings { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+            reconcile_timeout: Duration::from_secs(2),
             slot_request_timeout: Duration::from_secs(60),
             cancel_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),

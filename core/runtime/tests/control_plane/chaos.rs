@@ -63,6 +63,7 @@ impl World {
             self.store.jobs.clear();
             self.store.deployments.clear();
             self.store.commits.clear();
+            self.store.cancelled.clear();
             self.store.results.clear();
             self.life += 1;
             self.checks.store_is_lost();

@@ -29,6 +29,7 @@ pub struct Checks {
     pub transitions: BTreeSet<(&'static str, &'static str)>,
     pub ended: BTreeMap<JobId, JobStatus>,
     pub restarts: u32,
+    pub adoptions: u32,
 }
 
 impl Checks {
@@ -298,6 +299,7 @@ impl World {
             failed: count(JobStatus::Failed),
             cancelled: count(JobStatus::Canceled),
             restarts: self.checks.restarts,
+            adoptions: self.checks.adoptions,
             trace: String::new(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     kinds::{Answer, Dialled, ExecutorCall, Local, Message, Net, ProviderOrder, Ticket, Write, Written},
     masters::Master,
-    plan::{CANCEL, IDLE, RPC, SLOT_REQUEST, heartbeat},
+    plan::{CANCEL, IDLE, RECONCILE, RPC, SLOT_REQUEST, heartbeat},
     world::{Planted, World},
 };
 use rand::Rng;
@@ -21,7 +21,7 @@ use thalweg_model::{Attempt, Epoch, FailureKind, InstanceId, JobId, Moment, Task
 use thalweg_rpc::Fence;
 use thalweg_spi::{ClusterView, Decision, DeploymentMode, WorkerProfile};
 use thalweg_testkit::harness::{CallId, Happening, LinkId, NodeId, Outcome};
-use thalweg_wire::JobRecord;
+use thalweg_wire::{DeployedOn, JobRecord};
 
 /// Channels within the process.
 pub const MANAGER: u64 = 1;
@@ -134,9 +134,10 @@ impl World {
         self.provider.declared = 0;
         let (jobs, results) =
             (self.store.jobs.values().cloned().collect(), self.store.results.values().cloned().collect());
+        let cancelled = self.store.cancelled.clone();
         self.sim.note(|| format!("leads under epoch {epoch}"));
         self.provider_greets(node);
-        self.feed_dispatcher(node, dispatcher::Event::Recovered { jobs, results });
+        self.feed_dispatcher(node, dispatcher::Event::Recovered { jobs, cancelled, results });
         self.sim.post(node, heartbeat().interval, Local::HeartbeatAll);
         let told: Vec<NodeId> = self.task_managers.keys().copied().collect();
         for task_manager in told {
@@ -203,10 +204,6 @@ impl World {
             }
             Local::Manager(event) => self.feed_manager(node, event),
             Local::Dispatcher(event) => {
-                if let dispatcher::Event::MasterEnded { result } = &*event {
-                    let job = result.job;
-                    self.master_leaves(node, job);
-                }
                 self.feed_dispatcher(node, *event);
             }
             Local::WorkerGone(id, instance, cause) => {
@@ -215,6 +212,33 @@ impl World {
                     let event = job_master::Event::WorkerGone { id: id.clone(), instance, cause: cause.clone() };
                     self.sim.post_in_order(node, master_lane(job), Local::Master(job, Box::new(event)));
                 }
+            }
+            Local::WorkerPresent(id, instance, jobs) => {
+                let Some(it) = self.managers.get(&node) else { return };
+                for job in it.masters.keys().copied().collect::<Vec<_>>() {
+                    let event = job_master::Event::Present { id: id.clone(), instance, holds: jobs.contains(&job) };
+                    self.sim.post_in_order(node, master_lane(job), Local::Master(job, Box::new(event)));
+                }
+            }
+            Local::LookAgainFor { job, there, until } => self.look_for(node, job, there, until),
+            Local::LookedFor { job, there, until, found } => {
+                let cause = match found {
+                    Dialled::Refused => "its process is gone",
+                    Dialled::Unreachable if now.at >= until => return,
+                    Dialled::Unreachable => {
+                        let again = Local::LookAgainFor { job, there, until };
+                        return self.sim.post(node, Duration::from_millis(200), again);
+                    }
+                    Dialled::Connected { link, peer } => {
+                        self.sim.close(link, node);
+                        if self.task_managers.get(&peer).is_some_and(|t| t.info.instance == there.instance) {
+                            return;
+                        }
+                        "another process took its address"
+                    }
+                };
+                let event = job_master::Event::Vanished { id: there.id, instance: there.instance, cause: cause.into() };
+                self.sim.post_in_order(node, master_lane(job), Local::Master(job, Box::new(event)));
             }
             Local::Waiting(job, why) => {
                 let event = Box::new(job_master::Event::Waiting(why));
@@ -351,7 +375,10 @@ impl World {
                 self.order(node, order);
             }
             Effect::Release(id) => self.order(node, ProviderOrder::Release(node, id)),
-            Effect::Registered(id) => self.order(node, ProviderOrder::Registered(node, id)),
+            Effect::Registered { id, instance, jobs } => {
+                self.sim.post_in_order(node, DISPATCHER, Local::WorkerPresent(id.clone(), instance, jobs));
+                self.order(node, ProviderOrder::Registered(node, id));
+            }
             Effect::Shortage { job, missing, free, .. } => {
                 let why = (missing > 0).then(|| format!("needs {missing} slots, {free} free"));
                 self.sim.post_in_order(node, DISPATCHER, Local::Waiting(job, why));
@@ -396,6 +423,11 @@ impl World {
             },
             Effect::Persist(record) => self.write(node, Write::Job(record)),
             Effect::StartMaster(record) => self.start_master(node, *record),
+            Effect::RecordCancel(job) => self.write(node, Write::Cancel(job)),
+            Effect::ReleaseMaster(job) => {
+                let event = Box::new(job_master::Event::ResultRecorded);
+                self.sim.post_in_order(node, master_lane(job), Local::Master(job, event));
+            }
             Effect::CancelMaster(job) => {
                 let event = Box::new(job_master::Event::Cancel);
                 self.sim.post_in_order(node, master_lane(job), Local::Master(job, event));
@@ -410,19 +442,29 @@ impl World {
     fn start_master(&mut self, node: NodeId, record: JobRecord) {
         self.check_start(node, record.job);
         let job = record.job;
-        let committed = self.store.commits.get(&job).cloned();
-        let attempt = self.store.deployments.get(&job).map_or(0, |d| d.attempt.n + 1);
+        let left = job_master::Left {
+            commit: self.store.commits.get(&job).cloned(),
+            deployment: self.store.deployments.get(&job).cloned(),
+            cancelled: self.store.cancelled.contains(&job),
+        };
         let Some(it) = self.managers.get_mut(&node) else { return };
         let settings = job_master::Settings {
             epoch: it.epoch,
             heartbeat: heartbeat(),
+            reconcile_timeout: RECONCILE,
             slot_request_timeout: SLOT_REQUEST,
             cancel_timeout: CANCEL,
         };
-        let core = JobMaster::new(record, committed, attempt, settings);
+        let core = JobMaster::new(record, left, settings);
         let master = Master { core, links: BTreeMap::new(), replies: Replies::default(), tick: None };
         it.masters.insert(job, master);
-        self.sim.post_in_order(node, master_lane(job), Local::Master(job, Box::new(job_master::Event::Start)));
+        // Before any call.
+        self.feed_master(node, job, job_master::Event::Start);
+    }
+
+    pub fn look_for(&mut self, node: NodeId, job: JobId, there: DeployedOn, until: Moment) {
+        let address = there.rpc.clone();
+        self.dial(node, &address, |found| Local::LookedFor { job, there, until, found });
     }
 
     fn written(&mut self, node: NodeId, write: Write, written: Written) {
@@ -457,6 +499,9 @@ impl World {
                 let step = if record.dirty { Step::Record } else { Step::MarkClean };
                 let event = dispatcher::Event::StepDone { job: record.result.job, step, done: certain };
                 self.feed_dispatcher(node, event);
+            }
+            Write::Cancel(job) => {
+                self.feed_dispatcher(node, dispatcher::Event::CancelRecorded { job, done: certain });
             }
             Write::CleanUp(job) => {
                 let event = dispatcher::Event::StepDone { job, step: Step::CleanUp, done: certain };

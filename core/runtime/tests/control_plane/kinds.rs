@@ -1,6 +1,6 @@
 //! What travels in the simulated cluster: the gateways' calls and answers, and what each process tells itself.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use thalweg_control::{
     dispatcher::{self, core::CancelAnswer, core::Submitted},
     job_master, resource_manager,
@@ -16,7 +16,7 @@ use thalweg_rpc::{
 use thalweg_task::executor;
 use thalweg_testkit::harness::{Kinds, LinkId, NodeId};
 use thalweg_wire::{
-    CommitRecord, Deploy, DeploymentRecord, FromHost, JobRecord, JobSpec, ResultRecord, TaskReport, ToHost,
+    CommitRecord, Deploy, DeployedOn, DeploymentRecord, FromHost, JobRecord, JobSpec, ResultRecord, TaskReport, ToHost,
 };
 
 /// See the module.
@@ -118,6 +118,7 @@ pub enum Write {
     Job(Box<JobRecord>),
     Deployment(JobId, DeploymentRecord),
     Commit(JobId, CommitRecord),
+    Cancel(JobId),
     /// Dirty, or the clean mark.
     Result(Box<ResultRecord>),
     CleanUp(JobId),
@@ -145,6 +146,19 @@ pub enum Local {
     Manager(resource_manager::Event),
     Dispatcher(Box<dispatcher::core::Event>),
     WorkerGone(TaskManagerId, InstanceId, String),
+    WorkerPresent(TaskManagerId, InstanceId, BTreeSet<JobId>),
+    /// A TaskManager of an earlier leader's deployment was dialled.
+    LookedFor {
+        job: JobId,
+        there: DeployedOn,
+        until: Moment,
+        found: Dialled,
+    },
+    LookAgainFor {
+        job: JobId,
+        there: DeployedOn,
+        until: Moment,
+    },
     Waiting(JobId, Option<String>),
     Master(JobId, Box<job_master::Event>),
     Written(Write, Written),

@@ -63,7 +63,7 @@ fn every_invariant_holds_in_every_schedule() {
     let missing: Vec<_> = TRANSITIONS.iter().filter(|t| !taken.contains(*t)).collect();
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
-        "{} schedules, {} events, {} virtual hours; jobs: {} finished, {} failed, {} cancelled, {} restarts",
+        "{} schedules, {} events, {} virtual hours; jobs: {} finished, {} failed, {} cancelled, {} restarts, {} adoptions",
         reports.len(),
         sum(|r| r.events),
         sum(|r| r.virtual_seconds) / 3600,
@@ -71,6 +71,7 @@ fn every_invariant_holds_in_every_schedule() {
         sum(|r| r.failed.into()),
         sum(|r| r.cancelled.into()),
         sum(|r| r.restarts.into()),
+        sum(|r| r.adoptions.into()),
     );
     assert!(reports.iter().all(|r| r.events >= 200));
     assert!(missing.is_empty() || (reports.len() as u64) < CI, "transitions that no schedule took: {missing:?}");

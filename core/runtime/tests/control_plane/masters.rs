@@ -3,7 +3,7 @@
 use crate::{
     job_manager::{DISPATCHER, MANAGER, Replies},
     kinds::{Answer, ExecutorCall, Local, MasterCall, Message, Ticket, Write},
-    plan::RPC,
+    plan::{RECONCILE, RPC},
     world::World,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -80,7 +80,7 @@ impl World {
         self.checks.does_not_spin("JobMaster", ticks, now.at, master.core.deadline());
         let mut over = false;
         for effect in effects {
-            over |= matches!(effect, job_master::Effect::Ended(_));
+            over |= matches!(effect, job_master::Effect::Over);
             self.master_performs(node, job, effect);
         }
         if over {
@@ -101,10 +101,6 @@ impl World {
         for call in master.replies.all() {
             self.sim.answer(call, node, Answer::Done(Err(Fault::Ended)));
         }
-    }
-
-    pub fn master_leaves(&mut self, node: NodeId, job: JobId) {
-        self.endpoint_ends(node, job);
     }
 
     fn ask_executor(&mut self, node: NodeId, job: JobId, id: &TaskManagerId, ticket: Ticket, call: ExecutorCall) {
@@ -192,9 +188,16 @@ impl World {
                 let event = Box::new(dispatcher::Event::Status { job, status });
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(event));
             }
-            Effect::Ended(result) => {
+            Effect::Adopted => self.checks.adoptions += 1,
+            Effect::LookFor(there) => {
+                let until = self.sim.now() + RECONCILE;
+                self.look_for(node, job, there, until);
+            }
+            Effect::Over => {
                 let over = resource_manager::Event::Over { job };
                 self.sim.post_in_order(node, MANAGER, Local::Manager(over));
+            }
+            Effect::Ended(result) => {
                 let event = Box::new(dispatcher::Event::MasterEnded { result });
                 self.sim.post_in_order(node, DISPATCHER, Local::Dispatcher(event));
             }

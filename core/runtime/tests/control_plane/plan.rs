@@ -11,6 +11,8 @@ use thalweg_wire::{ExecutionMode, JobSpec, RestartStrategy};
 pub const RPC: Duration = Duration::from_secs(10);
 /// A job that waits longer for its slots fails.
 pub const SLOT_REQUEST: Duration = Duration::from_secs(300);
+/// After a change of leaders, tasks that were not found within this are lost.
+pub const RECONCILE: Duration = Duration::from_secs(15);
 /// Tasks that do not end in time after a cancel are ended by force.
 pub const CANCEL: Duration = Duration::from_secs(30);
 /// An offered slot that nobody takes is freed after this.
@@ -139,8 +141,8 @@ impl Plan {
             task_managers,
             slots,
             fixed_names: rng.random_bool(0.5),
-            orphan_timeout: if durable && rng.random_bool(0.5) {
-                Duration::from_secs(rng.random_range(5..100))
+            orphan_timeout: if durable && rng.random_bool(0.8) {
+                Duration::from_secs(rng.random_range(5..200))
             } else {
                 Duration::ZERO
             },

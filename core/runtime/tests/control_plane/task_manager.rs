@@ -171,7 +171,7 @@ impl World {
             Local::LeaderFound(link, epoch) => {
                 it.reporters.clear();
                 it.leader = Some((link, epoch));
-                self.feed_executor(node, Event::LeaderFound);
+                self.feed_executor(node, Event::LeaderFound { epoch });
             }
             Local::LeaderLost => {
                 it.leader = None;

@@ -38,6 +38,7 @@ pub struct Store {
     pub jobs: BTreeMap<JobId, JobRecord>,
     pub deployments: BTreeMap<JobId, DeploymentRecord>,
     pub commits: BTreeMap<JobId, CommitRecord>,
+    pub cancelled: BTreeSet<JobId>,
     pub results: BTreeMap<JobId, ResultRecord>,
 }
 
@@ -91,6 +92,7 @@ pub struct Report {
     pub failed: u32,
     pub cancelled: u32,
     pub restarts: u32,
+    pub adoptions: u32,
     pub trace: String,
 }
 
@@ -295,11 +297,13 @@ impl World {
             Write::Job(record) => drop(self.store.jobs.insert(record.job, *record)),
             Write::Deployment(job, record) => drop(self.store.deployments.insert(job, record)),
             Write::Commit(job, record) => drop(self.store.commits.insert(job, record)),
+            Write::Cancel(job) => drop(self.store.cancelled.insert(job)),
             Write::Result(record) => drop(self.store.results.insert(record.result.job, *record)),
             Write::CleanUp(job) => {
                 self.store.jobs.remove(&job);
                 self.store.deployments.remove(&job);
                 self.store.commits.remove(&job);
+                self.store.cancelled.remove(&job);
             }
             Write::Forget(job) => drop(self.store.results.remove(&job)),
         }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use thalweg_model::{
-    AllocationId, Attempt, ExecutionState, FailureKind, JobId, Moment, SubtaskId, SubtaskMetrics, TaskFailure,
+    AllocationId, Attempt, Epoch, ExecutionState, FailureKind, JobId, Moment, SubtaskId, SubtaskMetrics, TaskFailure,
 };
 use thalweg_rpc::{
     Fault, Fence, Fences,
@@ -68,8 +68,17 @@ struct Task {
     attempt: Attempt,
     state: ExecutionState,
     metrics: SubtaskMetrics,
-    /// The report that must not get lost (a terminal state, or what was prepared) and that no leader has acknowledged.
-    unacknowledged: Option<Box<TaskReport>>,
+    /// The report that must not get lost: a terminal state, or what was prepared. Kept as long as the task, for a leader
+    /// that comes after the one that has acknowledged it.
+    report: Option<Box<TaskReport>>,
+    /// The present leader has it.
+    acknowledged: bool,
+}
+
+impl Task {
+    fn unacknowledged(&self) -> Option<&TaskReport> {
+        self.report.as_deref().filter(|_| !self.acknowledged)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +108,8 @@ pub struct TaskExecutor {
     slots: Vec<Slot>,
     jobs: BTreeMap<JobId, Job>,
     next: u64,
+    /// The latest leader.
+    leader: Option<Epoch>,
     /// When the leader was lost.
     orphaned: Option<Moment>,
     stopping: bool,
@@ -126,6 +137,7 @@ impl TaskExecutor {
             fences: Fences::default(),
             jobs: BTreeMap::new(),
             next: 0,
+            leader: None,
             orphaned: None,
             stopping: false,
             effects: Vec::new(),
@@ -194,8 +206,9 @@ impl TaskExecutor {
                     && let Some(task) = j.tasks.get_mut(&subtask)
                 {
                     // A committer is running before it has prepared and after: the state alone does not say which.
-                    task.unacknowledged
-                        .take_if(|r| r.attempt == attempt && r.state == state && r.prepared.is_some() == prepared);
+                    let same =
+                        |r: &TaskReport| r.attempt == attempt && r.state == state && r.prepared.is_some() == prepared;
+                    task.acknowledged |= task.report.as_deref().is_some_and(same);
                 }
             }
             Event::Deploy { call, fence, job, deploy } => {
@@ -234,8 +247,12 @@ impl TaskExecutor {
                 }
             }
             Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(now, fence, job, &report),
-            Event::LeaderFound => {
+            Event::LeaderFound { epoch } => {
                 self.orphaned = None;
+                if self.leader.replace(epoch) != Some(epoch) {
+                    // What an earlier leader was told may have died with it.
+                    self.jobs.values_mut().flat_map(|j| j.tasks.values_mut()).for_each(|t| t.acknowledged = false);
+                }
                 for job in self.jobs.keys().copied().collect::<Vec<_>>() {
                     self.register(job);
                 }
@@ -404,7 +421,7 @@ impl TaskExecutor {
         if let Some(j) = self.jobs.get(&job) {
             status.host_failure = j.host_failure.clone();
             for (subtask, task) in &j.tasks {
-                if !task.state.is_terminal() || task.unacknowledged.is_some() {
+                if task.attempt == j.attempt || !task.state.is_terminal() || task.unacknowledged().is_some() {
                     status.tasks.push((*subtask, task.attempt, task.state));
                 }
                 if task.attempt == j.attempt {
@@ -429,7 +446,7 @@ impl TaskExecutor {
                 let Some(j) = self.jobs.get_mut(&job) else { return };
                 (j.registered, j.registering, j.heard) = (true, false, now);
                 j.spec.get_or_insert(spec);
-                let again: Vec<_> = j.tasks.values().filter_map(|t| t.unacknowledged.clone()).collect();
+                let again: Vec<_> = j.tasks.values().filter_map(Task::unacknowledged).cloned().map(Box::new).collect();
                 let failed = j.host_failure.clone();
                 self.effects.extend(again.into_iter().map(|report| Effect::Report { job, report }));
                 if let Some(failed) = failed {
@@ -566,7 +583,7 @@ impl TaskExecutor {
             }
             other => {
                 *other = Host::Ending { host, again, calls: call.into_iter().collect() };
-                j.tasks.retain(|_, t| t.state.is_terminal() && t.unacknowledged.is_some());
+                j.tasks.retain(|_, t| t.state.is_terminal());
                 self.effects.push(Effect::KillHost { job, host });
             }
         }
@@ -599,7 +616,7 @@ impl TaskExecutor {
             Host::Starting { host } | Host::Ready { host, .. } if *host == gone => {
                 j.host = Host::None;
                 j.offer = None;
-                j.tasks.retain(|_, t| t.state.is_terminal() && t.unacknowledged.is_some());
+                j.tasks.retain(|_, t| t.state.is_terminal());
                 let failed = HostFailure { host: gone, failure };
                 j.host_failure = Some(failed.clone());
                 self.effects.push(Effect::ReportHostFailed { job, failed });
@@ -682,7 +699,8 @@ impl TaskExecutor {
                 attempt: deploy.attempt,
                 state: ExecutionState::Deploying,
                 metrics: SubtaskMetrics::default(),
-                unacknowledged: None,
+                report: None,
+                acknowledged: false,
             };
             j.tasks.insert(task.subtask, new);
         }
@@ -705,7 +723,7 @@ impl TaskExecutor {
         task.metrics = report.metrics;
         let report = Box::new(report);
         if report.state.is_terminal() || report.prepared.is_some() {
-            task.unacknowledged = Some(report.clone());
+            (task.report, task.acknowledged) = (Some(report.clone()), false);
         }
         self.effects.push(Effect::Report { job, report });
     }

@@ -197,8 +197,9 @@ impl Driver {
             }
             Command::LeaderFound(leader) => {
                 self.reporters.clear();
+                let epoch = leader.epoch;
                 self.leader = Some(leader);
-                self.feed(Event::LeaderFound);
+                self.feed(Event::LeaderFound { epoch });
             }
             Command::SlotReport(reply) => drop(reply.send(self.core.slot_report())),
             Command::Busy(reply) => drop(reply.send(!self.core.is_empty())),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use thalweg_model::{
-    AllocationId, Attempt, ExecutionState, JobId, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId,
+    AllocationId, Attempt, Epoch, ExecutionState, JobId, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId,
 };
 use thalweg_rpc::{
     Fault, Fence,
@@ -185,7 +185,10 @@ pub enum Event {
         report: AllocatedSlotReport,
     },
     /// The connection to a leader is there: jobs register again.
-    LeaderFound,
+    LeaderFound {
+        /// Under which it leads.
+        epoch: Epoch,
+    },
     /// The leader is certainly gone, or was silent for too long.
     LeaderLost,
     /// Time passed.

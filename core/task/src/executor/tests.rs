@@ -314,12 +314,16 @@ fn what_must_not_get_lost_is_told_until_that_very_report_is_acknowledged() {
     te.on_event(at(4), acknowledged(false));
     let again = |te: &mut TaskExecutor| {
         te.on_event(at(5), Event::LeaderLost);
-        te.on_event(at(6), Event::LeaderFound);
+        te.on_event(at(6), Event::LeaderFound { epoch: Epoch(1) });
         te.on_event(at(7), welcome()).iter().any(|e| matches!(e, Effect::Report { .. }))
     };
     assert!(again(&mut te), "the first report's answer is not the second's");
     te.on_event(at(8), acknowledged(true));
     assert!(!again(&mut te));
+    te.on_event(at(9), Event::LeaderLost);
+    te.on_event(at(10), Event::LeaderFound { epoch: Epoch(2) });
+    let told = te.on_event(at(11), welcome());
+    assert!(told.iter().any(|e| matches!(e, Effect::Report { .. })), "who had acknowledged it may have told nobody");
 }
 
 #[test]

@@ -24,6 +24,12 @@ impl Committing {
         Self { record: Some(record), failure: None }
     }
 
+    /// An earlier leader wrote it down.
+    pub(super) fn again(job: &mut Job) -> Self {
+        publish(job);
+        Self { record: None, failure: None }
+    }
+
     pub(super) fn on_input(mut self, job: &mut Job, now: Now, input: Input) -> State {
         match input {
             Input::CommitRecorded(Ok(())) => {
@@ -35,10 +41,7 @@ impl Committing {
                 if let Some((failure, id)) = self.failure.take() {
                     return failed(job, now, self, failure, id);
                 }
-                let attempt = job.attempt;
-                for (subtask, id) in job.committers() {
-                    job.effects.push(Effect::Commit { id, subtask, attempt });
-                }
+                publish(job);
                 self.into()
             }
             Input::CommitRecorded(Err(failure)) => {
@@ -54,5 +57,12 @@ impl Committing {
             _ if job.committed.is_some() && job.all_finished() => ended(job, now, self, JobStatus::Finished, None),
             _ => self.into(),
         }
+    }
+}
+
+fn publish(job: &mut Job) {
+    let attempt = job.attempt;
+    for (subtask, id) in job.committers() {
+        job.effects.push(Effect::Commit { id, subtask, attempt });
     }
 }

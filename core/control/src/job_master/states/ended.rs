@@ -1,4 +1,5 @@
-//! The job is over: finished, failed or cancelled. Nothing follows.
+//! The job is over: finished, failed or cancelled. Its slots, and what its tasks ended with, are held until that is written
+//! down: a leader that comes before finds the same end, and none that comes after runs the job again.
 
 use super::{Input, State};
 use crate::{
@@ -11,6 +12,7 @@ use thalweg_model::{JobStatus, TaskFailure};
 #[derive(Debug, Clone)]
 pub struct Ended {
     status: JobStatus,
+    recorded: bool,
 }
 
 impl Ended {
@@ -20,16 +22,24 @@ impl Ended {
         let attempt = job.attempt;
         job.effects.push(Effect::ReleasePartitions { attempt });
         job.effects.push(Effect::Require(0));
-        job.free_slots(0, "the job is over");
         job.effects.push(Effect::Ended(Box::new(result)));
-        Self { status }
+        Self { status, recorded: false }
     }
 
     pub(super) fn status(&self) -> JobStatus {
         self.status
     }
 
-    pub(super) fn on_input(self, _: &mut Job, _: Now, _: Input) -> State {
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded
+    }
+
+    pub(super) fn on_input(mut self, job: &mut Job, _: Now, input: Input) -> State {
+        if matches!(input, Input::ResultRecorded) && !self.recorded {
+            self.recorded = true;
+            job.free_slots(0, "the job is over");
+            job.effects.push(Effect::Over);
+        }
         self.into()
     }
 }

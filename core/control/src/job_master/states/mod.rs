@@ -1,7 +1,8 @@
 //! A job's life, a file for each state, in the order in which a job meets them.
 //!
 //! ```text
-//! created ─▶ waiting_for_slots ─▶ deploying ─▶ executing ─▶ committing ─▶ ended
+//! created ─▶ reconciling ─▶ executing, committing, restarting… (what an earlier leader deployed)
+//!    └─────▶ waiting_for_slots ─▶ deploying ─▶ executing ─▶ committing ─▶ ended
 //!                   ▲                 │            │            │          ▲
 //!                   └── restarting ◀──┴────────────┴────────────┘          │
 //!                            └──────▶ cancelling, failing ─────────────────┘
@@ -16,6 +17,7 @@ mod deploying;
 mod ended;
 mod executing;
 mod failing;
+mod reconciling;
 mod restarting;
 mod suspended;
 mod waiting_for_slots;
@@ -27,6 +29,7 @@ pub use deploying::Deploying;
 pub use ended::Ended;
 pub use executing::Executing;
 pub use failing::Failing;
+pub use reconciling::Reconciling;
 pub use restarting::Restarting;
 pub use suspended::Suspended;
 pub use waiting_for_slots::WaitingForSlots;
@@ -79,6 +82,20 @@ pub enum Input {
         /// Certain?
         done: bool,
     },
+    /// All that a TaskManager has of the job is known.
+    Accounted {
+        /// Whose.
+        id: TaskManagerId,
+    },
+    /// A TaskManager of an earlier leader's deployment is gone.
+    Vanished {
+        /// Why.
+        failure: TaskFailure,
+        /// Who.
+        id: TaskManagerId,
+    },
+    /// How the job ended is written down.
+    ResultRecorded,
     /// End the job.
     Cancel,
     /// The JobManager stops.
@@ -124,6 +141,7 @@ pub trait Named {
 
 states! {
     Created = "created", |_| JobStatus::Created;
+    Reconciling = "reconciling", |_| JobStatus::Reconciling;
     WaitingForSlots = "waiting_for_slots", |s| s.status();
     Deploying = "deploying", |_| JobStatus::Running;
     Executing = "executing", |_| JobStatus::Running;
@@ -144,7 +162,8 @@ macro_rules! transitions {
 }
 
 transitions! {
-    Created => WaitingForSlots, Suspended;
+    Created => WaitingForSlots, Reconciling, Suspended;
+    Reconciling => Executing, Committing, Ended, Restarting, Failing, Cancelling, Suspended;
     WaitingForSlots => Deploying, Restarting, Failing, Cancelling, Suspended;
     Deploying => Executing, Restarting, Failing, Cancelling, Suspended;
     Executing => Committing, Ended, Restarting, Failing, Cancelling, Suspended;
@@ -163,7 +182,8 @@ pub(super) fn go<A: TransitionTo<B> + Named, B: Named + Into<State>>(job: &mut J
 impl State {
     /// Does it take new slots? As long as slots are required they must be taken: what is refused is granted again.
     pub(super) fn takes_slots(&self) -> bool {
-        !matches!(self, State::Created(_) | State::Cancelling(_) | State::Failing(_)) && !self.is_over()
+        !matches!(self, State::Created(_) | State::Cancelling(_) | State::Failing(_))
+            && (!self.is_over() || self.is_unrecorded())
     }
 
     /// Nothing more happens.
@@ -171,9 +191,15 @@ impl State {
         matches!(self, State::Ended(_) | State::Suspended(_))
     }
 
+    /// It is over, and nobody has written that down yet.
+    pub(super) fn is_unrecorded(&self) -> bool {
+        matches!(self, State::Ended(ended) if !ended.is_recorded())
+    }
+
     /// When it wants a tick.
     pub(super) fn deadline(&self, job: &Job) -> Option<Moment> {
         match self {
+            State::Reconciling(s) => Some(s.deadline),
             State::WaitingForSlots(s) => Some(s.deadline(job)),
             State::Restarting(s) => s.deadline(),
             State::Cancelling(s) => Some(s.deadline),
@@ -193,7 +219,9 @@ where
             let millis = at.since(now.at).as_millis();
             job.note_exception(now, failure, id.clone(), format!("starts again in {millis} ms"));
             let restarting = Restarting::begin(job, now, at, id.as_ref());
-            go(job, from, restarting)
+            let state = go(job, from, restarting);
+            // There may be no host to wait for, and no delay.
+            state.on_input(job, now, Input::Tick)
         }
         Verdict::Fail(why) => {
             job.note_exception(now, failure.clone(), id, why.clone());

@@ -63,7 +63,7 @@ impl Restarting {
         if now.at < self.at || !self.ending.is_empty() {
             return self.into();
         }
-        job.attempt.n += 1;
+        job.next_attempt();
         let waiting = WaitingForSlots::begin(job, now, false);
         let state = go(job, self, waiting);
         // The hosts may be ready again by now.
