@@ -55,7 +55,7 @@ struct Seat<O> {
     epoch: Epoch,
     // The order of these two is the order in which they are dropped.
     open: O,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl<K: Keep> Inner<K> {
@@ -70,8 +70,9 @@ impl<K: Keep> Inner<K> {
         // The guard ends with this line: closing may take a while, and others need not wait for it.
         let seat = self.seat.write().take();
         let Some(seat) = seat else { return Ok(()) };
-        // While the lock is still held: afterwards this would be the next leader's file.
-        let removed = self.folder.remove_leader();
+        // While the lock is still held: afterwards this would be the next leader's file. As it is in a folder that was
+        // replaced.
+        let removed = if self.folder.is_held_by(&seat.lock) { self.folder.remove_leader() } else { Ok(()) };
         drop(seat);
         self.retrieval.look();
         removed
@@ -109,13 +110,20 @@ impl<K: Keep> Desk<K> {
         let seat = self.0.seat.read();
         match &*seat {
             // The office is told to be lost before the seat is taken.
-            Some(seat) if seat.epoch == epoch && self.0.held() == Some(epoch) => work(&seat.open),
-            Some(seat) => {
-                let text = format!("epoch {epoch} is over; this process leads under {}", seat.epoch);
+            Some(seat) if seat.epoch == epoch && self.0.held() == Some(epoch) => {
+                if self.0.folder.is_held_by(&seat.lock) {
+                    return work(&seat.open);
+                }
+                self.lose(epoch);
+                let dir = self.0.folder.path().display();
+                let text = format!("{dir} was removed or replaced: this process leads no longer");
                 Err(ServiceError::new(ErrorKind::Fenced, operation, text))
             }
-            None => {
-                let text = format!("this process does not lead under epoch {epoch}");
+            _ => {
+                let text = match *self.0.office.borrow() {
+                    Office::Leader(now) => format!("epoch {epoch} is over; this process leads under {now}"),
+                    _ => format!("this process does not lead under epoch {epoch}"),
+                };
                 Err(ServiceError::new(ErrorKind::Fenced, operation, text))
             }
         }
@@ -177,7 +185,7 @@ impl<K: Keep> LeaderElection for Election<K> {
             let (epoch, open) = inner.keep.take_office(&inner.folder, inner.clock.wall())?;
             // What a leader that was killed had announced is not true any more.
             inner.folder.remove_leader()?;
-            Ok(Seat { epoch, open, _lock: lock })
+            Ok(Seat { epoch, open, lock })
         });
         // A campaign that is dropped here drops the seat when it comes: then this process does not stand.
         let seat = taken.await?;

@@ -2,9 +2,9 @@
 
 use nix::fcntl::{FcntlArg, fcntl};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 use thalweg_spi::{ErrorKind, LeaderInfo, Result, ServiceError};
@@ -22,7 +22,7 @@ pub struct Folder {
 /// Office of this folder, held as long as this lives.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// A write lock of the whole file. It belongs to the open file and not to the process, so that two handles within one
@@ -70,7 +70,7 @@ impl Folder {
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// Does anybody hold the lock? Looks without taking it.
@@ -80,6 +80,16 @@ impl Folder {
         let Ok(file) = File::open(self.file(LOCK)) else { return false };
         let mut found = whole_file();
         fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as i16
+    }
+
+    /// Is this still the lock of the folder that has this name? If the folder was removed or replaced, another process may
+    /// lead in the new one.
+    pub fn is_held_by(&self, lock: &Lock) -> bool {
+        let same = |a: Metadata, b: Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        match (lock.file.metadata(), std::fs::metadata(self.file(LOCK))) {
+            (Ok(held), Ok(now)) => same(held, now),
+            _ => false,
+        }
     }
 
     /// The process that locked it last, as it wrote itself down.
@@ -142,6 +152,13 @@ mod tests {
         let lock = folder.lock().unwrap();
         assert!(folder.is_locked() && folder.holder() == Some(std::process::id()));
         assert_eq!(folder.lock().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert!(folder.is_held_by(&lock));
+        std::fs::rename(folder.file(LOCK), folder.file("away")).unwrap();
+        assert!(!folder.is_held_by(&lock));
+        let other = folder.lock().unwrap();
+        assert!(!folder.is_held_by(&lock) && folder.is_held_by(&other));
+        drop(other);
+        std::fs::rename(folder.file("away"), folder.file(LOCK)).unwrap();
         assert!(folder.is_locked(), "who was refused has not released it");
         drop(lock);
         assert!(!folder.is_locked());
