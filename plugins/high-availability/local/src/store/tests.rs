@@ -104,8 +104,16 @@ fn a_damaged_file_is_told_with_what_to_do_and_never_loses_a_record_silently() {
     for n in 0..40 {
         store.put(epoch, &format!("jobs/{n:02}"), &vec![n; 3000], Expect::Any).unwrap();
     }
+    // As a process that is killed leaves it, and as one that closed it.
+    let killed = std::fs::read(whole.dir().join(FILE)).unwrap();
     drop(store);
-    let bytes = std::fs::read(whole.dir().join(FILE)).unwrap();
+    let closed = std::fs::read(whole.dir().join(FILE)).unwrap();
+    for bytes in [killed, closed] {
+        damage_it_everywhere(&bytes, epoch);
+    }
+}
+
+fn damage_it_everywhere(bytes: &[u8], epoch: Epoch) {
     let mut harmful = 0;
     let mut check = |what: &str, damaged: &[u8]| {
         let place = Place::new();
@@ -135,6 +143,7 @@ fn a_damaged_file_is_told_with_what_to_do_and_never_loses_a_record_silently() {
             }
         }
     };
+    check("whole", bytes);
     check("empty", &[]);
     check("soup", b"soup");
     check("zeros", &vec![0; bytes.len()]);
@@ -142,14 +151,14 @@ fn a_damaged_file_is_told_with_what_to_do_and_never_loses_a_record_silently() {
         check(&format!("cut to {cut}"), &bytes[..cut]);
     }
     // A byte in each part of the file, and all of the header.
-    for at in (0..400).step_by(3).chain((0..bytes.len()).step_by(bytes.len() / 150)) {
-        let mut damaged = bytes.clone();
+    for at in (0..400).step_by(5).chain((0..bytes.len()).step_by(bytes.len() / 100)) {
+        let mut damaged = bytes.to_vec();
         damaged[at] ^= 0x55;
         check(&format!("byte {at}"), &damaged);
     }
     // A page that was never written.
-    for page in (0..bytes.len() / 4096).step_by(7) {
-        let mut damaged = bytes.clone();
+    for page in (0..bytes.len() / 4096).step_by(5) {
+        let mut damaged = bytes.to_vec();
         damaged[page * 4096..(page + 1) * 4096].fill(0);
         check(&format!("page {page}"), &damaged);
     }
