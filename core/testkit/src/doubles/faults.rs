@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use thalweg_env::{Entropy, SeededEntropy};
-use thalweg_model::{Epoch, JobId};
+use thalweg_model::{Epoch, JobId, UnixMillis};
 use thalweg_spi::{
     ErrorKind, Expect, HighAvailabilityCapabilities, HighAvailabilityServices, LeaderElection, LeaderRetrieval,
     MetadataStore, Result, ServiceError, Versioned,
@@ -156,6 +156,10 @@ impl HighAvailabilityFixture for FaultyFixture {
 
     async fn reconnect(&self, services: &Arc<dyn HighAvailabilityServices>) {
         self.inner.reconnect(&self.inner_of(services)).await;
+    }
+
+    async fn clock_is_at(&self, wall: UnixMillis) -> bool {
+        self.inner.clock_is_at(wall).await
     }
 
     fn takeover(&self) -> Duration {

@@ -15,7 +15,7 @@ use std::{
     },
     time::Duration,
 };
-use thalweg_model::{Epoch, JobId};
+use thalweg_model::{Epoch, JobId, UnixMillis};
 use thalweg_spi::{
     ErrorKind, Expect, HighAvailabilityCapabilities, HighAvailabilityServices, LeaderElection, LeaderInfo,
     LeaderRetrieval, MetadataStore, Office, Result, ServiceError, Versioned,
@@ -316,6 +316,11 @@ impl HighAvailabilityFixture for MemoryFixture {
 
     async fn reconnect(&self, services: &Arc<dyn HighAvailabilityServices>) {
         self.of(services).reconnect();
+    }
+
+    async fn clock_is_at(&self, _: UnixMillis) -> bool {
+        // Its epochs are counted: whatever the time is, it does not matter.
+        true
     }
 
     fn takeover(&self) -> Duration {

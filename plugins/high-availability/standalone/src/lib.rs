@@ -8,12 +8,10 @@
 //!
 //! The epoch is the larger of the stored one + 1 and the time in Unix milliseconds, written and synced before it is used:
 //! so it grows even where the folder was lost and made anew. Metadata is in memory and ends with the process: nothing
-//! outlives this leader, and that is what `durable: false` says.
+//! outlives this leader, and that is what `durable: false` says. Lock and leader file are `thalweg_support_cluster_folder`.
 
-mod election;
-mod files;
+mod epoch;
 mod metadata;
-mod retrieval;
 mod services;
 
 use async_trait::async_trait;

@@ -1,17 +1,18 @@
 //! Records in memory, fenced by the stored epoch. They end with the process.
 
-use crate::election::Election;
+use crate::epoch::EpochFile;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use thalweg_model::Epoch;
 use thalweg_spi::{ErrorKind, Expect, MetadataStore, Result, ServiceError, Versioned};
+use thalweg_support_cluster_folder::{Desk, Keep, blocking};
 
 /// The records of this process.
 pub(crate) struct Metadata {
-    election: Arc<Election>,
-    records: Mutex<Records>,
+    desk: Desk<EpochFile>,
+    records: Arc<Mutex<Records>>,
 }
 
 #[derive(Default)]
@@ -22,8 +23,30 @@ struct Records {
 }
 
 impl Metadata {
-    pub(crate) fn new(election: Arc<Election>) -> Self {
-        Self { election, records: Mutex::default() }
+    pub(crate) fn new(desk: Desk<EpochFile>) -> Self {
+        Self { desk, records: Arc::default() }
+    }
+
+    /// Changes the records under this office. The stored epoch is asked for each time: another process may have been
+    /// granted one in a folder that was replaced, and a small file is cheap.
+    async fn write<T: Send + 'static>(
+        &self,
+        epoch: Epoch,
+        operation: &'static str,
+        write: impl FnOnce(&mut Records) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (desk, records) = (self.desk.clone(), self.records.clone());
+        blocking(operation, move || {
+            desk.under(epoch, operation, |open| {
+                let highest = desk.keep().highest(desk.folder(), open)?;
+                if epoch < highest {
+                    let text = format!("epoch {epoch} is over; the highest that was granted is {highest}");
+                    return Err(ServiceError::new(ErrorKind::Fenced, operation, text));
+                }
+                write(&mut records.lock())
+            })
+        })
+        .await
     }
 }
 
@@ -51,21 +74,25 @@ impl MetadataStore for Metadata {
     }
 
     async fn put(&self, epoch: Epoch, key: &str, value: Bytes, expect: Expect) -> Result<u64> {
-        self.election.check(epoch, "put record")?;
-        let mut records = self.records.lock();
-        records.expect(key, expect, "put record")?;
-        records.last_version += 1;
-        let version = records.last_version;
-        records.by_key.insert(key.to_owned(), Versioned { value, version });
-        Ok(version)
+        let key = key.to_owned();
+        let put = move |records: &mut Records| {
+            records.expect(&key, expect, "put record")?;
+            records.last_version += 1;
+            let version = records.last_version;
+            records.by_key.insert(key, Versioned { value, version });
+            Ok(version)
+        };
+        self.write(epoch, "put record", put).await
     }
 
     async fn delete(&self, epoch: Epoch, key: &str, expect: Expect) -> Result<()> {
-        self.election.check(epoch, "delete record")?;
-        let mut records = self.records.lock();
-        records.expect(key, expect, "delete record")?;
-        records.by_key.remove(key);
-        Ok(())
+        let key = key.to_owned();
+        let delete = move |records: &mut Records| {
+            records.expect(&key, expect, "delete record")?;
+            records.by_key.remove(&key);
+            Ok(())
+        };
+        self.write(epoch, "delete record", delete).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<(String, Versioned)>> {

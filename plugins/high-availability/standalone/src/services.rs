@@ -1,6 +1,6 @@
 //! The services of one process, put together.
 
-use crate::{StandaloneConfig, election::Election, files::Files, metadata::Metadata, retrieval::Retrieval};
+use crate::{StandaloneConfig, epoch::EpochFile, metadata::Metadata};
 use async_trait::async_trait;
 use std::sync::Arc;
 use thalweg_model::JobId;
@@ -8,25 +8,26 @@ use thalweg_spi::{
     HighAvailabilityCapabilities, HighAvailabilityServices, LeaderElection, LeaderInfo, LeaderRetrieval, MetadataStore,
     PluginContext, Result,
 };
+use thalweg_support_cluster_folder::{Election, Folder, Retrieval};
 
 /// One process's services.
 pub(crate) struct Standalone {
-    election: Arc<Election>,
+    election: Arc<Election<EpochFile>>,
     retrieval: Arc<Retrieval>,
     metadata: Arc<Metadata>,
 }
 
 impl Standalone {
     pub(crate) fn open(config: StandaloneConfig, context: PluginContext) -> Arc<Self> {
-        let files = Files::new(&context.cluster_dir);
+        let folder = Folder::new(&context.cluster_dir);
         let clock = context.env.clock.clone();
         let (env, shutdown) = (context.env, context.shutdown);
         let retrieval = match (config.rpc_address, config.rest_address) {
             (Some(rpc), Some(rest)) => Retrieval::fixed(LeaderInfo { epoch: None, rpc, rest }, env, shutdown),
-            _ => Retrieval::folder(files.clone(), env, shutdown),
+            _ => Retrieval::folder(folder.clone(), env, shutdown),
         };
-        let election = Arc::new(Election::new(files, clock, retrieval.clone()));
-        let metadata = Arc::new(Metadata::new(election.clone()));
+        let election = Arc::new(Election::new(EpochFile, folder, clock, retrieval.clone()));
+        let metadata = Arc::new(Metadata::new(election.desk()));
         Arc::new(Self { election, retrieval, metadata })
     }
 }
@@ -55,6 +56,6 @@ impl HighAvailabilityServices for Standalone {
     }
 
     async fn close(&self) -> Result<()> {
-        self.election.leave()
+        self.election.leave().await
     }
 }

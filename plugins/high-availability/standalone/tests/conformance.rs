@@ -2,20 +2,43 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 use thalweg_env::{Env, ManualClock};
 use thalweg_high_availability_standalone::StandaloneConfig;
-use thalweg_model::Epoch;
+use thalweg_model::{Epoch, UnixMillis};
 use thalweg_spi::{HighAvailabilityServices, LeaderInfo, PluginConfig, Result, kind};
 use thalweg_testkit::{Place, suites::high_availability::HighAvailabilityFixture};
 
 #[derive(Default)]
-struct Fixture(Place);
+struct Fixture {
+    place: Place,
+    clock: Mutex<Option<UnixMillis>>,
+}
+
+impl Fixture {
+    /// The real world, but for the time if a test says so.
+    fn env(&self) -> Env {
+        let mut env = Env::system(tokio::runtime::Handle::current());
+        if let Some(wall) = *self.clock.lock() {
+            let clock = ManualClock::default();
+            clock.advance(Duration::from_millis(wall.0));
+            env.clock = Arc::new(clock);
+        }
+        env
+    }
+}
 
 #[async_trait::async_trait]
 impl HighAvailabilityFixture for Fixture {
     async fn open(&self) -> Result<Arc<dyn HighAvailabilityServices>> {
-        PluginConfig::<kind::HighAvailability>::open(StandaloneConfig::default(), self.0.context()).await
+        PluginConfig::<kind::HighAvailability>::open(StandaloneConfig::default(), self.place.context_with(self.env()))
+            .await
+    }
+
+    async fn clock_is_at(&self, wall: UnixMillis) -> bool {
+        *self.clock.lock() = Some(wall);
+        true
     }
 
     // The lock goes with the process, which here are the services; the file that names the leader stays behind.
@@ -33,7 +56,7 @@ fn a_second_job_manager_on_one_folder_is_refused_by_name() {
         let (a, b) = (fixture.open().await.unwrap(), fixture.open().await.unwrap());
         a.leader_election().campaign().await.unwrap();
         let error = b.leader_election().campaign().await.unwrap_err();
-        let (pid, dir) = (std::process::id(), fixture.0.dir().display());
+        let (pid, dir) = (std::process::id(), fixture.place.dir().display());
         let text = format!("another JobManager (pid {pid}) uses {dir}: stop it or choose another --dir");
         assert_eq!(error.message(), text);
     });
@@ -92,7 +115,7 @@ fn a_leader_file_without_a_leader_says_nothing() {
         let b = fixture.open().await.unwrap();
         assert_eq!(*b.leader_retrieval().leader().borrow(), Some(info));
         fixture.crash(a).await;
-        assert!(fixture.0.dir().join("leader.json").exists(), "a killed JobManager leaves it");
+        assert!(fixture.place.dir().join("leader.json").exists(), "a killed JobManager leaves it");
         assert_eq!(*b.leader_retrieval().leader().borrow(), None);
     });
 }

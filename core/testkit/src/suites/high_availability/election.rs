@@ -4,7 +4,7 @@ use super::{HighAvailabilityFixture, campaign, info, refusal, write};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use thalweg_env::{SystemClock, timeout};
-use thalweg_model::Epoch;
+use thalweg_model::{Epoch, UnixMillis};
 use thalweg_spi::{ErrorKind, Expect, HighAvailabilityServices, LeaderInfo, Office};
 use tokio::sync::watch;
 
@@ -65,6 +65,20 @@ pub async fn epochs_grow_strictly_over_restarts_too(fixture: &impl HighAvailabil
             1 => services.close().await.unwrap(),
             _ => services.leader_election().resign(epoch).await.unwrap(),
         }
+    }
+}
+
+pub async fn a_clock_that_moves_back_does_not_make_epochs_fall(fixture: &impl HighAvailabilityFixture) {
+    let mut last = Epoch(0);
+    for wall in [2_000_000, 2_000_000, 1_000_000, 0, 1_000_000, 3_000_000] {
+        if !fixture.clock_is_at(UnixMillis(wall)).await {
+            return;
+        }
+        let services = fixture.open().await.unwrap();
+        let epoch = campaign(&services, fixture.takeover()).await;
+        assert!(epoch > last, "at {wall} ms: {epoch} after {last}");
+        last = epoch;
+        fixture.crash(services).await;
     }
 }
 
@@ -198,6 +212,7 @@ macro_rules! high_availability_election_cases {
         only_one_leads_at_a_time
         an_old_epochs_write_is_refused_after_a_new_grant
         epochs_grow_strictly_over_restarts_too
+        a_clock_that_moves_back_does_not_make_epochs_fall
         loss_is_told_before_the_same_candidate_is_granted_again
         resigning_passes_office_at_once
         a_crash_passes_office_within_the_takeover_time

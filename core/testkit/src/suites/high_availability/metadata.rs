@@ -11,7 +11,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 async fn leader(fixture: &impl HighAvailabilityFixture) -> (Arc<dyn HighAvailabilityServices>, Epoch) {
     let services = fixture.open().await.unwrap();
-    let epoch = campaign(&services, SOON).await;
+    let epoch = campaign(&services, fixture.takeover().max(SOON)).await;
     (services, epoch)
 }
 
@@ -119,6 +119,21 @@ pub async fn the_list_is_whole_after_a_restart(fixture: &impl HighAvailabilityFi
     }
 }
 
+pub async fn a_version_is_not_used_again_after_a_restart(fixture: &impl HighAvailabilityFixture) {
+    let (services, epoch) = leader(fixture).await;
+    if !services.capabilities().durable {
+        return;
+    }
+    let old = write(&*services.metadata(), epoch, "k", b"one").await;
+    let delete = async || services.metadata().delete(epoch, "k", Expect::Any).await;
+    assert_eq!(refusal(delete).await, None);
+    fixture.crash(services).await;
+    let (services, epoch) = leader(fixture).await;
+    assert_eq!(read(&*services.metadata(), "k").await, None);
+    let new = write(&*services.metadata(), epoch, "k", b"one").await;
+    assert_ne!(old, new, "who read it before the restart would overwrite the new record");
+}
+
 pub async fn deleting_twice_is_fine(fixture: &impl HighAvailabilityFixture) {
     let (services, epoch) = leader(fixture).await;
     let store = services.metadata();
@@ -183,6 +198,7 @@ macro_rules! high_availability_metadata_cases {
         of_writers_that_expect_absence_one_wins
         an_indeterminate_write_is_done_or_not_and_never_half
         the_list_is_whole_after_a_restart
+        a_version_is_not_used_again_after_a_restart
         deleting_twice_is_fine
         two_jobs_do_not_see_each_other
         keys_are_listed_in_order

@@ -10,7 +10,7 @@ use crate::run::eventually;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
-use thalweg_model::Epoch;
+use thalweg_model::{Epoch, UnixMillis};
 use thalweg_spi::{ErrorKind, Expect, Happened, HighAvailabilityServices, LeaderInfo, MetadataStore, Office, Result};
 
 /// One cluster's high availability, opened by as many processes as asked.
@@ -29,6 +29,11 @@ pub trait HighAvailabilityFixture: Send + Sync {
 
     /// Ends [`HighAvailabilityFixture::cut_off`].
     async fn reconnect(&self, _services: &Arc<dyn HighAvailabilityServices>) {}
+
+    /// Processes opened from now on see this wall-clock time; `false` when this cannot be done.
+    async fn clock_is_at(&self, _wall: UnixMillis) -> bool {
+        false
+    }
 
     /// The longest time from a crash to the next grant.
     fn takeover(&self) -> Duration {
