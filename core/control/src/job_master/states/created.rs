@@ -1,6 +1,6 @@
 //! Accepted and persisted; nothing was asked for yet. The first event begins it: nobody can cancel it before.
 
-use super::{Input, Reconciling, State, WaitingForSlots, go, suspended};
+use super::{Input, Reconciling, State, WaitingForSlots, go};
 use crate::{Now, job_master::job::Job};
 
 /// See the module.
@@ -20,7 +20,6 @@ impl Created {
                 let waiting = WaitingForSlots::begin(job, now, true);
                 go(job, self, waiting)
             }
-            Input::Suspend => suspended(job, self),
             _ => self.into(),
         }
     }

@@ -162,7 +162,7 @@ macro_rules! transitions {
 }
 
 transitions! {
-    Created => WaitingForSlots, Reconciling, Suspended;
+    Created => WaitingForSlots, Reconciling;
     Reconciling => Executing, Committing, Ended, Restarting, Failing, Cancelling, Suspended;
     WaitingForSlots => Deploying, Restarting, Failing, Cancelling, Suspended;
     Deploying => Executing, Restarting, Failing, Cancelling, Suspended;
