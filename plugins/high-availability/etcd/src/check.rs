@@ -4,7 +4,7 @@
 
 use crate::{
     connect::Settings,
-    failure::{Cause, Failure},
+    failure::{Cause, Failure, at_first},
     leader_watch::View,
     members::{Member, Members},
 };
@@ -30,7 +30,7 @@ pub(crate) async fn first_look(settings: &Settings, members: &Members) -> Result
                 return Ok(view);
             }
             Err(Looked::Final(e)) => return Err(e),
-            Err(Looked::Failed(f)) => failures.push(Failure { happened: Happened::No, ..f }),
+            Err(Looked::Failed(f)) => failures.push(Failure { happened: Happened::No, ..at_first(f, settings) }),
         }
     }
     // What an operator must change says more than what is away.

@@ -3,7 +3,7 @@
 //! etcd tells little by codes; a missing client certificate is "connection closed". So the words are looked at, here and
 //! nowhere else, and every message names the member and what to do.
 
-use crate::connect::Settings;
+use crate::{EtcdConfig, connect::Settings};
 use etcd_client::Error as Etcd;
 use std::error::Error;
 use thalweg_spi::{ErrorKind, Happened, ServiceError};
@@ -95,8 +95,11 @@ impl Failure {
 pub(crate) fn classify(error: &Etcd, endpoint: &str, settings: &Settings) -> Failure {
     match error {
         Etcd::GRpcStatus(status) => of_status(status, endpoint, settings),
-        Etcd::TransportError(e) => of_tls(&chain(e), endpoint, settings)
-            .unwrap_or_else(|| Failure::new(Cause::Unreachable, endpoint, format!("cannot connect: {}", chain(e)))),
+        Etcd::TransportError(e) => {
+            let all = chain(&e.to_string(), e.source());
+            of_tls(&all, endpoint, settings)
+                .unwrap_or_else(|| Failure::new(Cause::Unreachable, endpoint, format!("cannot connect: {all}")))
+        }
         Etcd::IoError(e) => broken(endpoint, e.to_string()),
         Etcd::WatchError(m) | Etcd::LeaseKeepAliveError(m) if m.contains("lease not found") => {
             Failure::new(Cause::LeaseOver, endpoint, m.clone())
@@ -110,19 +113,20 @@ fn broken(endpoint: &str, message: String) -> Failure {
     Failure { happened: Happened::Maybe, ..Failure::new(Cause::Broken, endpoint, message) }
 }
 
-/// The error and what caused it, without saying anything twice.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
+/// The words and what caused it, without saying anything twice; "transport error" says nothing.
+fn chain(words: &str, mut cause: Option<&(dyn Error + 'static)>) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut add = |part: &str| {
+        if part != "transport error" && !parts.iter().any(|p| p.contains(part)) {
+            parts.push(part.to_owned());
         }
-        next = cause.source();
+    };
+    add(words);
+    while let Some(error) = cause {
+        add(&error.to_string());
+        cause = error.source();
     }
-    text
+    if parts.is_empty() { words.to_owned() } else { parts.join(": ") }
 }
 
 /// Did connecting fail? Then nothing was sent.
@@ -142,10 +146,7 @@ fn of_status(status: &Status, endpoint: &str, settings: &Settings) -> Failure {
     let has = |part: &str| words.contains(part);
     let no = |cause, message: String| Failure::new(cause, endpoint, message);
     let user = settings.config.user.as_deref();
-    let all = match status.source() {
-        Some(source) => format!("{words}: {}", chain(source)),
-        None => words.to_owned(),
-    };
+    let all = chain(words, status.source());
     if let Some(failure) = of_tls(&all, endpoint, settings) {
         return failure;
     }
@@ -193,7 +194,6 @@ fn of_tls(words: &str, endpoint: &str, settings: &Settings) -> Option<Failure> {
     let config = &settings.config;
     let has = |part: &str| words.contains(part);
     let shown = |file: &Option<std::path::PathBuf>| file.as_ref().map(|f| f.display().to_string()).unwrap_or_default();
-    let tls = endpoint.starts_with("https://");
     let message = if has("UnknownIssuer") || has("BadSignature") {
         format!("its certificate is not signed by ca-file {}: give the CA that signed it", shown(&config.ca_file))
     } else if has("invalid peer certificate: Expired") || has("certificate expired: verification time") {
@@ -204,35 +204,49 @@ fn of_tls(words: &str, endpoint: &str, settings: &Settings) -> Option<Failure> {
         format!("its certificate is not good: {words}")
     } else if has("received fatal alert: CertificateExpired") {
         format!("it says that certificate-file {} has expired: renew it", shown(&config.certificate_file))
-    } else if has("received fatal alert: CertificateRequired")
-        || has("received fatal alert: BadCertificate")
-        || has("received fatal alert: UnknownCA")
-        || has("received fatal alert: Certificate")
-        || (tls && has("connection closed"))
-    {
-        match &config.certificate_file {
-            None => "it closed the connection, as a member does that demands a client certificate: set certificate-file and key-file".to_owned(),
-            Some(file) => format!(
-                "it closed the connection, as a member does that does not take the client certificate: is {} signed by a CA that it trusts, not expired, and made for clients?",
-                file.display()
-            ),
-        }
-    } else if has("InvalidContentType") || has("corrupt message") {
+    } else if has("received fatal alert: ") && (has("Certificate") || has("UnknownCA")) {
+        rejected(config, words)
+    } else if has("InvalidContentType") || has("corrupt message") || has("tls handshake eof") {
         "it does not speak TLS: use http://, or switch TLS on there".to_owned()
-    } else if !tls && has("InvalidMessage") {
-        "it speaks TLS: use https:// and ca-file".to_owned()
     } else {
         return None;
     };
-    // "connection closed" may come after the request left: only a look can tell.
-    let happened = if has("connection closed") { Happened::Maybe } else { Happened::No };
-    Some(Failure { happened, ..Failure::new(Cause::Certificate, endpoint, message) })
+    // All of these end the handshake, before anything was asked.
+    Some(Failure::new(Cause::Certificate, endpoint, message))
+}
+
+/// A client certificate is missing or not taken.
+fn rejected(config: &EtcdConfig, words: &str) -> String {
+    match &config.certificate_file {
+        None => format!("it demands a client certificate: set certificate-file and key-file ({words})"),
+        Some(file) => format!(
+            "it does not take the client certificate: is {} signed by a CA that it trusts, not expired, and made for clients? ({words})",
+            file.display()
+        ),
+    }
+}
+
+/// The same failure, read as that of the first call to a member at start-up: who hangs up on a new client mostly minds
+/// how it comes. Later it only means that the connection broke.
+pub(crate) fn at_first(failure: Failure, settings: &Settings) -> Failure {
+    if failure.cause != Cause::Broken {
+        return failure;
+    }
+    let message = if failure.endpoint.starts_with("https://") {
+        format!("it closed the connection, which mostly means: {}", rejected(&settings.config, &failure.message))
+    } else {
+        format!(
+            "it closed the connection, which mostly means: it speaks TLS, so use https:// and ca-file ({})",
+            failure.message
+        )
+    };
+    Failure { cause: Cause::Certificate, message, ..failure }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EtcdConfig, keys::Keys};
+    use crate::keys::Keys;
     use std::sync::Arc;
     use thalweg_model::ClusterId;
 
@@ -264,7 +278,10 @@ mod tests {
     #[test]
     fn words_say_what_to_do() {
         let text = |code, words: &str, change: fn(&mut EtcdConfig)| failure(code, words, change).error("x").to_string();
-        let closed = text(Code::Cancelled, "connection closed", |_| {});
+        let closed = failure(Code::Cancelled, "connection closed", |_| {});
+        assert!(!closed.message.contains("certificate"), "a member that dies closes connections too");
+        let settings = Settings { config: Arc::default(), keys: Keys::new("/t", &ClusterId::new("c")) };
+        let closed = at_first(closed, &settings).error("x").to_string();
         assert!(closed.contains("set certificate-file and key-file"), "{closed}");
         let forbidden = text(Code::PermissionDenied, "etcdserver: permission denied", |c| c.user = Some("u".into()));
         assert!(forbidden.contains("user \"u\" may not use keys under /t/c/"), "{forbidden}");

@@ -100,7 +100,7 @@ impl Guard {
                         return Ok(revision(&answer));
                     }
                     let looked = looked(&answer);
-                    if !self.still_leads(epoch, &looked, operation)? {
+                    if !self.still_leads(epoch, stamp, &looked, operation)? {
                         continue;
                     }
                     return Err(conflict(operation, expect, looked.record.as_ref()));
@@ -154,7 +154,7 @@ impl Guard {
                         return Ok(());
                     }
                     // Its own lost write, or the settling of another one, moved the stamp: once more is right for both.
-                    self.still_leads(epoch, &looked(&answer), OPERATION)?;
+                    self.still_leads(epoch, stamp, &looked(&answer), OPERATION)?;
                 }
                 Err(failure) => {
                     if failure.happened == Happened::No {
@@ -246,13 +246,12 @@ impl Guard {
         Txn::new().when(when).and_then(vec![then]).or_else(vec![look(&leader), look(key)])
     }
 
-    /// Does this process lead, by what was found? `Ok(false)`: it does, and its stamp was old.
-    fn still_leads(&self, epoch: Epoch, looked: &Looked, operation: &'static str) -> Result<bool> {
+    /// Does this process lead, by what was found? `Ok(false)`: it does, and the stamp that was compared was old.
+    fn still_leads(&self, epoch: Epoch, stamp: i64, looked: &Looked, operation: &'static str) -> Result<bool> {
         match looked.leader {
             Some((created, written)) if created == as_revision(epoch) => {
-                let known = self.standing.check(epoch, operation)?;
                 self.standing.stamped(written);
-                Ok(known >= written)
+                Ok(stamp == written)
             }
             _ => {
                 self.standing.lose(epoch, "somebody else was granted office");

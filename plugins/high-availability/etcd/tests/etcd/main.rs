@@ -4,7 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod access;
 mod conformance;
+mod faults;
+mod office;
 mod process;
 mod proxy;
 mod server;
+mod writes;
