@@ -31,7 +31,7 @@ pub use high_availability::{
     MetadataStore, Office, Versioned,
 };
 pub use inventory;
-pub use registry::{Plugin, PluginConfig, PluginInfo, PluginKind};
+pub use registry::{LeftOut, Plugin, PluginConfig, PluginInfo, PluginKind};
 pub use resource_provider::{
     ClusterHandle, ClusterLauncher, ClusterSpec, ClusterState, ProviderCapabilities, ProviderEvent, ResourceProvider,
     WorkerProfile,
