@@ -548,16 +548,19 @@ impl Job {
         left.task_managers
     }
 
-    /// Takes over what a TaskManager says that it runs. An end that is no success comes as a report, with its cause.
+    /// Takes over what a TaskManager says that it runs. A failure comes as a report, with its cause; a task that an earlier
+    /// leader has stopped is as good as not there.
     fn find(&mut self, now: Now, id: &TaskManagerId, status: &TaskManagerStatus) {
         for (subtask, attempt, state) in &status.tasks {
             if !self.is_here(*subtask, *attempt, id) {
                 continue;
             }
+            if *state == ExecutionState::Canceled {
+                continue;
+            }
             if let Some(task) = self.task_mut(*subtask).filter(|t| !t.state.is_terminal()) {
                 task.handed_over = true;
-                let failed = matches!(state, ExecutionState::Failed | ExecutionState::Canceled);
-                task.enter(now, if failed { ExecutionState::Running } else { *state });
+                task.enter(now, if *state == ExecutionState::Failed { ExecutionState::Running } else { *state });
             }
         }
         for (subtask, metrics) in &status.metrics {

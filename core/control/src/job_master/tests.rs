@@ -514,6 +514,16 @@ fn a_failure_that_no_leader_acted_upon_comes_as_a_report_with_its_cause() {
 }
 
 #[test]
+fn tasks_that_an_earlier_leader_has_stopped_are_not_adopted() {
+    let mut jm = reconciling(left());
+    let mut status = running();
+    status.tasks[1].2 = ExecutionState::Canceled;
+    let effects = jm.on_event(at(5), comes_back(status));
+    assert!(!effects.contains(&Effect::Adopted));
+    assert_eq!(jm.status(), JobStatus::Restarting);
+}
+
+#[test]
 fn a_cancel_waits_for_what_can_be_found_and_stops_it() {
     let mut jm = reconciling(left());
     assert!(jm.on_event(at(1), Event::Cancel).is_empty());
