@@ -82,6 +82,10 @@ impl Election {
     /// Waits until nobody leads, beginning with what is known at `revision`.
     async fn vacant(&self, revision: i64) -> Result<(), Failure> {
         let mut view = self.watch.view();
+        if let Some((epoch, leader)) = &view.borrow().leader {
+            let at = leader.as_ref().map_or("it is not announced yet", |l| l.rest.as_str());
+            tracing::info!(epoch, at, "waits for office: another JobManager leads");
+        }
         loop {
             let gone = async { view.wait_for(|v| v.revision >= revision && v.leader.is_none()).await.is_ok() };
             match timeout(&*self.env.clock, self.settings.config.lease.get(), gone).await {
@@ -165,7 +169,7 @@ impl Election {
 
     async fn leave_office(&self, held: Held) -> Result<()> {
         // Told first; then the next one may have it.
-        self.standing.lose(held.epoch, "it is left");
+        self.standing.leave(held.epoch);
         let key = self.settings.keys.leader();
         let remove = |client: Client| {
             let created = i64::try_from(held.epoch.0).unwrap_or(i64::MAX);

@@ -115,7 +115,7 @@ impl Keeper {
                     self.standing.lose_term(&self.term, &why);
                 }
                 // Told or dropped.
-                _ = stopped => self.standing.lose_term(&self.term, "it is left"),
+                _ = stopped => self.standing.lose_term(&self.term, "its lease was dropped"),
             }
         }
         self.term.end();

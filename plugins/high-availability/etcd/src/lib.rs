@@ -10,11 +10,11 @@
 //! **Office.** Who creates `@leader` leads, and the revision that created it is the epoch. Every write is one etcd
 //! transaction that compares this revision, so a leader that was replaced cannot write, whatever it believes. Beside
 //! that it believes nothing for long: its lease is renewed by a thread of its own, and a lease that could not be renewed
-//! for its time-to-live minus a tenth is over, without anybody being asked ([`lease`]).
+//! for its time-to-live minus a tenth is over, without anybody being asked (`lease.rs`).
 //!
 //! **Writes without an answer.** A request that timed out may still be lying in a member that hangs, and take effect
 //! later. Each write therefore also compares when `@leader` was last written. After a doubt the leader writes that key
-//! anew: then whatever is under way can never happen, and one look tells what did ([`guard`]).
+//! anew: then whatever is under way can never happen, and one look tells what did (`guard.rs`).
 //!
 //! **Epochs and the store's life.** Revisions grow as long as etcd keeps its data, over restarts of any or all members.
 //! Where it is wiped, or an old snapshot is restored, they fall back: the records are gone or old as well, and

@@ -116,12 +116,25 @@ impl Standing {
 
     /// The office of this epoch is over. Told once.
     pub(crate) fn lose(&self, epoch: Epoch, why: &str) {
+        if self.end(epoch) {
+            tracing::warn!(%epoch, "office is lost: {why}");
+        }
+    }
+
+    /// The same, as this process wants it.
+    pub(crate) fn leave(&self, epoch: Epoch) {
+        if self.end(epoch) {
+            tracing::info!(%epoch, "leaves office");
+        }
+    }
+
+    fn end(&self, epoch: Epoch) -> bool {
         let mut held = self.held.lock();
-        let Some((_, term)) = held.take_if(|(now, _)| *now == epoch) else { return };
+        let Some((_, term)) = held.take_if(|(now, _)| *now == epoch) else { return false };
         // The lease's thread sees it and gives the lease back, also where this process is slow to exit.
         term.end();
         self.office.send_replace(Office::Lost(epoch));
-        tracing::warn!(%epoch, "office is over: {why}");
+        true
     }
 
     /// The office of this term, if there is one, is over.

@@ -7,6 +7,7 @@
 mod access;
 mod conformance;
 mod faults;
+mod figures;
 mod office;
 mod process;
 mod proxy;

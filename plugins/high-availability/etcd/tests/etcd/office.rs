@@ -195,6 +195,34 @@ fn a_crash_passes_office_within_lease_and_margin() {
 }
 
 #[test]
+fn a_grant_whose_answer_is_lost_is_found_again() {
+    let Some(server) = Server::shared_three() else { return };
+    thalweg_testkit::run("campaigns", async {
+        let cluster = Cluster::with(server, |c| c.lease = thalweg_spi::TimeSpan::from_secs(30));
+        let a = cluster.open().await.unwrap();
+        let mut last = thalweg_model::Epoch(0);
+        for round in 0..60u64 {
+            // Each round the connections break a little later in the candidacy.
+            let election = a.leader_election();
+            let breaks = async {
+                pass(Duration::from_micros(200 * round)).await;
+                cluster.set(&a, Way::Closed);
+                cluster.set(&a, Way::Open);
+            };
+            let since = now();
+            let (epoch, ()) = futures::join!(election.campaign(), breaks);
+            let epoch = epoch.unwrap();
+            assert!(epoch > last, "round {round}");
+            // A grant that was not found again would have to end with its lease.
+            assert!(since.elapsed() < Duration::from_secs(10), "round {round}: {:?}", since.elapsed());
+            a.metadata().put(epoch, "k", Bytes::new(), Expect::Any).await.unwrap();
+            a.leader_election().resign(epoch).await.unwrap();
+            last = epoch;
+        }
+    });
+}
+
+#[test]
 fn a_standby_outlives_an_etcd_that_is_away() {
     let Some(server) = Server::start(&["1"]) else { return };
     thalweg_testkit::run("away", async {

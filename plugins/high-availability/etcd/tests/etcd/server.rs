@@ -92,11 +92,11 @@ impl Server {
 
     /// The member that leads etcd.
     pub fn leader(&self) -> usize {
-        let text = self.ctl(&["endpoint", "status", "-w", "simple"]);
-        // `endpoint, id, version, size, is leader, …`
-        let leads = |line: &&str| line.split(", ").nth(4) == Some("true");
-        let line = text.lines().find(leads).unwrap();
-        1 + self.endpoints.iter().position(|e| line.starts_with(e.as_str())).unwrap()
+        let status: Vec<serde_json::Value> =
+            serde_json::from_str(&self.ctl(&["endpoint", "status", "-w", "json"])).unwrap();
+        let leads = |s: &&serde_json::Value| s["Status"]["leader"] == s["Status"]["header"]["member_id"];
+        let endpoint = status.iter().find(leads).unwrap()["Endpoint"].as_str().unwrap();
+        1 + self.endpoints.iter().position(|e| e == endpoint).unwrap()
     }
 
     /// A file of the script's certificates.
