@@ -341,7 +341,9 @@ impl JobMaster {
             }
             Event::Offer { call, fence, id, instance, offers } => {
                 let wanted = self.state.as_ref().is_some_and(State::takes_slots);
-                let answer = is_for(epoch, fence).map(|()| self.job.offered(&id, instance, offers, wanted));
+                // What ended there is needed by whoever leads next, until this leader has decided or written it down.
+                let all = self.job.left.is_some() || self.state.as_ref().is_some_and(State::is_unrecorded);
+                let answer = is_for(epoch, fence).map(|()| self.job.offered(&id, instance, offers, wanted, all));
                 let any = answer.as_ref().is_ok_and(|a| !a.is_empty());
                 self.job.effects.push(Effect::AnswerOffer { call, answer });
                 any.then_some(Input::SlotsChanged)

@@ -347,15 +347,17 @@ impl Job {
         instance: InstanceId,
         offers: Vec<SlotOffer>,
         wanted: bool,
+        all_in_use: bool,
     ) -> Vec<AllocationId> {
-        // Tasks that are being stopped are in slots that nobody wants, and must not be torn out of them.
-        let wanted = wanted || self.runs_on(id);
+        // No task is torn out of its slot: neither while it is being stopped, nor because others were offered before.
+        let in_use: BTreeSet<u32> = offers.iter().map(|o| o.slot).filter(|s| self.in_use(id, *s, all_in_use)).collect();
+        // Until it is known what an earlier leader left, no other slot is wanted.
+        let wanted = wanted && self.left.is_none();
+        let most = self.slots_needed();
         let Some(worker) = self.workers.get_mut(id).filter(|w| w.instance == instance) else { return Vec::new() };
         worker.host = offers.iter().map(|o| o.host).fold(worker.host, u64::max);
         let (latest, over) = (worker.host, worker.over);
         worker.held.clear();
-        // What is found of an earlier leader's deployment is kept whole, until it is decided what becomes of it.
-        let most = if self.left.is_some() { self.graph().slots() } else { self.slots_needed() };
         let mut accepted = Vec::new();
         for offer in offers {
             let known = self.pool.contains_key(&offer.allocation);
@@ -371,7 +373,7 @@ impl Job {
                 continue;
             }
             self.pool.retain(|allocation, slot| *allocation >= offer.allocation || !same(slot));
-            if !known && (!wanted || self.pool.len() as u32 >= most) {
+            if !known && !in_use.contains(&offer.slot) && (!wanted || self.pool.len() as u32 >= most) {
                 continue;
             }
             accepted.push(offer.allocation);
@@ -656,9 +658,12 @@ impl Job {
         any
     }
 
-    fn runs_on(&self, id: &TaskManagerId) -> bool {
-        let here = |t: &Task| t.at.as_ref() == Some(id) && t.handed_over && !t.state.is_terminal();
-        self.tasks.iter().flatten().any(here)
+    /// Are there tasks of the present attempt in this slot? With `all`, ended ones count.
+    fn in_use(&self, id: &TaskManagerId, slot: u32, all: bool) -> bool {
+        self.subtasks().any(|(subtask, task)| {
+            let here = self.placement.of(subtask).is_some_and(|p| p.slot == slot) && task.at.as_ref() == Some(id);
+            here && (all || task.handed_over && !task.state.is_terminal())
+        })
     }
 
     /// Was a task of the present attempt there?

@@ -547,3 +547,19 @@ fn a_report_of_a_stranger_is_not_acknowledged() {
     let effects = jm.on_event(at(1), report_to_next(1, ExecutionState::Failed, None));
     assert!(matches!(&effects[..], [Effect::Acknowledge { answer: Err(_), .. }]), "it would never be told again");
 }
+
+#[test]
+fn slots_that_were_only_reserved_do_not_push_tasks_out_of_theirs() {
+    let mut jm = reconciling(left());
+    let other = TaskManagerId::new("b");
+    let held = TaskManagerStatus { allocations: vec![grant(9)], ..Default::default() };
+    let registration = JobRegistration { id: other.clone(), instance: LIFE, rpc: String::new(), status: held };
+    jm.on_event(at(1), Event::Register { call: 1, fence: next_fence(), registration });
+    let offer_of = |id: TaskManagerId, n, host| {
+        let offers = vec![SlotOffer { allocation: grant(n), slot: 0, host, data_address: None }];
+        Event::Offer { call: 2, fence: next_fence(), id, instance: LIFE, offers }
+    };
+    assert_eq!(accepted(&jm.on_event(at(2), offer_of(other, 9, 1))), Some(vec![]));
+    jm.on_event(at(3), comes_back(running()));
+    assert_eq!(accepted(&jm.on_event(at(4), offer_of(tm(), 1, 1))), Some(vec![grant(1)]));
+}

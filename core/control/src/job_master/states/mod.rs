@@ -182,8 +182,7 @@ pub(super) fn go<A: TransitionTo<B> + Named, B: Named + Into<State>>(job: &mut J
 impl State {
     /// Does it take new slots? As long as slots are required they must be taken: what is refused is granted again.
     pub(super) fn takes_slots(&self) -> bool {
-        !matches!(self, State::Created(_) | State::Cancelling(_) | State::Failing(_))
-            && (!self.is_over() || self.is_unrecorded())
+        !matches!(self, State::Created(_) | State::Cancelling(_) | State::Failing(_)) && !self.is_over()
     }
 
     /// Nothing more happens.
