@@ -1,14 +1,17 @@
 //! REST: Flink's v1 routes and JSON, our own extras under `/api`, and one static page at `/`.
 //!
 //! Reads are open to whoever can reach the port; writes need the cluster's secret as `Authorization: Bearer …`, on
-//! loopback too, since a job is code. Handlers only translate: they ask the Dispatcher and the ResourceManager.
+//! loopback too, since a job is code. Handlers only translate: they ask the Dispatcher and the ResourceManager. A process
+//! that does not lead has the leader answer: see [`proxy`].
 
 pub mod api;
 pub mod error;
 pub mod flink;
+pub mod proxy;
 pub mod web;
 
 pub use error::RestError;
+pub use proxy::Whereabouts;
 
 use crate::{dispatcher::DispatcherHandle, job_manager::JobManagerConfig, resource_manager::ResourceManagerHandle};
 use axum::{
@@ -19,7 +22,10 @@ use axum::{
     response::Response,
 };
 use parking_lot::RwLock;
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 use thalweg_env::{Address, BoxStream, Env, Listener, Shutdown};
 use thalweg_model::{ClusterId, Epoch};
 use thalweg_spi::{BlobService, MetricRegistry, Secret};
@@ -39,6 +45,8 @@ pub struct Leader {
 #[derive(Clone)]
 pub struct RestState {
     leader: Arc<RwLock<Option<Leader>>>,
+    /// Where this process is and who leads, once that is known.
+    whereabouts: Arc<OnceLock<Whereabouts>>,
     pub(crate) env: Env,
     pub(crate) cluster: ClusterId,
     pub(crate) blobs: Arc<dyn BlobService>,
@@ -111,7 +119,7 @@ impl axum::serve::Listener for Accept {
 }
 
 impl RestServer {
-    /// Listens and serves; every request is answered with 503 until [`RestServer::lead`].
+    /// Listens and serves. Who needs a leader is told 503 until [`RestServer::follow`] or [`RestServer::lead`].
     pub async fn bind(
         env: &Env,
         at: &Address,
@@ -126,6 +134,7 @@ impl RestServer {
         metrics.register_process();
         let state = RestState {
             leader: Arc::default(),
+            whereabouts: Arc::default(),
             env: env.clone(),
             cluster: config.rpc.cluster.clone(),
             blobs,
@@ -150,7 +159,13 @@ impl RestServer {
         Ok(Self { address, state, shutdown })
     }
 
-    /// From now on requests are answered.
+    /// From now on the leader answers requests, through this process, until it leads itself.
+    pub fn follow(&self, whereabouts: Whereabouts) {
+        // A second call changes nothing: a process has one place and one plugin that names the leader.
+        let _ = self.state.whereabouts.set(whereabouts);
+    }
+
+    /// From now on this process answers requests.
     pub fn lead(&self, leader: Leader) {
         *self.state.leader.write() = Some(leader);
     }
@@ -161,6 +176,14 @@ impl RestServer {
             Address::Tcp(at) => format!("http://{at}"),
             other => other.to_string(),
         }
+    }
+
+    /// The same at the host that others use, where it listens on all of them.
+    pub fn advertised(&self, others: Option<&Address>) -> String {
+        let (Address::Tcp(at), Some(Address::Tcp(others))) = (&self.address, others) else { return self.url() };
+        let Ok(bound) = at.parse::<std::net::SocketAddr>() else { return self.url() };
+        let host = others.rsplit_once(':').map_or(others.as_str(), |(host, _)| host);
+        if bound.ip().is_unspecified() { format!("http://{host}:{}", bound.port()) } else { self.url() }
     }
 
     /// Resolves when an attached client has read this job's result.
@@ -183,11 +206,13 @@ impl RestServer {
 }
 
 fn router(state: RestState, max_body: usize) -> Router {
-    let routes = Router::new().merge(api::routes()).merge(flink::routes()).merge(web::routes());
+    let routes = Router::new().merge(api::routes()).merge(proxy::routes()).merge(flink::routes()).merge(web::routes());
     routes
         .fallback(|| async { RestError::not_found("no such route") })
         .layer(middleware::from_fn(error::as_json))
         .layer(DefaultBodyLimit::max(max_body))
+        // Outside of the limit: the leader has its own.
+        .layer(middleware::from_fn_with_state(state.clone(), proxy::forward))
         .layer(middleware::from_fn_with_state(state.clone(), common_headers))
         .with_state(state)
 }

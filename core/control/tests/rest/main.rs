@@ -9,6 +9,7 @@ mod failures;
 mod leaders;
 mod logs;
 mod page;
+mod proxy;
 mod refusals;
 mod running_job;
 mod shapes;
