@@ -51,6 +51,7 @@ impl MainRunner for Main {
     fn run(&self, rest: String) -> BoxFuture<'static, Result<Option<i32>, String>> {
         let role = ClientRole {
             rest,
+            others: Vec::new(),
             secret: Some(bearer(&self.secret).into()),
             detached: false,
             parallelism: self.parallelism,

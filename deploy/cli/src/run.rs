@@ -86,6 +86,7 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     let (rest, secret) = global.cluster()?;
     let role = ClientRole {
         rest: rest.clone(),
+        others: Vec::new(),
         secret: secret.as_ref().map(|s| bearer(s).into()),
         detached: args.detached,
         parallelism: configuration.pipeline.parallelism.max(1),
@@ -166,6 +167,7 @@ impl Watch {
                 self.refused = true;
                 self.progress.line(&format!("not submitted: {message}"));
             }
+            FromClient::Notice { message } => self.progress.line(&message),
             FromClient::Plan { .. } | FromClient::Unknown => {}
         }
     }

@@ -17,9 +17,9 @@ use crate::{dispatcher::DispatcherHandle, job_manager::JobManagerConfig, resourc
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use parking_lot::RwLock;
 use std::{
@@ -62,6 +62,8 @@ pub struct RestState {
     pub(crate) restart: thalweg_wire::RestartStrategy,
     /// The attached client knows how the cluster ended.
     pub(crate) end_read: Shutdown,
+    /// This server has ended.
+    ending: Shutdown,
     /// Results that attached clients have read: a cluster that ends waits for them.
     pub(crate) read_results: tokio::sync::watch::Sender<Vec<thalweg_model::JobId>>,
 }
@@ -146,6 +148,7 @@ impl RestServer {
             writes_need_secret: config.rest_writes_need_secret,
             restart: config.restart.clone(),
             end_read: Shutdown::new(),
+            ending: shutdown.clone(),
             read_results: tokio::sync::watch::Sender::new(Vec::new()),
         };
         let router = router(state.clone(), config.rest_max_body);
@@ -209,12 +212,24 @@ fn router(state: RestState, max_body: usize) -> Router {
     let routes = Router::new().merge(api::routes()).merge(proxy::routes()).merge(flink::routes()).merge(web::routes());
     routes
         .fallback(|| async { RestError::not_found("no such route") })
+        .layer(middleware::from_fn_with_state(state.clone(), unless_ending))
         .layer(middleware::from_fn(error::as_json))
         .layer(DefaultBodyLimit::max(max_body))
         // Outside of the limit: the leader has its own.
         .layer(middleware::from_fn_with_state(state.clone(), proxy::forward))
         .layer(middleware::from_fn_with_state(state.clone(), common_headers))
         .with_state(state)
+}
+
+/// While this process ends, its components are gone one after the other, and what is asked of them sounds as if there had
+/// never been a job. Whoever asked is sent to the next leader instead. A write that was taken stays so.
+async fn unless_ending(State(state): State<RestState>, request: Request, next: Next) -> Response {
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let response = next.run(request).await;
+    if state.ending.is_triggered() && (read || !response.status().is_success()) {
+        return RestError::no_leader().into_response();
+    }
+    response
 }
 
 async fn common_headers(State(_): State<RestState>, request: Request, next: Next) -> Response {
