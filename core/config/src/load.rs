@@ -12,7 +12,7 @@ use crate::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
-use thalweg_spi::{ErrorKind, Plugin, PluginContext, PluginKind, ServiceError, inventory};
+use thalweg_spi::{ErrorKind, LeftOut, Plugin, PluginContext, PluginKind, ServiceError, inventory};
 use toml::{Table, Value};
 
 /// Where a configuration comes from. `load` reads `file` and nothing else of the world.
@@ -242,7 +242,11 @@ fn choose_plugins(
             None => {
                 let names: Vec<_> = kind.plugins.iter().map(|p| p.info.name).collect();
                 let near = nearest(&name, names.iter().copied());
-                let hint = near.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+                let hint = match (LeftOut::remedy(kind.key, &name), near) {
+                    (Some(remedy), _) => format!("; {remedy}"),
+                    (None, Some(near)) => format!("; did you mean {near:?}?"),
+                    (None, None) => String::new(),
+                };
                 let all = names.join(", ");
                 wrong(type_key.clone(), format!("unknown {} {name:?}; this build has: {all}{hint}", kind.key));
             }

@@ -16,6 +16,11 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Moment;
     /// Wall-clock time, for people and records.
     fn wall(&self) -> UnixMillis;
+    /// Like [`Clock::now`], but goes on while the machine is suspended: for what somebody else counts down meanwhile, as a
+    /// lease. Never compare one with the other. The same as `now()` where the system cannot tell.
+    fn since_boot(&self) -> Moment {
+        self.now()
+    }
     /// Resolves when `now()` ≥ `until`. May be dropped at any time.
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()>;
     /// Resolves after `duration`.
@@ -66,6 +71,13 @@ impl Clock for SystemClock {
     fn wall(&self) -> UnixMillis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(since.as_millis() as u64)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn since_boot(&self) -> Moment {
+        // Fails for a clock that the kernel does not have alone, and it has had this one since 2.6.39.
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .map_or_else(|_| self.now(), |time| Moment::from_start(time.into()))
     }
 
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {
@@ -132,6 +144,14 @@ mod tests {
         assert!(futures::poll!(&mut sleeper).is_pending());
         clock.advance(Duration::from_secs(1));
         assert!(futures::poll!(&mut sleeper).is_ready());
+    }
+
+    #[test]
+    fn the_boot_clock_goes_on() {
+        let clock = SystemClock::new();
+        let before = clock.since_boot();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(clock.since_boot().since(before) >= Duration::from_millis(2));
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ pub use high_availability::{
 };
 pub use inventory;
 pub use metrics::{Gauge, MetricRegistry};
-pub use registry::{Plugin, PluginConfig, PluginInfo, PluginKind};
+pub use registry::{LeftOut, Plugin, PluginConfig, PluginInfo, PluginKind};
 pub use resource_provider::{
     ClusterHandle, ClusterLauncher, ClusterSpec, ClusterState, ProviderCapabilities, ProviderEvent, ResourceProvider,
     WorkerProfile,

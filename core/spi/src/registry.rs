@@ -37,6 +37,25 @@ pub trait PluginConfig<K: PluginKind>:
     async fn open(self, context: PluginContext) -> Result<Arc<K::Service>>;
 }
 
+/// A plugin that this build could have and has not, so that whoever asks for it is told how to get it.
+pub struct LeftOut {
+    /// The kind's key.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What to do: *build it with …*
+    pub remedy: &'static str,
+}
+
+inventory::collect!(LeftOut);
+
+impl LeftOut {
+    /// What to do to get this plugin, if it was left out.
+    pub fn remedy(kind: &str, name: &str) -> Option<&'static str> {
+        inventory::iter::<LeftOut>.into_iter().find(|out| out.kind == kind && out.name == name).map(|out| out.remedy)
+    }
+}
+
 type Opening<K> = BoxFuture<'static, Result<Arc<<K as PluginKind>::Service>>>;
 
 /// One registered plugin: function pointers and `&'static str` only, so that it can stand in a `static`.

@@ -25,6 +25,13 @@ use std::{path::PathBuf, process::ExitCode};
 // Every plugin of this build.
 use thalweg_bundle as _;
 
+#[cfg(not(feature = "etcd"))]
+thalweg_spi::inventory::submit! { thalweg_spi::LeftOut {
+    kind: "high-availability",
+    name: "etcd",
+    remedy: "etcd is left out of it: cargo install --path deploy/cli --features etcd, which needs protobuf-compiler and libprotobuf-dev",
+} }
+
 /// Runs Thalweg: clusters, their processes, and jobs on them.
 #[derive(Parser)]
 #[command(name = "thalweg", version, arg_required_else_help = true)]

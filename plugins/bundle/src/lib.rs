@@ -8,6 +8,8 @@ use thalweg_blob_local as _;
 use thalweg_deployment_per_job as _;
 #[cfg(feature = "deployment-session")]
 use thalweg_deployment_session as _;
+#[cfg(feature = "high-availability-etcd")]
+use thalweg_high_availability_etcd as _;
 #[cfg(feature = "high-availability-local")]
 use thalweg_high_availability_local as _;
 #[cfg(feature = "high-availability-standalone")]

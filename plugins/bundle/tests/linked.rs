@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeSet, path::Path};
 use thalweg_bundle as _;
+// Those of the feature `foreign`.
+use thalweg_high_availability_etcd as _;
 
 fn root() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

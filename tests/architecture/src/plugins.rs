@@ -9,7 +9,8 @@ pub fn kind_and_name(folder: &str) -> Option<(&str, &str)> {
     (kind != "support" && parts.next().is_none()).then_some((kind, name))
 }
 
-/// Plugins that the bundle does not name: as a dependency, with a feature, and with a line that links it.
+/// Plugins that the bundle does not name: as a dependency, with a feature (in `all`, or in `foreign` if a foreign tool is
+/// needed to build it), and with a line that links it.
 pub fn unbundled(crates: &[Crate], bundle_manifest: &str, bundle_source: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for plugin in crates {
@@ -19,8 +20,11 @@ pub fn unbundled(crates: &[Crate], bundle_manifest: &str, bundle_source: &str) -
         let line = format!("#[cfg(feature = \"{feature}\")]\nuse {crate_name} as _;");
         let manifest: toml::Table = toml::from_str(bundle_manifest).unwrap_or_default();
         let has = |section: &str, key: &str| manifest.get(section).and_then(|s| s.get(key)).is_some();
-        let in_all = manifest.get("features").and_then(|f| f.get("all")).and_then(|all| all.as_array());
-        let in_all = in_all.is_some_and(|all| all.iter().any(|f| f.as_str() == Some(&feature)));
+        let lists = |list: &str| {
+            let list = manifest.get("features").and_then(|f| f.get(list)).and_then(|list| list.as_array());
+            list.is_some_and(|list| list.iter().any(|f| f.as_str() == Some(&feature)))
+        };
+        let in_all = lists("all") || lists("foreign");
         for (good, what) in [
             (has("dependencies", &plugin.name), format!("no dependency {}", plugin.name)),
             (has("features", &feature), format!("no feature {feature}")),
@@ -70,6 +74,7 @@ mod tests {
         let manifest = "[features]\nall = [\"blob-local\"]\nblob-local = []\n[dependencies]\nthalweg-blob-local = {}";
         let source = "#[cfg(feature = \"blob-local\")]\nuse thalweg_blob_local as _;";
         assert_eq!(unbundled(&crates, manifest, source), Vec::<String>::new());
+        assert_eq!(unbundled(&crates, &manifest.replace("all =", "foreign ="), source), Vec::<String>::new());
         assert_eq!(unbundled(&crates, manifest, "use thalweg_blob_local as _;").len(), 1);
         assert!(
             unbundled(&crates, &manifest.replace("all = [\"blob-local\"]", ""), source)[0].contains("not in `all`")

@@ -265,6 +265,9 @@ pub struct Dispatcher {
     /// The mistake that the seeded harness must find: a job is acknowledged before it is persisted.
     #[cfg(feature = "planted-bugs")]
     hasty: bool,
+    /// Another one: a result is marked clean before anything was cleaned up.
+    #[cfg(feature = "planted-bugs")]
+    sloppy: bool,
 }
 
 impl Dispatcher {
@@ -283,6 +286,8 @@ impl Dispatcher {
             effects: Vec::new(),
             #[cfg(feature = "planted-bugs")]
             hasty: false,
+            #[cfg(feature = "planted-bugs")]
+            sloppy: false,
         }
     }
 
@@ -290,6 +295,20 @@ impl Dispatcher {
     #[cfg(feature = "planted-bugs")]
     pub fn plant_hasty_answers(&mut self) {
         self.hasty = true;
+    }
+
+    /// From here on it makes its other mistake.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant_early_clean_marks(&mut self) {
+        self.sloppy = true;
+    }
+
+    fn after_record(&self) -> Step {
+        #[cfg(feature = "planted-bugs")]
+        if self.sloppy {
+            return Step::MarkClean;
+        }
+        Step::CleanUp
     }
 
     /// Those who are told once the job is persisted.
@@ -526,6 +545,7 @@ impl Dispatcher {
 
     fn step_done(&mut self, now: Now, job: JobId, done_step: Step, done: bool) {
         let again = now.at + self.settings.retry;
+        let after_record = self.after_record();
         let Some(phase) = self.phase(job) else { return };
         let Phase::Ending { result, step, retry } = phase else { return };
         if *step != done_step {
@@ -537,7 +557,7 @@ impl Dispatcher {
         }
         match step {
             Step::Record => {
-                *step = Step::CleanUp;
+                *step = after_record;
                 self.effects.push(Effect::ReleaseMaster(job));
             }
             Step::CleanUp => *step = Step::MarkClean,

@@ -300,6 +300,12 @@ impl JobMaster {
         Self { job: Job::new(record, left, settings), state: Some(State::Created(states::Created)) }
     }
 
+    /// From here on it makes its mistake.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant_credulity(&mut self) {
+        self.job.credulous = true;
+    }
+
     /// Decides.
     pub fn on_event(&mut self, now: Now, event: Event) -> Vec<Effect> {
         if let Some(input) = self.common(now, event) {

@@ -175,6 +175,9 @@ pub struct Job {
     pub(super) transitions: Vec<(&'static str, &'static str)>,
     pub(super) random: u64,
     pub(super) effects: Vec<Effect>,
+    /// The mistake that the seeded harness must find: tasks of any attempt are taken for those of the recorded one.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) credulous: bool,
 }
 
 impl Job {
@@ -200,11 +203,22 @@ impl Job {
             transitions: Vec::new(),
             random: 0,
             effects: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            credulous: false,
         }
     }
 
     pub(super) fn graph(&self) -> &JobGraph {
         &self.spec.graph
+    }
+
+    /// Was it this attempt of the subtask that was deployed there?
+    fn is_here(&self, subtask: SubtaskId, attempt: Attempt, id: &TaskManagerId) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if self.credulous && self.left.is_some() {
+            return true;
+        }
+        attempt == self.attempt && self.task_manager_of(subtask) == Some(id)
     }
 
     /// The number of the next attempt, under this leader.
@@ -239,9 +253,7 @@ impl Job {
         let known = self.is_current(&who.id, who.instance);
         // Someone who was given up comes back with tasks that nobody counts on any more.
         let stale = who.status.tasks.iter().any(|(subtask, attempt, state)| {
-            let ours = *attempt == self.attempt
-                && (known || self.left.is_some())
-                && self.task_manager_of(*subtask) == Some(&who.id);
+            let ours = (known || self.left.is_some()) && self.is_here(*subtask, *attempt, &who.id);
             !state.is_terminal() && !ours
         });
         if stale {
@@ -539,7 +551,7 @@ impl Job {
     /// Takes over what a TaskManager says that it runs. An end that is no success comes as a report, with its cause.
     fn find(&mut self, now: Now, id: &TaskManagerId, status: &TaskManagerStatus) {
         for (subtask, attempt, state) in &status.tasks {
-            if *attempt != self.attempt || self.task_manager_of(*subtask) != Some(id) {
+            if !self.is_here(*subtask, *attempt, id) {
                 continue;
             }
             if let Some(task) = self.task_mut(*subtask).filter(|t| !t.state.is_terminal()) {

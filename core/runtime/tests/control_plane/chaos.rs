@@ -3,7 +3,7 @@
 use crate::{
     checks::Checks,
     kinds::Local,
-    plan::Fault,
+    plan::{Fault, heartbeat},
     world::{Place, World},
 };
 use rand::{Rng, seq::IndexedRandom};
@@ -89,7 +89,7 @@ impl World {
         self.manager_dies(node);
     }
 
-    fn live_leader(&self) -> Option<NodeId> {
+    pub fn live_leader(&self) -> Option<NodeId> {
         self.leader.map(|(n, _)| n).filter(|n| self.sim.is_alive(*n) && self.candidate.is_none())
     }
 
@@ -205,6 +205,18 @@ impl World {
                     self.sim.post(node, length + last_words, Local::Exit);
                     let after = self.sim.between(Duration::from_millis(10), length);
                     self.sim.post(self.outside, after, Local::BootManager);
+                }
+            }
+            Fault::MissTheChange => {
+                let all = self.live_task_managers();
+                if let (Some(node), Some(leader)) = (self.pick(&all), self.live_leader()) {
+                    self.cut_off.insert(node);
+                    for link in self.network_links(Some(node)) {
+                        self.sim.break_link(link);
+                    }
+                    // Longer than a heartbeat's time-out: its tasks start elsewhere meanwhile.
+                    let given_up = heartbeat().timeout + secs(self.sim.rng().random_range(5..30));
+                    self.sim.post(self.outside, given_up, Local::Replace(leader));
                 }
             }
             Fault::Storms => {

@@ -30,6 +30,8 @@ pub struct Checks {
     pub ended: BTreeMap<JobId, JobStatus>,
     pub restarts: u32,
     pub adoptions: u32,
+    /// An attempt that is not the master's, of a live task of the TaskManager that registers at this moment.
+    pub stale: Option<Attempt>,
 }
 
 impl Checks {
@@ -160,6 +162,10 @@ impl World {
             }
             Write::Result(record) => {
                 let job = record.result.job;
+                if !record.dirty && self.store.jobs.contains_key(&job) {
+                    let seen = format!("{job} is marked clean and its record is still there");
+                    self.checks.fail("HA-2: clean-up comes before the clean mark", seen);
+                }
                 self.checks.ended.insert(job, record.result.status);
                 if record.result.status != JobStatus::Finished {
                     return;

@@ -111,6 +111,9 @@ impl World {
         if self.planted == Some(Planted::AcknowledgedBeforePersisted) {
             dispatcher.plant_hasty_answers();
         }
+        if self.planted == Some(Planted::CleanBeforeCleanUp) {
+            dispatcher.plant_early_clean_marks();
+        }
         let it = JobManager {
             epoch,
             manager,
@@ -455,7 +458,10 @@ impl World {
             slot_request_timeout: SLOT_REQUEST,
             cancel_timeout: CANCEL,
         };
-        let core = JobMaster::new(record, left, settings);
+        let mut core = JobMaster::new(record, left, settings);
+        if self.planted == Some(Planted::StaleAdoption) {
+            core.plant_credulity();
+        }
         let master = Master { core, links: BTreeMap::new(), replies: Replies::default(), tick: None };
         it.masters.insert(job, master);
         // Before any call.

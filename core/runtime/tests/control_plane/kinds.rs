@@ -225,6 +225,8 @@ pub enum Local {
         written: Written,
         answer_after: Duration,
     },
+    /// This JobManager dies, another is started, and whoever was cut off is not any longer.
+    Replace(NodeId),
     HostDies(NodeId),
     Boot(usize),
     BootManager,

@@ -101,3 +101,18 @@ fn an_old_offers_answer_that_is_accepted_is_found() {
 fn a_job_that_is_acknowledged_before_it_is_persisted_is_found() {
     is_found(Planted::AcknowledgedBeforePersisted);
 }
+
+#[test]
+fn an_adoption_of_tasks_of_another_attempt_is_found() {
+    is_found(Planted::StaleAdoption);
+}
+
+#[test]
+fn a_result_that_is_marked_clean_before_the_clean_up_is_found() {
+    is_found(Planted::CleanBeforeCleanUp);
+}
+
+#[test]
+fn a_terminal_state_that_is_lost_between_two_leaders_is_found() {
+    is_found(Planted::TerminalStateLost);
+}

@@ -13,7 +13,7 @@ use thalweg_control::{
     resource_manager,
 };
 use thalweg_model::{FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
-use thalweg_rpc::{Fault, Fence};
+use thalweg_rpc::{Fault, Fence, gateways::JobRegistrationAnswer};
 use thalweg_testkit::harness::{CallId, LinkId, NodeId, Outcome};
 use thalweg_wire::Descriptor;
 
@@ -50,6 +50,14 @@ impl World {
                 kept = master.replies.keep(call);
             }
         }
+        // Read before it is decided: an answer that welcomes them would be a mistake.
+        let attempt = master.core.attempt();
+        self.checks.stale = match &what {
+            MasterCall::Register(r) => {
+                r.status.tasks.iter().find(|(_, a, s)| !s.is_terminal() && *a != attempt).map(|(_, a, _)| *a)
+            }
+            _ => None,
+        };
         let call = kept;
         let event = match what {
             MasterCall::Register(registration) => job_master::Event::Register { call, fence, registration },
@@ -125,7 +133,13 @@ impl World {
             }
         };
         match effect {
-            Effect::AnswerRegister { call, answer: a } => answer(self, call, Answer::JobRegistered(a)),
+            Effect::AnswerRegister { call, answer: a } => {
+                if let (Some(stale), Ok(JobRegistrationAnswer::Accepted(_))) = (self.checks.stale.take(), &a) {
+                    let seen = format!("{job} welcomes live tasks of attempt {stale}");
+                    self.checks.fail("HA: tasks of another attempt are not adopted", seen);
+                }
+                answer(self, call, Answer::JobRegistered(a));
+            }
             Effect::AnswerOffer { call, answer: a } => answer(self, call, Answer::Offered(a)),
             Effect::Acknowledge { call, answer: a } => answer(self, call, Answer::Done(a.map(Ok))),
             Effect::Require(slots) => {

@@ -46,12 +46,14 @@ pub enum Fault {
     StopJobManager,
     /// A JobManager is stopped, another is elected, and the first one wakes.
     Depose,
+    /// A TaskManager is cut off until it is given up; when it is back, another JobManager leads.
+    MissTheChange,
     Storms,
     StoreTrouble,
     ClientDies,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 14] = [
     Fault::KillTaskManager,
     Fault::StopTaskManager,
     Fault::KillHost,
@@ -62,6 +64,7 @@ const FAULTS: [Fault; 13] = [
     Fault::KillJobManager,
     Fault::StopJobManager,
     Fault::Depose,
+    Fault::MissTheChange,
     Fault::Storms,
     Fault::StoreTrouble,
     Fault::ClientDies,
@@ -130,7 +133,7 @@ impl Plan {
         if faults.is_empty() {
             faults.push(Fault::KillTaskManager);
         }
-        faults.retain(|f| *f != Fault::Depose || durable);
+        faults.retain(|f| !matches!(f, Fault::Depose | Fault::MissTheChange) || durable);
         let late = *[0, 0, 100, 400].choose(rng).unwrap_or(&0);
         let slowest = *[2, 20, 200, 2000].choose(rng).unwrap_or(&2);
         Self {

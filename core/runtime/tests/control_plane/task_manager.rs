@@ -83,6 +83,7 @@ impl World {
         });
         match self.planted {
             Some(Planted::FenceNotChecked) => core.plant(executor::core::Planted::FenceNotChecked),
+            Some(Planted::TerminalStateLost) => core.plant(executor::core::Planted::AcknowledgedForEver),
             Some(Planted::OldOfferAccepted) => core.plant(executor::core::Planted::OldOfferAccepted),
             _ => {}
         }

@@ -26,6 +26,9 @@ const STORM: u64 = 50_000;
 /// A mistake that the harness must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
+    StaleAdoption,
+    CleanBeforeCleanUp,
+    TerminalStateLost,
     FenceNotChecked,
     OldOfferAccepted,
     AcknowledgedBeforePersisted,
@@ -234,6 +237,13 @@ impl World {
             Local::HostDies(host) => self.host_dies(host),
             Local::Boot(place) => self.boot(place),
             Local::BootManager => self.boot_manager(),
+            Local::Replace(leader) => {
+                if self.live_leader() == Some(leader) {
+                    self.manager_dies(leader);
+                    self.boot_manager();
+                }
+                self.heal();
+            }
             Local::Heal => self.heal(),
             Local::Provider(order) => self.provider_hears(order),
             _ => {}

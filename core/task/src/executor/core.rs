@@ -126,6 +126,8 @@ pub enum Planted {
     FenceNotChecked,
     /// The answer to any offer is taken for the answer to the latest.
     OldOfferAccepted,
+    /// What one leader has acknowledged is not told to the next.
+    AcknowledgedForEver,
 }
 
 impl TaskExecutor {
@@ -159,6 +161,13 @@ impl TaskExecutor {
             return Ok(());
         }
         self.fences.admit(fence)
+    }
+
+    fn is_forgetful(&self) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        return self.planted == Some(Planted::AcknowledgedForEver);
+        #[cfg(not(feature = "planted-bugs"))]
+        false
     }
 
     fn is_latest(&self, offer: OfferId, latest: OfferId) -> bool {
@@ -249,7 +258,7 @@ impl TaskExecutor {
             Event::JobMasterHeartbeat { fence, job, report } => self.job_master_heartbeat(now, fence, job, &report),
             Event::LeaderFound { epoch } => {
                 self.orphaned = None;
-                if self.leader.replace(epoch) != Some(epoch) {
+                if self.leader.replace(epoch) != Some(epoch) && !self.is_forgetful() {
                     // What an earlier leader was told may have died with it.
                     self.jobs.values_mut().flat_map(|j| j.tasks.values_mut()).for_each(|t| t.acknowledged = false);
                 }

@@ -134,6 +134,33 @@ pub async fn a_version_is_not_used_again_after_a_restart(fixture: &impl HighAvai
     assert_ne!(old, new, "who read it before the restart would overwrite the new record");
 }
 
+pub async fn a_write_that_was_cut_off_is_done_or_not_for_the_next_leader(fixture: &impl HighAvailabilityFixture) {
+    let (services, epoch) = leader(fixture).await;
+    let store = services.metadata();
+    write(&*store, epoch, "k", b"old").await;
+    let new = Bytes::from(vec![7; 300_000]);
+    // The cut comes when the write has begun.
+    let put = store.put(epoch, "k", new.clone(), Expect::Any);
+    let (result, cut) = futures::join!(put, fixture.cut_off(&services));
+    if !cut {
+        return;
+    }
+    fixture.reconnect(&services).await;
+    let next = fixture.open().await.unwrap();
+    campaign(&next, fixture.takeover()).await;
+    let found = read(&*next.metadata(), "k").await;
+    match result {
+        Ok(_) => assert!(found == Some(new), "it said that it was done"),
+        Err(e) if e.happened() == Happened::No => {
+            assert!(found.as_deref() == Some(b"old"), "it said that it did not happen: {e}");
+        }
+        Err(_) => assert!(found.as_deref() == Some(b"old") || found == Some(new), "half of it"),
+    }
+    // What is still on its way comes too late.
+    thalweg_env::Clock::sleep(&thalweg_env::SystemClock::new(), Duration::from_millis(300)).await;
+    assert!(read(&*next.metadata(), "k").await == found, "it happened after the next leader read");
+}
+
 pub async fn deleting_twice_is_fine(fixture: &impl HighAvailabilityFixture) {
     let (services, epoch) = leader(fixture).await;
     let store = services.metadata();
@@ -199,6 +226,7 @@ macro_rules! high_availability_metadata_cases {
         an_indeterminate_write_is_done_or_not_and_never_half
         the_list_is_whole_after_a_restart
         a_version_is_not_used_again_after_a_restart
+        a_write_that_was_cut_off_is_done_or_not_for_the_next_leader
         deleting_twice_is_fine
         two_jobs_do_not_see_each_other
         keys_are_listed_in_order
