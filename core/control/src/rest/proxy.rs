@@ -77,7 +77,11 @@ pub(super) async fn forward(State(state): State<RestState>, request: Request, ne
     if request.headers().contains_key(FORWARDED) {
         return RestError::no_leader().into_response();
     }
-    let Some(leader) = state.whereabouts.get().and_then(other_leader) else {
+    let leader = match state.whereabouts.get().map_or(Ok(None), other_leader) {
+        Ok(leader) => leader,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let Some(leader) = leader else {
         // What depends on no leader (the page, the configuration) can be told, and the rest refuses by itself.
         let read = matches!(*request.method(), Method::GET | Method::OPTIONS);
         if read && !request.uri().path().starts_with("/api/") {
@@ -95,8 +99,19 @@ pub(super) async fn forward(State(state): State<RestState>, request: Request, ne
 }
 
 /// The leader, unless it is this process: then it was named before it is ready, or is named no longer.
-fn other_leader(whereabouts: &Whereabouts) -> Option<LeaderInfo> {
-    whereabouts.leader.borrow().clone().filter(|leader| leader.rest != whereabouts.rest)
+fn other_leader(whereabouts: &Whereabouts) -> Result<Option<LeaderInfo>, RestError> {
+    let named = whereabouts.leader.borrow().clone();
+    match named {
+        // Another process by its RPC, on another host: asking it would be asking oneself for ever.
+        Some(leader) if leader.rest == whereabouts.rest && leader.rpc != whereabouts.rpc => {
+            let message = format!(
+                "the leader announces its REST as {}, which is this process's own: set rest.bind, and job-manager.address where it is 0.0.0.0, so that other hosts reach it",
+                leader.rest
+            );
+            Err(RestError::new(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
+        named => Ok(named.filter(|leader| leader.rest != whereabouts.rest)),
+    }
 }
 
 async fn send_on(state: &RestState, leader: LeaderInfo, request: Request) -> Result<Response, RestError> {

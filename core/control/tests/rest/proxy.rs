@@ -175,7 +175,12 @@ fn without_a_leader_everybody_is_told_to_try_again() {
         assert_eq!(follower.get("/").send().await.unwrap().status(), 200, "the page itself asks again");
         // It was named itself, before it is ready or after it was.
         follower.name(follower.server.url());
-        assert_eq!(refused(follower.get("/overview")).await.0, 503);
+        assert!(refused(follower.get("/overview")).await.1.contains("leader election"));
+        // Another one, of another host, that listens on its loopback: nobody can be asked, and that will not pass.
+        let (epoch, rest) = (Some(Epoch(1)), follower.server.url());
+        follower.leader.send_replace(Some(LeaderInfo { epoch, rpc: "tcp://jm-2:6123".into(), rest }));
+        let (status, words) = refused(follower.get("/overview")).await;
+        assert!(status == 503 && words.contains("set rest.bind"), "{status} {words}");
     });
 }
 
