@@ -19,8 +19,14 @@ const TABLE: &[(&str, &str)] = &[
     ("high-availability", "high-availability.type"),
     ("high-availability.cluster-id", "cluster.name"),
     ("high-availability.jobmanager.port", "job-manager.rpc-port"),
-    ("high-availability.storageDir", "has no equal yet: nothing is kept beyond the JobManager"),
-    ("high-availability.zookeeper.quorum", "has no equal: ZooKeeper is not supported; thalweg plugins lists what is"),
+    (
+        "high-availability.storageDir",
+        "needs no option: the plugin keeps the records itself, local in the cluster's folder and etcd in etcd; executables are blobs",
+    ),
+    (
+        "high-availability.zookeeper.quorum",
+        "has no equal: ZooKeeper is not supported, etcd is (high-availability.etcd.endpoints); thalweg plugins lists what is linked",
+    ),
     ("io.tmp.dirs", "process.working-dir"),
     ("jobmanager.bind-host", "job-manager.bind"),
     ("jobmanager.execution.failover-strategy", "needs no option: the whole job restarts"),

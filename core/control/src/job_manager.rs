@@ -97,6 +97,32 @@ pub struct JobManagerEnd {
     pub diagnostics: String,
 }
 
+/// Where a JobManager listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// `http://host:port`; empty where it serves no REST.
+    pub rest: String,
+    /// Where TaskManagers dial once it leads.
+    pub rpc: Address,
+}
+
+/// Ends what was started when nobody keeps it.
+struct EndOnDrop(Option<Shutdown>);
+
+impl EndOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if let Some(shutdown) = &self.0 {
+            shutdown.trigger();
+        }
+    }
+}
+
 /// A running JobManager that leads.
 pub struct JobManager {
     services: JobManagerServices,
@@ -118,15 +144,31 @@ fn step(env: &Env, name: &str, since: &mut thalweg_model::Moment) {
 impl JobManager {
     /// Starts, waits for leadership, and serves. An error leaves nothing running.
     pub async fn start(config: JobManagerConfig, services: JobManagerServices) -> Result<Self> {
+        Self::start_and_tell(config, services, |_| {}).await
+    }
+
+    /// The same; `bound` is told where this process is before it stands for office, which may take as long as another
+    /// leads. May be dropped: then it stands no longer, and what listened has ended.
+    pub async fn start_and_tell(
+        config: JobManagerConfig,
+        services: JobManagerServices,
+        bound: impl FnOnce(Bound) + Send,
+    ) -> Result<Self> {
         let shutdown = Shutdown::new();
-        let started = Self::start_with(config, services, shutdown.clone()).await;
-        if started.is_err() {
-            shutdown.trigger();
+        let unless_it_starts = EndOnDrop(Some(shutdown.clone()));
+        let started = Self::start_with(config, services, shutdown.clone(), bound).await;
+        if started.is_ok() {
+            unless_it_starts.keep();
         }
         started
     }
 
-    async fn start_with(config: JobManagerConfig, services: JobManagerServices, shutdown: Shutdown) -> Result<Self> {
+    async fn start_with(
+        config: JobManagerConfig,
+        services: JobManagerServices,
+        shutdown: Shutdown,
+        tell: impl FnOnce(Bound) + Send,
+    ) -> Result<Self> {
         let env = services.env.clone();
         let mut since = env.clock.now();
         let secret = config.rpc.secret.clone();
@@ -155,6 +197,17 @@ impl JobManager {
             }
         };
         step(&env, "REST listens", &mut since);
+        // A `main` that runs beside this process dials what was bound.
+        let own_rest = rest.as_ref().map(rest::RestServer::url).unwrap_or_default();
+        let rest_url = rest.as_ref().map(|rest| rest.advertised(config.rpc_advertised.as_ref())).unwrap_or_default();
+        if let Some(rest) = &rest {
+            rest.follow(rest::Whereabouts {
+                rest: rest_url.clone(),
+                rpc: rpc_address.to_string(),
+                leader: services.high_availability.leader_retrieval().leader(),
+            });
+        }
+        tell(Bound { rest: rest_url.clone(), rpc: rpc_address.clone() });
         let election = services.high_availability.leader_election();
         let epoch = election.campaign().await?;
         step(&env, "leadership granted", &mut since);
@@ -216,7 +269,6 @@ impl JobManager {
                 shutdown: shutdown.clone(),
             }
         };
-        let rest_url = rest.as_ref().map(rest::RestServer::url).unwrap_or_default();
         let handle = DispatcherHandle::start(
             dispatcher::Settings {
                 mode: services.deployment.clone(),
@@ -231,7 +283,7 @@ impl JobManager {
                 blobs: services.blobs.clone(),
                 job_master,
                 job_master_services: Box::new(make),
-                start_main: services.main.clone().map(|main| start_main(&env, main, rest_url.clone())),
+                start_main: services.main.clone().map(|main| start_main(&env, main, own_rest.clone())),
                 on_end: Box::new(move |status, diagnostics| {
                     let _ = end.send(Some(JobManagerEnd { status, diagnostics }));
                 }),

@@ -13,7 +13,7 @@ pub mod resource_manager;
 pub mod rest;
 pub mod stores;
 
-pub use job_manager::{JobManager, JobManagerConfig, JobManagerEnd, JobManagerServices, MainRunner};
+pub use job_manager::{Bound, JobManager, JobManagerConfig, JobManagerEnd, JobManagerServices, MainRunner};
 
 use thalweg_model::{Moment, UnixMillis};
 

@@ -1,13 +1,19 @@
 //! The client role: ships this executable to a cluster, submits the program, and waits.
 //!
 //! Blobs are named by their content: the cluster is asked first, so that a job that was submitted before sends kilobytes.
+//!
+//! The JobManager that leads may die at any moment, and another one take its place. So everything may be asked twice: the
+//! client names its job before it sends it, and a submission whose answer was lost finds the job when it is repeated.
 
 use crate::{
+    cluster_rest::{ClusterRest, Failure},
     embedded::{Blocking, program_defaults},
     role::Parent,
 };
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use reqwest::Method;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -21,7 +27,7 @@ use thalweg_api::{
     executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
 };
 use thalweg_control::rest::api::{ResultAnswer, Submission, SubmissionAnswer};
-use thalweg_env::{Clock, SystemClock};
+use thalweg_env::{Entropy, SystemEntropy};
 use thalweg_model::{BlobKey, ClusterId, JobId};
 use thalweg_spi::{Plugin, kind};
 use thalweg_wire::{
@@ -31,8 +37,12 @@ use thalweg_wire::{
 
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
-/// The cluster may be away for so long before a waiting client gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A request that asks for no wait is answered within this.
+const LIMIT: Duration = Duration::from_secs(10);
+/// So is a submission: the cluster reads the executable before it answers.
+const SUBMISSION_LIMIT: Duration = Duration::from_secs(60);
+/// So many bytes of an upload get through in a second on the slowest line.
+const SLOWEST: u64 = 128 << 10;
 /// How long one request waits for a job's end, which is also how often progress is told.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -46,8 +56,7 @@ pub struct ClientExecutor {
 struct Inner {
     role: ClientRole,
     parent: Parent,
-    http: reqwest::Client,
-    clock: SystemClock,
+    cluster: ClusterRest,
     /// Key of this executable, once it is known.
     executable: tokio::sync::OnceCell<BlobKey>,
     /// Results so far, by ordinal: frozen into the jobs that follow.
@@ -59,11 +68,12 @@ impl ClientExecutor {
     /// Submits as the role says.
     pub fn new(role: ClientRole, parent: Parent) -> Self {
         let blocking = Blocking::new();
+        let addresses = [role.rest.clone()].into_iter().chain(role.others.iter().cloned());
+        let secret = role.secret.as_ref().map(|secret| String::from_utf8_lossy(secret).into_owned());
         let inner = Inner {
+            cluster: ClusterRest::new(addresses, secret),
             role,
             parent,
-            http: reqwest::Client::new(),
-            clock: SystemClock::new(),
             executable: tokio::sync::OnceCell::new(),
             results: Mutex::default(),
             handle: blocking.handle(),
@@ -140,14 +150,21 @@ impl Inner {
             protocol: (PROTOCOL, PROTOCOL_OLDEST),
         };
         let cluster = self.role.in_cluster.as_ref().map(ClusterId::new);
-        let job = cluster.as_ref().map(|cluster| JobId::in_cluster(cluster, ordinal));
-        let submission = Submission { job, spec, from_main: cluster.is_some() };
-        let answer = self.request(reqwest::Method::POST, "/api/jobs", Some(encode(&submission))).await?;
-        let answer: SubmissionAnswer = decode(&answer, MAX_ANSWER).map_err(|e| e.to_string())?;
-        let (job, result) = match answer {
+        let job = match &cluster {
+            Some(cluster) => JobId::in_cluster(cluster, ordinal),
+            None => JobId::from_bytes(SystemEntropy.id()),
+        };
+        let submission = encode(&Submission { job: Some(job), spec, from_main: cluster.is_some() });
+        let answer = self.request(Method::POST, "/api/jobs", Some(submission.into()), SUBMISSION_LIMIT).await;
+        let answer: SubmissionAnswer =
+            decode(&answer.map_err(|e| e.to_string())?, MAX_ANSWER).map_err(|e| e.to_string())?;
+        let (named, result) = match answer {
             SubmissionAnswer::Running { job } => (job, None),
             SubmissionAnswer::Ended(result) => (result.job, Some(*result)),
         };
+        if named != job {
+            return Err(format!("the cluster answered of job {named} when job {job} was submitted"));
+        }
         self.parent.tell(&FromClient::Submitted { job, name });
         Ok(Arc::new(ClientJob { inner: self, job, ordinal, result }))
     }
@@ -171,60 +188,46 @@ impl Inner {
         let key = tokio::task::spawn_blocking(move || hash_file(&read)).await.map_err(|e| e.to_string())?;
         let key = key.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
         let route = format!("/api/blobs/{key}");
-        let there = self.send(self.http.head(self.url(&route))).await?;
-        if there.status().is_success() {
-            return Ok(key);
+        match self.request(Method::HEAD, &route, None, LIMIT).await {
+            Ok(_) => return Ok(key),
+            Err(Failure::Refused { status: 404, .. }) => {}
+            Err(e) => return Err(e.to_string()),
         }
-        let file = tokio::fs::File::open(path).await.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-        let level = async_compression::Level::Fastest;
-        let packed =
-            async_compression::tokio::bufread::ZstdEncoder::with_quality(tokio::io::BufReader::new(file), level);
-        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(packed, 64 << 10));
-        let put = self.http.put(self.url(&route)).header("content-encoding", "zstd").body(body);
-        check(self.send(put).await?).await?;
-        Ok(key)
-    }
-
-    fn url(&self, route: &str) -> String {
-        format!("{}{route}", self.role.rest.trim_end_matches('/'))
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, String> {
-        let request = match &self.role.secret {
-            Some(secret) => request.bearer_auth(String::from_utf8_lossy(secret)),
-            None => request,
+        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        let limit = SUBMISSION_LIMIT + Duration::from_secs(size / SLOWEST);
+        let put = |http: &reqwest::Client, at: &str| {
+            let file = std::fs::File::open(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+            let file = tokio::io::BufReader::new(tokio::fs::File::from_std(file));
+            let level = async_compression::Level::Fastest;
+            let packed = async_compression::tokio::bufread::ZstdEncoder::with_quality(file, level);
+            let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(packed, 64 << 10));
+            Ok(http.put(format!("{at}{route}")).header("content-encoding", "zstd").body(body))
         };
-        request.send().await.map_err(|e| {
-            if e.is_connect() {
-                format!("no cluster answers at {}: is it running? `thalweg cluster status` tells", self.role.rest)
-            } else {
-                format!("{}: {e}", self.role.rest)
-            }
-        })
+        let put = self.cluster.ask_patiently(put, limit, &|message| self.notice(message)).await;
+        put.map(|_| key).map_err(|e| e.to_string())
     }
 
-    async fn request(&self, method: reqwest::Method, route: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
-        let mut request = self.http.request(method, self.url(route));
-        if let Some(body) = body {
-            request = request.header("content-type", "application/msgpack").body(body);
-        }
-        let response = check(self.send(request).await?).await?;
-        Ok(response.bytes().await.map_err(|e| e.to_string())?.to_vec())
+    /// Asks until there is an answer, or the cluster was away for too long.
+    async fn request(
+        &self,
+        method: Method,
+        route: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<Bytes, Failure> {
+        let build = |http: &reqwest::Client, at: &str| {
+            let request = http.request(method.clone(), format!("{at}{route}"));
+            Ok(match &body {
+                Some(body) => request.header("content-type", "application/msgpack").body(body.clone()),
+                None => request,
+            })
+        };
+        self.cluster.ask_patiently(build, limit, &|message| self.notice(message)).await
     }
-}
 
-/// The words of a refusal.
-async fn check(response: reqwest::Response) -> Result<reqwest::Response, String> {
-    #[derive(serde::Deserialize)]
-    struct Errors {
-        errors: Vec<String>,
+    fn notice(&self, message: &str) {
+        self.parent.tell(&FromClient::Notice { message: message.to_owned() });
     }
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let said = response.json::<Errors>().await.ok().and_then(|e| e.errors.into_iter().next());
-    Err(said.unwrap_or_else(|| format!("the cluster answered {status}")))
 }
 
 fn arguments() -> Result<Vec<String>, String> {
@@ -269,30 +272,24 @@ impl ClientJob {
 
     async fn poll(&self) -> Result<JobResult, JobError> {
         let inner = &self.inner;
-        let mut away_since = None;
         // The first looks are quick, so that a trivial job costs no more than it takes.
         let mut wait = Duration::from_millis(20);
         loop {
             // A `main` that the cluster runs itself is no client whose going would be missed.
             let attached = inner.role.in_cluster.is_none();
             let route = format!("/api/jobs/{}/result?attached={attached}&wait={}", self.job, wait.as_millis());
+            let answer = inner.request(Method::GET, &route, None, wait + LIMIT).await;
             wait = (wait * 2).min(POLL);
-            let answer = match inner.request(reqwest::Method::GET, &route, None).await {
-                Ok(bytes) => {
-                    decode::<ResultAnswer>(&bytes, MAX_ANSWER).map_err(|e| JobError::Unknown(e.to_string()))?
-                }
-                Err(e) => {
-                    let now = inner.clock.now();
-                    let since = *away_since.get_or_insert(now);
-                    if now.since(since) > PATIENCE {
-                        return Err(JobError::Unknown(format!("job {}: {e}", self.job)));
-                    }
-                    inner.clock.sleep(POLL).await;
-                    continue;
-                }
-            };
-            away_since = None;
+            let answer = answer.map_err(|e| self.lost(&e))?;
+            let answer: ResultAnswer = decode(&answer, MAX_ANSWER).map_err(|e| JobError::Unknown(e.to_string()))?;
             if let Some(result) = answer.result {
+                if result.job != self.job {
+                    let other = result.job;
+                    return Err(JobError::Unknown(format!(
+                        "asked for job {}, the cluster told of job {other}",
+                        self.job
+                    )));
+                }
                 return Ok(result);
             }
             inner.parent.tell(&FromClient::Progress {
@@ -304,6 +301,19 @@ impl ClientJob {
                 waiting: answer.waiting,
             });
         }
+    }
+}
+
+impl ClientJob {
+    /// Why it will not be known what becomes of the job.
+    fn lost(&self, failure: &Failure) -> JobError {
+        JobError::Unknown(match failure {
+            Failure::Refused { status: 404, .. } => format!(
+                "the cluster does not know job {} any longer: its JobManager was replaced by one that kept nothing, or it has forgotten the result",
+                self.job
+            ),
+            other => format!("job {}: {other}", self.job),
+        })
     }
 }
 
@@ -324,8 +334,13 @@ impl RunningJob for ClientJob {
     fn cancel(&self) -> BoxFuture<'static, Result<(), JobError>> {
         let (inner, job) = (self.inner.clone(), self.job);
         let route = format!("/jobs/{job}?mode=cancel");
-        let asked =
-            self.inner.handle.spawn(async move { inner.request(reqwest::Method::PATCH, &route, None).await.map(drop) });
-        Box::pin(async move { asked.await.map_err(|e| JobError::Unknown(e.to_string()))?.map_err(JobError::Unknown) })
+        let asked = self.inner.handle.spawn(async move {
+            let asked = inner.request(Method::PATCH, &route, None, LIMIT).await;
+            asked.map(drop).map_err(|e| JobError::Unknown(e.to_string()))
+        });
+        Box::pin(async move { asked.await.map_err(|e| JobError::Unknown(e.to_string()))? })
     }
 }
+
+#[cfg(test)]
+mod tests;

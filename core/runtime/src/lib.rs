@@ -10,6 +10,7 @@
 //! The library reads no arguments, and sets no logger, panic hook, allocator or signal handler.
 
 pub mod client;
+pub mod cluster_rest;
 pub mod embedded;
 pub mod environment;
 pub mod host;

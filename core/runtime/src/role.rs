@@ -34,7 +34,7 @@ pub enum Found {
 }
 
 /// Who started this client. It may not listen; nothing depends on it.
-pub struct Parent(parking_lot::Mutex<UnixStream>);
+pub struct Parent(pub(crate) parking_lot::Mutex<UnixStream>);
 
 impl Parent {
     /// Tells.

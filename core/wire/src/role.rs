@@ -36,6 +36,9 @@ pub enum Role {
 pub struct ClientRole {
     /// `http://host:port` of the cluster's REST.
     pub rest: String,
+    /// The same of the cluster's other JobManagers: any of them will do.
+    #[serde(default)]
+    pub others: Vec<String>,
     /// As it goes behind `Bearer`; `None` where writes are open.
     #[serde(default)]
     pub secret: Option<Bytes>,
@@ -108,6 +111,11 @@ pub enum FromClient {
         status: JobStatus,
         /// Why, when it failed.
         failure: Option<TaskFailure>,
+    },
+    /// Something that people who wait should know.
+    Notice {
+        /// What.
+        message: String,
     },
     /// The program went wrong before a job was submitted, or the cluster did not take it.
     Failed {

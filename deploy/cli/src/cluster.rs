@@ -1,17 +1,26 @@
 //! `thalweg cluster`: starts, looks at and stops a session cluster on this machine.
 
 use crate::{
-    common::{ClusterFile, Global, runtime, secret_of},
+    cluster_files::{ClusterFile, JobManagerFile},
+    common::{Global, runtime, secret_of},
     exit::{Coded, Exit, wrong_use},
     jobs::{Overview, Worker},
     rest::Rest,
     run::LAUNCH_PATIENCE,
 };
 use clap::Subcommand;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use thalweg_config::Configuration;
 use thalweg_env::{Env, Shutdown};
-use thalweg_spi::{ClusterHandle, ClusterLauncher, ClusterSpec, PluginContext, kind};
-use thalweg_task::host::process::start_time;
+use thalweg_spi::{ClusterHandle, ClusterLauncher, ClusterSpec, PluginContext, Secret, kind};
+
+/// More on one machine are a mistake.
+const MAX_JOB_MANAGERS: i64 = 16;
 
 /// Sub-commands.
 #[derive(Subcommand)]
@@ -24,6 +33,9 @@ pub enum ClusterCommand {
         /// Slots of each.
         #[arg(long, value_name = "S")]
         slots: Option<u32>,
+        /// JobManagers to start: one leads, the others wait to take over. Needs a high availability that knows standbys.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_JOB_MANAGERS))]
+        jobmanagers: u32,
     },
     /// Says what runs.
     Status {
@@ -38,23 +50,23 @@ pub enum ClusterCommand {
 /// Runs one.
 pub fn run(global: &Global, command: ClusterCommand) -> anyhow::Result<Exit> {
     match command {
-        ClusterCommand::Start { taskmanagers, slots } => start(global, taskmanagers, slots),
+        ClusterCommand::Start { taskmanagers, slots, jobmanagers } => start(global, taskmanagers, slots, jobmanagers),
         ClusterCommand::Status { json } => status(global, json),
         ClusterCommand::Stop => stop(global),
     }
 }
 
-async fn launcher(
-    global: &Global,
-    env: &Env,
-    more: &[String],
-) -> anyhow::Result<(
-    std::sync::Arc<dyn ClusterLauncher>,
-    thalweg_config::Configuration,
-    std::path::PathBuf,
-    std::path::PathBuf,
-    thalweg_spi::Secret,
-)> {
+/// What starting and stopping work with.
+struct Setup {
+    launcher: Arc<dyn ClusterLauncher>,
+    configuration: Configuration,
+    context: PluginContext,
+    dir: PathBuf,
+    secret_file: PathBuf,
+    secret: Secret,
+}
+
+async fn setup(global: &Global, env: &Env, more: &[String]) -> anyhow::Result<Setup> {
     let configuration = global.configuration_with(more)?;
     let dir = global.cluster_dir()?;
     let (secret, secret_file) = secret_of(&dir, configuration.security.secret_file.as_deref())?;
@@ -67,16 +79,36 @@ async fn launcher(
         configuration: configuration.effective_toml(),
         shutdown: Shutdown::new(),
     };
-    let launcher = configuration.open::<kind::Launcher>(context).await?;
-    Ok((launcher, configuration, dir, secret_file, secret))
+    let launcher = configuration.open::<kind::Launcher>(context.clone()).await?;
+    Ok(Setup { launcher, configuration, context, dir, secret_file, secret })
 }
 
-fn start(global: &Global, task_managers: u32, slots: Option<u32>) -> anyhow::Result<Exit> {
+/// Several JobManagers need a high availability in which one waits for the other.
+async fn check_standby(setup: &Setup, job_managers: u32) -> anyhow::Result<()> {
+    if job_managers < 2 {
+        return Ok(());
+    }
+    let high_availability = setup.configuration.open::<kind::HighAvailability>(setup.context.clone()).await?;
+    let standby = high_availability.capabilities().standby;
+    // Nothing was asked of it, so nothing is lost when it does not close.
+    let _ = high_availability.close().await;
+    if standby {
+        return Ok(());
+    }
+    Err(wrong_use(format!(
+        "high-availability {:?} has one JobManager at a time; choose etcd, or --jobmanagers 1",
+        setup.configuration.plugin_name("high-availability")
+    )))
+}
+
+fn start(global: &Global, task_managers: u32, slots: Option<u32>, job_managers: u32) -> anyhow::Result<Exit> {
     let runtime = runtime()?;
     let env = Env::system(runtime.handle().clone());
     let more: Vec<String> = slots.map(|s| format!("task-manager.slots={s}")).into_iter().collect();
     runtime.block_on(async {
-        let (launcher, configuration, dir, secret_file, secret) = launcher(global, &env, &more).await?;
+        let setup = setup(global, &env, &more).await?;
+        check_standby(&setup, job_managers).await?;
+        let Setup { launcher, configuration, dir, secret_file, secret, .. } = setup;
         let file = dir.join("thalweg.toml");
         // Written under the launcher's lock of the folder would be better still; a running cluster has read its own.
         std::fs::write(&file, configuration.effective_toml())?;
@@ -89,18 +121,30 @@ fn start(global: &Global, task_managers: u32, slots: Option<u32>) -> anyhow::Res
             secret: secret_file,
             job: None,
             client_dir: std::env::current_dir()?,
-            job_managers: 1,
+            job_managers,
             task_managers: if passive { task_managers } else { 0 },
         };
         let cluster = launcher.launch(spec).await?;
-        let rest = Rest::new(cluster.rest.clone(), Some(secret));
-        if passive && let Err(e) = wait_registered(&env, &rest, task_managers).await {
-            launcher.kill(&cluster).await?;
-            return Err(e);
-        }
+        let rest = Rest::new(vec![cluster.rest.clone()], Some(&secret));
+        let ready = async {
+            if passive {
+                wait_registered(&env, &rest, task_managers).await?;
+            }
+            wait_listed(&env, &dir, job_managers).await
+        };
+        let listed = match ready.await {
+            Ok(listed) => listed,
+            Err(e) => {
+                launcher.kill(&cluster).await?;
+                return Err(e);
+            }
+        };
         let shown = dir.display();
         println!("cluster {} runs", cluster.cluster);
         println!("  web      {}", cluster.rest);
+        for standby in listed.iter().filter(|l| l.rest != cluster.rest) {
+            println!("  standby  {}", standby.rest);
+        }
         println!("  folder   {shown}");
         println!("  logs     {shown}/log");
         let given = global.dir.as_ref().map(|d| format!(" --dir {}", d.display())).unwrap_or_default();
@@ -128,6 +172,104 @@ async fn wait_registered(env: &Env, rest: &Rest, wanted: u32) -> anyhow::Result<
     }
 }
 
+/// The JobManagers that were started, once all of them listen.
+async fn wait_listed(env: &Env, dir: &Path, wanted: u32) -> anyhow::Result<Vec<JobManagerFile>> {
+    let until = env.clock.now() + LAUNCH_PATIENCE;
+    loop {
+        let listed = JobManagerFile::alive_in(dir);
+        if listed.len() >= wanted as usize {
+            return Ok(listed);
+        }
+        if env.clock.now() >= until {
+            let message = format!(
+                "{} of {wanted} JobManagers listen after {}s; their logs say why",
+                listed.len(),
+                LAUNCH_PATIENCE.as_secs()
+            );
+            return Err(Coded(Exit::Failed, message).into());
+        }
+        env.clock.sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A JobManager as status shows it.
+struct Seen {
+    id: String,
+    pid: u32,
+    rest: String,
+    rpc: String,
+    /// It answers.
+    answers: bool,
+    leads: bool,
+    epoch: Option<u64>,
+    /// Its process is there, as far as one can tell.
+    alive: bool,
+}
+
+/// What `/api/jobmanager` tells.
+#[derive(serde::Deserialize)]
+struct Told {
+    cluster: String,
+    leads: bool,
+    #[serde(default)]
+    epoch: Option<u64>,
+    pid: u32,
+    #[serde(default)]
+    rpc: Option<String>,
+}
+
+impl Seen {
+    async fn look(&mut self) -> Option<Told> {
+        let told: Told = Rest::new(vec![self.rest.clone()], None).json("/api/jobmanager").await.ok()?;
+        (self.answers, self.leads, self.epoch) = (true, told.leads, told.epoch);
+        Some(told)
+    }
+
+    fn standing(&self) -> &'static str {
+        match (self.leads, self.answers, self.alive) {
+            (true, ..) => "leader",
+            (false, true, _) => "standby",
+            (false, false, true) => "does not answer",
+            (false, false, false) => "is gone",
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "role": "jobmanager", "id": self.id, "pid": self.pid, "rest": self.rest, "rpc": self.rpc,
+            "leader": self.leads, "standing": self.standing(), "alive": self.alive, "epoch": self.epoch,
+        })
+    }
+}
+
+/// The JobManagers of this folder: those that run, and the one that led last if it is another.
+fn in_folder(dir: &Path) -> Vec<Seen> {
+    let (leader, listed) = (ClusterFile::read(dir).ok(), JobManagerFile::alive_in(dir));
+    let other =
+        leader.filter(|leader| listed.iter().all(|l| l.pid != leader.pid) && (leader.is_alive() || listed.is_empty()));
+    let other = other.map(|leader| Seen {
+        id: leader.pid.to_string(),
+        pid: leader.pid,
+        alive: leader.is_alive(),
+        rest: leader.rest,
+        rpc: leader.rpc,
+        answers: false,
+        leads: false,
+        epoch: Some(leader.epoch),
+    });
+    let listed = listed.into_iter().map(|l| Seen {
+        id: l.id,
+        pid: l.pid,
+        alive: true,
+        rest: l.rest,
+        rpc: l.rpc,
+        answers: false,
+        leads: false,
+        epoch: None,
+    });
+    listed.chain(other).collect()
+}
+
 fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
     if global.master.is_some() {
         return status_of(global, json);
@@ -135,7 +277,8 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
     let Some(dir) = global.existing_dir() else {
         return Err(wrong_use("no cluster: start one with `thalweg cluster start`"));
     };
-    let Ok(file) = ClusterFile::read(&dir) else {
+    let mut seen = in_folder(&dir);
+    if seen.is_empty() {
         let last = std::fs::read_to_string(dir.join("result.json")).unwrap_or_default();
         if json {
             let ended: serde_json::Value = serde_json::from_str(&last).unwrap_or_default();
@@ -144,47 +287,55 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
             println!("no cluster runs in {}", dir.display());
         }
         return Ok(Exit::Failed);
-    };
-    let alive = start_time(file.pid) == Some(file.start_time);
-    let (rest, secret) = global.cluster()?;
-    let overview: Option<Overview> = runtime()?.block_on(Rest::new(rest, secret).json("/api/overview")).ok();
-    let mut processes = vec![serde_json::json!({
-        "role": "jobmanager", "id": file.cluster, "pid": file.pid, "rest": file.rest, "rpc": file.rpc,
-        "leader": alive && overview.is_some(), "alive": alive, "epoch": file.epoch,
-    })];
-    processes.extend(overview.iter().flat_map(|o| &o.taskmanagers).map(worker_json));
-    if json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "running": alive, "processes": processes }))?);
-    } else {
-        let leads = if alive && overview.is_some() {
-            "leader"
-        } else if alive {
-            "does not answer"
-        } else {
-            "is gone"
-        };
-        println!("jobmanager   {:<24} pid {:<8} {}  {leads}", file.cluster, file.pid, file.rest);
-        overview.iter().flat_map(|o| &o.taskmanagers).for_each(print_worker);
     }
-    Ok(if alive && overview.is_some() { Exit::Ok } else { Exit::Failed })
+    let (addresses, secret) = global.cluster()?;
+    let overview: Option<Overview> = runtime()?.block_on(async {
+        for job_manager in seen.iter_mut().filter(|s| s.alive) {
+            job_manager.look().await;
+        }
+        Rest::new(addresses, secret.as_ref()).json("/api/overview").await.ok()
+    });
+    show(&seen, overview.as_ref(), json)
 }
 
 /// Of a cluster whose folder is elsewhere: what its REST tells.
 fn status_of(global: &Global, json: bool) -> anyhow::Result<Exit> {
-    let (rest, secret) = global.cluster()?;
-    let overview: Overview = runtime()?.block_on(Rest::new(rest.clone(), secret).json("/api/overview"))?;
-    if json {
-        let mut processes = vec![serde_json::json!({
-            "role": "jobmanager", "id": overview.cluster, "pid": overview.pid, "rest": rest, "leader": true,
-            "alive": true, "epoch": overview.epoch,
-        })];
-        processes.extend(overview.taskmanagers.iter().map(worker_json));
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "running": true, "processes": processes }))?);
-    } else {
-        println!("jobmanager   {:<24} pid {:<8} {rest}  leader", overview.cluster, overview.pid);
-        overview.taskmanagers.iter().for_each(print_worker);
+    let (addresses, secret) = global.cluster()?;
+    let (seen, overview) = runtime()?.block_on(async {
+        let mut seen = Vec::new();
+        for rest in &addresses {
+            let (id, rest, rpc) = (String::new(), rest.clone(), String::new());
+            let mut one = Seen { id, pid: 0, rest, rpc, answers: false, leads: false, epoch: None, alive: false };
+            if let Some(told) = one.look().await {
+                (one.id, one.pid, one.alive) = (told.cluster, told.pid, true);
+                one.rpc = told.rpc.unwrap_or_default();
+            }
+            seen.push(one);
+        }
+        let overview: anyhow::Result<Overview> = Rest::new(addresses, secret.as_ref()).json("/api/overview").await;
+        (seen, overview)
+    });
+    if seen.iter().all(|s| !s.answers) {
+        // In the words that tell why nobody answers.
+        return Err(overview.err().unwrap_or_else(|| wrong_use("no JobManager answers")));
     }
-    Ok(Exit::Ok)
+    show(&seen, overview.ok().as_ref(), json)
+}
+
+fn show(job_managers: &[Seen], overview: Option<&Overview>, json: bool) -> anyhow::Result<Exit> {
+    let workers = || overview.into_iter().flat_map(|o| &o.taskmanagers);
+    if json {
+        let running = job_managers.iter().any(|s| s.alive);
+        let processes: Vec<_> = job_managers.iter().map(Seen::json).chain(workers().map(worker_json)).collect();
+        let shown = serde_json::json!({ "running": running, "processes": processes });
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+    } else {
+        for seen in job_managers {
+            println!("jobmanager   {:<24} pid {:<8} {}  {}", seen.id, seen.pid, seen.rest, seen.standing());
+        }
+        workers().for_each(print_worker);
+    }
+    Ok(if overview.is_some() { Exit::Ok } else { Exit::Failed })
 }
 
 fn worker_json(worker: &Worker) -> serde_json::Value {
@@ -208,7 +359,7 @@ fn stop(global: &Global) -> anyhow::Result<Exit> {
     let runtime = runtime()?;
     let env = Env::system(runtime.handle().clone());
     runtime.block_on(async {
-        let (launcher, configuration, dir_used, _, _) = launcher(global, &env, &[]).await?;
+        let Setup { launcher, configuration, dir: dir_used, .. } = setup(global, &env, &[]).await?;
         let rest = ClusterFile::read(&dir).map(|f| f.rest).unwrap_or_default();
         let provider = BTreeMap::from([("dir".to_owned(), dir_used.display().to_string())]);
         launcher.kill(&ClusterHandle { cluster: configuration.cluster.name.id(), rest, provider }).await?;

@@ -1,8 +1,10 @@
 //! What every sub-command shares: the global options, the configuration, the cluster's folder, its secret.
 
-use crate::exit::{Coded, Exit, wrong_use};
+use crate::{
+    cluster_files::addresses_in,
+    exit::{Coded, Exit, wrong_use},
+};
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 use std::{
     io::{Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -20,8 +22,8 @@ pub struct Global {
     /// Sets an option, over file and environment: -Dtask-manager.slots=4.
     #[arg(short = 'D', value_name = "KEY=VALUE", global = true)]
     pub overrides: Vec<String>,
-    /// The cluster's REST address.
-    #[arg(short = 'm', long = "jobmanager", value_name = "HOST:PORT", global = true)]
+    /// The cluster's REST address; of several JobManagers, those that are known.
+    #[arg(short = 'm', long = "jobmanager", value_name = "HOST:PORT[,…]", global = true)]
     pub master: Option<String>,
     /// The cluster's folder; else $XDG_STATE_HOME/thalweg/default.
     #[arg(long, value_name = "DIR", global = true)]
@@ -68,30 +70,43 @@ impl Global {
         .filter(|dir| dir.exists())
     }
 
-    /// Where the cluster's REST is, and its secret if it is to be had.
-    pub fn cluster(&self) -> anyhow::Result<(String, Option<Secret>)> {
+    /// Where the cluster's REST is, at each of its JobManagers, and its secret if it is to be had.
+    pub fn cluster(&self) -> anyhow::Result<(Vec<String>, Option<Secret>)> {
         let dir = self.existing_dir();
         let secret = dir.as_ref().and_then(|dir| read_secret(&dir.join("secret")).ok());
-        if let Some(master) = &self.master {
-            let master = master.trim_start_matches("http://").trim_end_matches('/');
-            if master.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err()) {
-                return Err(wrong_use(format!("-m {master}: expected HOST:PORT of a JobManager's REST")));
-            }
-            return Ok((format!("http://{master}"), secret));
+        if let Some(masters) = &self.master {
+            return Ok((masters.split(',').map(address).collect::<anyhow::Result<_>>()?, secret));
         }
         let Some(dir) = dir else {
             return Err(wrong_use(
                 "no cluster: start one with `thalweg cluster start`, or name one with -m HOST:PORT or --dir DIR",
             ));
         };
-        match ClusterFile::read(&dir) {
-            Ok(file) => Ok((file.rest, secret)),
-            Err(_) => Err(wrong_use(format!(
+        let addresses = addresses_in(&dir);
+        if addresses.is_empty() {
+            return Err(wrong_use(format!(
                 "no cluster runs in {}: start one with `thalweg cluster start`, or name one with -m HOST:PORT or --dir DIR",
                 dir.display()
-            ))),
+            )));
         }
+        Ok((addresses, secret))
     }
+}
+
+/// One of the addresses behind `-m`.
+fn address(text: &str) -> anyhow::Result<String> {
+    let at = text.trim().trim_start_matches("http://").trim_end_matches('/');
+    let wrong = |(host, port): (&str, &str)| {
+        host.is_empty()
+            || host.contains(|c: char| c.is_whitespace() || "/@?#".contains(c))
+            || port.parse::<u16>().is_err()
+    };
+    if at.rsplit_once(':').is_none_or(wrong) {
+        return Err(wrong_use(format!(
+            "-m: {text:?} is not HOST:PORT of a JobManager's REST; several are separated by commas"
+        )));
+    }
+    Ok(format!("http://{at}"))
 }
 
 fn state_home() -> anyhow::Result<PathBuf> {
@@ -111,51 +126,6 @@ pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("the folder {} cannot be made", dir.display()))
-}
-
-/// `cluster.json`: what a running JobManager says of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ClusterFile {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The JobManager's process.
-    pub pid: u32,
-    /// When that process started, in clock ticks since boot.
-    pub start_time: u64,
-    /// `http://host:port`.
-    pub rest: String,
-    /// Where TaskManagers dial.
-    pub rpc: String,
-    /// Under which it leads.
-    pub epoch: u64,
-}
-
-impl ClusterFile {
-    fn path(dir: &Path) -> PathBuf {
-        dir.join("cluster.json")
-    }
-
-    /// Reads it.
-    pub fn read(dir: &Path) -> anyhow::Result<Self> {
-        let path = Self::path(dir);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
-    }
-
-    /// Writes it as a whole.
-    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
-        let path = Self::path(dir);
-        let partial = path.with_extension("json.partial");
-        std::fs::write(&partial, serde_json::to_vec_pretty(self)?)?;
-        std::fs::rename(&partial, &path).with_context(|| format!("{} cannot be written", path.display()))
-    }
-
-    /// Removes it, if it is still this process's.
-    pub fn remove(dir: &Path) {
-        if Self::read(dir).is_ok_and(|file| file.pid == std::process::id()) {
-            let _ = std::fs::remove_file(Self::path(dir));
-        }
-    }
 }
 
 /// Longest secret file.
@@ -238,6 +208,18 @@ pub async fn signal() -> anyhow::Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_addresses_are_taken_and_a_bad_one_is_named() {
+        let of = |text: &str| Global { master: Some(text.into()), ..Global::default() }.cluster().map(|(all, _)| all);
+        assert_eq!(of("a:1, http://b:2/,[::1]:3").unwrap(), ["http://a:1", "http://b:2", "http://[::1]:3"]);
+        for (text, bad) in
+            [("a:1,b", "\"b\""), ("a:1,", "\"\""), ("a:70000", "a:70000"), (":1", ":1"), ("a b:1", "a b:1")]
+        {
+            let refused = of(text).unwrap_err().to_string();
+            assert!(refused.contains(bad) && refused.contains("separated by commas"), "{refused}");
+        }
+    }
 
     #[test]
     fn a_secret_is_made_once_private_and_refused_when_others_can_read_it() {

@@ -1,12 +1,16 @@
 //! `thalweg jobmanager`: a JobManager in the foreground.
 
 use crate::{
-    common::{ClusterFile, Global, give_memory_back, private_dir, runtime, secret_of, signal},
-    exit::Exit,
+    cluster_files::{ClusterFile, JobManagerFile},
+    common::{Global, give_memory_back, private_dir, runtime, secret_of, signal},
+    exit::{Exit, wrong_use},
     logging, per_job,
 };
-use std::{path::PathBuf, sync::Arc};
-use thalweg_control::{JobManager, JobManagerEnd, JobManagerServices, MainRunner};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+use thalweg_control::{Bound, JobManager, JobManagerEnd, JobManagerServices, MainRunner};
 use thalweg_env::{Env, Shutdown};
 use thalweg_model::InstanceId;
 use thalweg_rpc::Role;
@@ -18,14 +22,27 @@ use thalweg_spi::{
 };
 use thalweg_task::host::process::start_time;
 
+/// Arguments of `thalweg jobmanager`.
+pub struct JobManagerArgs {
+    /// File with the cluster's secret.
+    pub secret_file: Option<PathBuf>,
+    /// Its name among the cluster's JobManagers.
+    pub id: Option<String>,
+    /// Per job: the executable.
+    pub job: Option<PathBuf>,
+    /// Where the client stood.
+    pub client_dir: Option<PathBuf>,
+    /// The job's arguments.
+    pub args: Vec<String>,
+}
+
 /// Runs until the cluster's work has ended or a signal comes.
-pub fn run(
-    global: &Global,
-    secret_file: Option<PathBuf>,
-    job: Option<PathBuf>,
-    client_dir: Option<PathBuf>,
-    args: Vec<String>,
-) -> anyhow::Result<Exit> {
+pub fn run(global: &Global, args: JobManagerArgs) -> anyhow::Result<Exit> {
+    let JobManagerArgs { secret_file, id, job, client_dir, args } = args;
+    let id = id.unwrap_or_else(|| std::process::id().to_string());
+    if id.is_empty() || id.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)) {
+        return Err(wrong_use(format!("--id {id:?}: letters, digits, - and _ make a name")));
+    }
     give_memory_back();
     let configuration = global.configuration()?;
     logging::start(&configuration)?;
@@ -62,7 +79,7 @@ pub fn run(
             resource_provider: Some((configuration.plugin_name("resource-provider"), provider.capabilities())),
             single_host: configuration.cluster.single_host,
         })
-        .map_err(|wrong| crate::exit::wrong_use(wrong.join("\n")))?;
+        .map_err(|wrong| wrong_use(wrong.join("\n")))?;
         let rpc = settings::rpc(&configuration, Role::JobManager, instance, secret.clone());
         let mut config = settings::job_manager(&configuration, rpc, Some(log_dir.clone()));
         if provider.capabilities().passive {
@@ -82,20 +99,40 @@ pub fn run(
             })),
         };
         let has_main = main.is_some();
+        let others_wait = ha.capabilities().standby;
         let services = JobManagerServices {
             env: env.clone(),
-            high_availability: ha,
+            high_availability: ha.clone(),
             blobs,
             shuffle: shuffle.master(),
             provider: Some(provider),
             deployment,
             main,
         };
-        let job_manager = JobManager::start(config, services).await?;
+        let cluster = configuration.cluster.name.id().as_str().to_owned();
+        let (pid, started) = (std::process::id(), start_time(std::process::id()).unwrap_or(0));
+        let listed = Listed::default();
+        let tell = |bound: Bound| {
+            let rpc = bound.rpc.to_string();
+            let file = JobManagerFile { id, cluster: cluster.clone(), pid, start_time: started, rest: bound.rest, rpc };
+            listed.write(&dir, file);
+        };
+        let job_manager = tokio::select! {
+            job_manager = JobManager::start_and_tell(config, services, tell) => job_manager?,
+            signal = signal() => {
+                // It stands for office, or reads what an earlier leader left: the next one will do it.
+                tracing::info!("{} came before this JobManager led: ending", signal?);
+                if let Err(e) = ha.close().await {
+                    tracing::warn!("high availability did not close: {e}");
+                }
+                shutdown.trigger();
+                return anyhow::Ok(Exit::Ok);
+            }
+        };
         let file = ClusterFile {
-            cluster: configuration.cluster.name.id().as_str().to_owned(),
-            pid: std::process::id(),
-            start_time: start_time(std::process::id()).unwrap_or(0),
+            cluster,
+            pid,
+            start_time: started,
             rest: job_manager.rest_url().unwrap_or_default(),
             rpc: job_manager.rpc().address().map(|a| a.to_string()).unwrap_or_default(),
             epoch: job_manager.epoch().0,
@@ -117,15 +154,19 @@ pub fn run(
             signal = signal() => {
                 tracing::info!("{} came: ending", signal?);
                 let diagnostics = "the JobManager was stopped by a signal".to_owned();
-                (Exit::Ok, Some(JobManagerEnd { status: ApplicationStatus::Unknown, diagnostics }))
+                // Where another one may take over, this one's end is not the cluster's: its workers stay.
+                let end = JobManagerEnd { status: ApplicationStatus::Unknown, diagnostics };
+                (Exit::Ok, (!others_wait).then_some(end))
             }
             () = job_manager.lost_office() => {
                 tracing::error!("leadership is lost: ending at once");
                 (Exit::Fatal, None)
             }
         };
-        ClusterFile::remove(&dir);
         if exit != Exit::Fatal {
+            // In office to the last: what a next leader writes is not touched. One that lost office leaves its file, which
+            // names a process that is gone, or is overwritten already.
+            ClusterFile::remove(&dir);
             job_manager.close(end).await;
         }
         shutdown.trigger();
@@ -135,4 +176,26 @@ pub fn run(
     // Tasks that are still in a blocking call do not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     outcome
+}
+
+/// This process's line in the cluster's list of JobManagers, as long as it lives.
+#[derive(Default)]
+struct Listed(OnceLock<(PathBuf, JobManagerFile)>);
+
+impl Listed {
+    fn write(&self, dir: &Path, file: JobManagerFile) {
+        // Without it commands find this process while it leads, and its work is not hindered.
+        match file.write(dir) {
+            Ok(()) => drop(self.0.set((dir.to_owned(), file))),
+            Err(e) => tracing::error!("this JobManager is not in the cluster's list: {e:#}"),
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some((dir, file)) = self.0.get() {
+            file.remove(dir);
+        }
+    }
 }

@@ -45,8 +45,8 @@ fn job_id(text: &str) -> anyhow::Result<JobId> {
 }
 
 fn rest(global: &Global) -> anyhow::Result<Rest> {
-    let (base, secret) = global.cluster()?;
-    Ok(Rest::new(base, secret))
+    let (addresses, secret) = global.cluster()?;
+    Ok(Rest::new(addresses, secret.as_ref()))
 }
 
 /// `thalweg list`.
@@ -70,7 +70,7 @@ pub fn list(global: &Global, json: bool) -> anyhow::Result<Exit> {
 
 /// `thalweg cancel`.
 pub fn cancel(global: &Global, job: &str) -> anyhow::Result<Exit> {
-    let (job, rest) = (job_id(job)?, rest(global)?);
+    let (job, rest) = (job_id(job)?, rest(global)?.patient());
     crate::common::runtime()?.block_on(async {
         rest.send(reqwest::Method::PATCH, &format!("/jobs/{job}?mode=cancel")).await?;
         loop {
@@ -85,7 +85,7 @@ pub fn cancel(global: &Global, job: &str) -> anyhow::Result<Exit> {
 
 /// `thalweg result`.
 pub fn result(global: &Global, job: &str, json: bool) -> anyhow::Result<Exit> {
-    let (job, rest) = (job_id(job)?, rest(global)?);
+    let (job, rest) = (job_id(job)?, rest(global)?.patient());
     crate::common::runtime()?.block_on(async {
         loop {
             let answer = rest.result(job, 5000).await?;

@@ -29,7 +29,7 @@ impl Follow {
             let at = self.0.entry((log.taskmanager.clone(), log.name.clone())).or_default();
             while *at < log.size {
                 let route = format!("/api/taskmanagers/{}/logs/{}?offset={at}", log.taskmanager, log.name);
-                let piece = rest.send(reqwest::Method::GET, &route).await?.bytes().await?;
+                let piece = rest.send(reqwest::Method::GET, &route).await?;
                 if piece.is_empty() {
                     break;
                 }
@@ -44,8 +44,9 @@ impl Follow {
 /// `thalweg logs`.
 pub fn run(global: &Global, job: &str, follow: bool) -> anyhow::Result<Exit> {
     let job: JobId = job.parse().map_err(|e| crate::exit::wrong_use(format!("{e}")))?;
-    let (base, secret) = global.cluster()?;
-    let rest = Rest::new(base, secret);
+    let (addresses, secret) = global.cluster()?;
+    let rest = Rest::new(addresses, secret.as_ref());
+    let rest = if follow { rest.patient() } else { rest };
     crate::common::runtime()?.block_on(async {
         let (mut out, mut err) = (Follow::default(), Follow::default());
         loop {

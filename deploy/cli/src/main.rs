@@ -1,9 +1,11 @@
 //! The `thalweg` command. Each sub-command is a file; this one only reads the arguments.
 
 mod cluster;
+mod cluster_files;
 mod common;
 mod config;
 mod exit;
+mod ha;
 mod job_manager;
 mod jobs;
 mod logging;
@@ -48,6 +50,9 @@ enum Command {
         /// File with the cluster's secret; made in the cluster's folder when absent.
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
+        /// Its name among the cluster's JobManagers; its pid when absent.
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
         /// Per job: the job's executable, which this JobManager runs as a client of itself.
         #[arg(long, value_name = "JOB")]
         job: Option<PathBuf>,
@@ -69,6 +74,11 @@ enum Command {
     Cluster {
         #[command(subcommand)]
         command: cluster::ClusterCommand,
+    },
+    /// Looks at what high availability keeps; changes nothing.
+    Ha {
+        #[command(subcommand)]
+        command: ha::HaCommand,
     },
     /// Submits a job: on a session cluster, or on a cluster of its own with --deployment per-job.
     Run(run::RunArgs),
@@ -169,11 +179,12 @@ fn default_sigpipe() {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = cli.global;
     match cli.command {
-        Command::JobManager { secret_file, job, client_dir, args } => {
-            job_manager::run(&global, secret_file, job, client_dir, args)
+        Command::JobManager { secret_file, id, job, client_dir, args } => {
+            job_manager::run(&global, job_manager::JobManagerArgs { secret_file, id, job, client_dir, args })
         }
         Command::TaskManager { secret_file } => task_manager::run(&global, secret_file),
         Command::Cluster { command } => cluster::run(&global, command),
+        Command::Ha { command } => ha::run(&global, command),
         Command::Run(args) => run::run(&global, args),
         Command::List { json } => jobs::list(&global, json),
         Command::Info { parallelism, job, args } => jobs::info(&global, parallelism, job, args),

@@ -51,6 +51,7 @@ impl MainRunner for Main {
     fn run(&self, rest: String) -> BoxFuture<'static, Result<Option<i32>, String>> {
         let role = ClientRole {
             rest,
+            others: Vec::new(),
             secret: Some(bearer(&self.secret).into()),
             detached: false,
             parallelism: self.parallelism,
@@ -207,7 +208,7 @@ pub fn launch(
             return Ok(Exit::Ok);
         }
         let mut attached = Attached {
-            rest: Rest::new(cluster.rest.clone(), Some(secret)),
+            rest: Rest::new(vec![cluster.rest.clone()], Some(&secret)),
             dir: dir.clone(),
             progress: Progress::new(),
             main_read: 0,
@@ -296,7 +297,7 @@ impl Attached {
         }
         loop {
             let route = format!("/api/main?offset={}", self.main_read);
-            let piece = self.rest.send(reqwest::Method::GET, &route).await?.bytes().await?;
+            let piece = self.rest.send(reqwest::Method::GET, &route).await?;
             if piece.is_empty() {
                 return Ok(());
             }

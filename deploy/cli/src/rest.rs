@@ -1,57 +1,61 @@
 //! A small client of the cluster's REST.
 
 use crate::exit::{Coded, Exit};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use thalweg_control::{job_manager::bearer, rest::api::ResultAnswer};
 use thalweg_model::JobId;
+use thalweg_runtime::cluster_rest::{ClusterRest, Failure};
 use thalweg_spi::Secret;
 
-/// A cluster's REST.
-pub struct Rest {
-    base: String,
-    secret: Option<Secret>,
-    http: reqwest::Client,
-}
+/// A request is answered within this, beside what it asks to wait.
+const LIMIT: Duration = Duration::from_secs(20);
 
-#[derive(serde::Deserialize)]
-struct Errors {
-    errors: Vec<String>,
+/// A cluster's REST, at any of its JobManagers.
+pub struct Rest {
+    cluster: ClusterRest,
+    patient: bool,
 }
 
 impl Rest {
-    /// The REST at this address.
-    pub fn new(base: impl Into<String>, secret: Option<Secret>) -> Self {
-        Self { base: base.into(), secret, http: reqwest::Client::new() }
+    /// The REST at these addresses.
+    pub fn new(addresses: Vec<String>, secret: Option<&Secret>) -> Self {
+        Self { cluster: ClusterRest::new(addresses, secret.map(bearer)), patient: false }
+    }
+
+    /// For commands that wait: a cluster that has answered once may be away for a minute.
+    pub fn patient(mut self) -> Self {
+        self.patient = true;
+        self
     }
 
     /// Sends; a refusal becomes an error in the cluster's words.
-    pub async fn send(&self, method: reqwest::Method, route: &str) -> anyhow::Result<reqwest::Response> {
-        let mut request = self.http.request(method, format!("{}{route}", self.base)).timeout(Duration::from_secs(30));
-        if let Some(secret) = &self.secret {
-            request = request.bearer_auth(bearer(secret));
-        }
-        let response = request.send().await.map_err(|e| {
-            let what = if e.is_connect() {
-                format!("no cluster answers at {}: is it running?", self.base)
-            } else {
-                format!("{}: {e}", self.base)
+    pub async fn send(&self, method: reqwest::Method, route: &str) -> anyhow::Result<Bytes> {
+        self.send_and_wait(method, route, Duration::ZERO).await
+    }
+
+    async fn send_and_wait(&self, method: reqwest::Method, route: &str, wait: Duration) -> anyhow::Result<Bytes> {
+        let build = |http: &reqwest::Client, at: &str| Ok(http.request(method.clone(), format!("{at}{route}")));
+        let limit = wait + LIMIT;
+        let answer = if self.patient {
+            self.cluster.ask_patiently(build, limit, &|message| eprintln!("{message}")).await
+        } else {
+            self.cluster.ask(build, limit).await
+        };
+        answer.map_err(|failure| {
+            let exit = match &failure {
+                Failure::Away { .. } => Exit::Unknown,
+                Failure::Refused { status: 400 | 404, .. } | Failure::Unsent(_) => Exit::WrongUse,
+                Failure::Refused { .. } => Exit::Failed,
             };
-            Coded(Exit::Unknown, what)
-        })?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let said = response.json::<Errors>().await.ok().and_then(|e| e.errors.into_iter().next());
-        let exit = if status.as_u16() == 404 || status.as_u16() == 400 { Exit::WrongUse } else { Exit::Failed };
-        Err(Coded(exit, said.unwrap_or_else(|| format!("the cluster answered {status}"))).into())
+            Coded(exit, failure.to_string()).into()
+        })
     }
 
     /// Reads JSON.
     pub async fn json<T: DeserializeOwned>(&self, route: &str) -> anyhow::Result<T> {
-        let response = self.send(reqwest::Method::GET, route).await?;
-        Ok(response.json().await?)
+        Ok(serde_json::from_slice(&self.send(reqwest::Method::GET, route).await?)?)
     }
 
     /// How a job is doing; waits for its end for `wait` milliseconds.
@@ -62,7 +66,14 @@ impl Rest {
     /// The same; `attached` counts as a sign of life of the job's client.
     pub async fn result_as(&self, job: JobId, wait: u64, attached: bool) -> anyhow::Result<ResultAnswer> {
         let route = format!("/api/jobs/{job}/result?wait={wait}&attached={attached}");
-        let bytes = self.send(reqwest::Method::GET, &route).await?.bytes().await?;
-        Ok(thalweg_wire::decode(&bytes, 256 << 20)?)
+        let bytes = self.send_and_wait(reqwest::Method::GET, &route, Duration::from_millis(wait)).await?;
+        let answer: ResultAnswer = thalweg_wire::decode(&bytes, 256 << 20)?;
+        match &answer.result {
+            Some(result) if result.job != job => {
+                let text = format!("asked for job {job}, the cluster told of job {}", result.job);
+                Err(Coded(Exit::Unknown, text).into())
+            }
+            _ => Ok(answer),
+        }
     }
 }

@@ -83,9 +83,10 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     if configuration.plugin_name("deployment") != "session" {
         return per_job::launch(global, &configuration, &overrides, &job, args);
     }
-    let (rest, secret) = global.cluster()?;
+    let (addresses, secret) = global.cluster()?;
     let role = ClientRole {
-        rest: rest.clone(),
+        rest: addresses.first().cloned().unwrap_or_default(),
+        others: addresses.iter().skip(1).cloned().collect(),
         secret: secret.as_ref().map(|s| bearer(s).into()),
         detached: args.detached,
         parallelism: configuration.pipeline.parallelism.max(1),
@@ -108,7 +109,7 @@ pub fn run(global: &Global, args: RunArgs) -> anyhow::Result<Exit> {
     drop(command);
     // What is no Thalweg job ends without listening, and is told so below.
     let _ = role::assign(&mut ours, &Role::Client(Box::new(role)));
-    let mut watch = Watch::new(Rest::new(rest, secret), args.detached);
+    let mut watch = Watch::new(Rest::new(addresses, secret.as_ref()), args.detached);
     let runtime = crate::common::runtime()?;
     while let Ok(Some(message)) = role::next_message(&mut ours) {
         watch.heard(message, &runtime);
@@ -166,6 +167,7 @@ impl Watch {
                 self.refused = true;
                 self.progress.line(&format!("not submitted: {message}"));
             }
+            FromClient::Notice { message } => self.progress.line(&message),
             FromClient::Plan { .. } | FromClient::Unknown => {}
         }
     }

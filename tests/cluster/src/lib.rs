@@ -212,6 +212,11 @@ impl Cluster {
         cluster
     }
 
+    /// One that runs already, with the flags that belong on each command.
+    pub fn at(dir: &Path, flags: &[String]) -> Self {
+        Self { dir: dir.to_owned(), more: flags.to_vec() }
+    }
+
     /// A command on this cluster.
     pub fn command(&self, args: &[&str]) -> &'static mut Command {
         // Leaked, so that call sites can chain; a test makes a handful.

@@ -13,6 +13,7 @@
 //! | `GET /api/main?offset=N` | a piece of what the `main` of a per-job cluster printed |
 //! | `POST /api/end-read` | the attached client knows how the cluster ended: it need not wait |
 //! | `POST /api/stop` | the cluster ends |
+//! | `GET /api/jobmanager` | whether this very process leads, and who does; JSON, see [`super::proxy`] |
 
 use super::{RestError, RestState};
 use crate::{

@@ -3,7 +3,7 @@
 use axum::{
     body::to_bytes,
     extract::Request,
-    http::{Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -65,7 +65,12 @@ impl RestError {
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
         let body = json!({ "errors": [self.message] }).to_string();
-        (self.status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+        let mut response = (self.status, [(header::CONTENT_TYPE, JSON)], body).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            // Seconds: about as long as it takes until there is a leader again, where a standby waits.
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

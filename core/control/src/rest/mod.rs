@@ -1,25 +1,31 @@
 //! REST: Flink's v1 routes and JSON, our own extras under `/api`, and one static page at `/`.
 //!
 //! Reads are open to whoever can reach the port; writes need the cluster's secret as `Authorization: Bearer …`, on
-//! loopback too, since a job is code. Handlers only translate: they ask the Dispatcher and the ResourceManager.
+//! loopback too, since a job is code. Handlers only translate: they ask the Dispatcher and the ResourceManager. A process
+//! that does not lead has the leader answer: see [`proxy`].
 
 pub mod api;
 pub mod error;
 pub mod flink;
+pub mod proxy;
 pub mod web;
 
 pub use error::RestError;
+pub use proxy::Whereabouts;
 
 use crate::{dispatcher::DispatcherHandle, job_manager::JobManagerConfig, resource_manager::ResourceManagerHandle};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use parking_lot::RwLock;
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 use thalweg_env::{Address, BoxStream, Env, Listener, Shutdown};
 use thalweg_model::{ClusterId, Epoch};
 use thalweg_spi::{BlobService, MetricRegistry, Secret};
@@ -39,6 +45,8 @@ pub struct Leader {
 #[derive(Clone)]
 pub struct RestState {
     leader: Arc<RwLock<Option<Leader>>>,
+    /// Where this process is and who leads, once that is known.
+    whereabouts: Arc<OnceLock<Whereabouts>>,
     pub(crate) env: Env,
     pub(crate) cluster: ClusterId,
     pub(crate) blobs: Arc<dyn BlobService>,
@@ -54,6 +62,8 @@ pub struct RestState {
     pub(crate) restart: thalweg_wire::RestartStrategy,
     /// The attached client knows how the cluster ended.
     pub(crate) end_read: Shutdown,
+    /// This server has ended.
+    ending: Shutdown,
     /// Results that attached clients have read: a cluster that ends waits for them.
     pub(crate) read_results: tokio::sync::watch::Sender<Vec<thalweg_model::JobId>>,
 }
@@ -111,7 +121,7 @@ impl axum::serve::Listener for Accept {
 }
 
 impl RestServer {
-    /// Listens and serves; every request is answered with 503 until [`RestServer::lead`].
+    /// Listens and serves. Who needs a leader is told 503 until [`RestServer::follow`] or [`RestServer::lead`].
     pub async fn bind(
         env: &Env,
         at: &Address,
@@ -126,6 +136,7 @@ impl RestServer {
         metrics.register_process();
         let state = RestState {
             leader: Arc::default(),
+            whereabouts: Arc::default(),
             env: env.clone(),
             cluster: config.rpc.cluster.clone(),
             blobs,
@@ -137,6 +148,7 @@ impl RestServer {
             writes_need_secret: config.rest_writes_need_secret,
             restart: config.restart.clone(),
             end_read: Shutdown::new(),
+            ending: shutdown.clone(),
             read_results: tokio::sync::watch::Sender::new(Vec::new()),
         };
         let router = router(state.clone(), config.rest_max_body);
@@ -150,7 +162,13 @@ impl RestServer {
         Ok(Self { address, state, shutdown })
     }
 
-    /// From now on requests are answered.
+    /// From now on the leader answers requests, through this process, until it leads itself.
+    pub fn follow(&self, whereabouts: Whereabouts) {
+        // A second call changes nothing: a process has one place and one plugin that names the leader.
+        let _ = self.state.whereabouts.set(whereabouts);
+    }
+
+    /// From now on this process answers requests.
     pub fn lead(&self, leader: Leader) {
         *self.state.leader.write() = Some(leader);
     }
@@ -161,6 +179,14 @@ impl RestServer {
             Address::Tcp(at) => format!("http://{at}"),
             other => other.to_string(),
         }
+    }
+
+    /// The same at the host that others use, where it listens on all of them.
+    pub fn advertised(&self, others: Option<&Address>) -> String {
+        let (Address::Tcp(at), Some(Address::Tcp(others))) = (&self.address, others) else { return self.url() };
+        let Ok(bound) = at.parse::<std::net::SocketAddr>() else { return self.url() };
+        let host = others.rsplit_once(':').map_or(others.as_str(), |(host, _)| host);
+        if bound.ip().is_unspecified() { format!("http://{host}:{}", bound.port()) } else { self.url() }
     }
 
     /// Resolves when an attached client has read this job's result.
@@ -183,13 +209,27 @@ impl RestServer {
 }
 
 fn router(state: RestState, max_body: usize) -> Router {
-    let routes = Router::new().merge(api::routes()).merge(flink::routes()).merge(web::routes());
+    let routes = Router::new().merge(api::routes()).merge(proxy::routes()).merge(flink::routes()).merge(web::routes());
     routes
         .fallback(|| async { RestError::not_found("no such route") })
+        .layer(middleware::from_fn_with_state(state.clone(), unless_ending))
         .layer(middleware::from_fn(error::as_json))
         .layer(DefaultBodyLimit::max(max_body))
+        // Outside of the limit: the leader has its own.
+        .layer(middleware::from_fn_with_state(state.clone(), proxy::forward))
         .layer(middleware::from_fn_with_state(state.clone(), common_headers))
         .with_state(state)
+}
+
+/// While this process ends, its components are gone one after the other, and what is asked of them sounds as if there had
+/// never been a job. Whoever asked is sent to the next leader instead. A write that was taken stays so.
+async fn unless_ending(State(state): State<RestState>, request: Request, next: Next) -> Response {
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let response = next.run(request).await;
+    if state.ending.is_triggered() && (read || !response.status().is_success()) {
+        return RestError::no_leader().into_response();
+    }
+    response
 }
 
 async fn common_headers(State(_): State<RestState>, request: Request, next: Next) -> Response {

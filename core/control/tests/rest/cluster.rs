@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::{future::Future, sync::Arc, time::Duration};
-use thalweg_control::{JobManager, JobManagerConfig, JobManagerServices, dispatcher::Submitted, job_manager::bearer};
+use thalweg_control::{
+    Bound, JobManager, JobManagerConfig, JobManagerServices, dispatcher::Submitted, job_manager::bearer,
+};
 use thalweg_env::{Address, Env};
 use thalweg_model::{
     Attempt, BlobKey, ClusterId, Edge, HostPlace, InstanceId, JobGraph, JobId, OperatorInfo, Partitioner, Vertex,
@@ -58,6 +60,20 @@ impl Cluster {
 
     /// With what earlier JobManagers wrote down there.
     pub async fn start_on(store: &MemoryCluster) -> Self {
+        Self::start_and_tell(store, |_| {}).await
+    }
+
+    /// A JobManager that waits until the others have left office; answers where it is at once.
+    pub async fn stand_by(store: &MemoryCluster) -> (Bound, tokio::task::JoinHandle<Self>) {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let store = store.clone();
+        let started = tokio::spawn(async move {
+            Self::start_and_tell(&store, |bound| tell.send(bound).expect("somebody waits for it")).await
+        });
+        (told.await.unwrap(), started)
+    }
+
+    async fn start_and_tell(store: &MemoryCluster, tell: impl FnOnce(Bound) + Send) -> Self {
         let env = Env::system(tokio::runtime::Handle::current());
         let log_dir = tempfile::tempdir().unwrap();
         let config = Self::config(&env, log_dir.path().join("log"));
@@ -71,7 +87,7 @@ impl Cluster {
             deployment: Arc::new(OpenHouse),
             main: None,
         };
-        let job_manager = JobManager::start(config, services).await.unwrap();
+        let job_manager = JobManager::start_and_tell(config, services, tell).await.unwrap();
         Self { job_manager, env, log_dir, http: reqwest::Client::new() }
     }
 

@@ -4,6 +4,7 @@
 //!  <dir>/processes/<role>-<id>.json   who was started by the launcher
 //!  <dir>/workers/…json                who was started by a JobManager (provider `process`)
 //!  <dir>/cluster.json                 written by the JobManager once it leads: where its REST is
+//!  <dir>/jobmanagers/<id>.json        written by each JobManager from its start: where it is
 //!  <dir>/status.json                  written by a JobManager that ends a cluster: {"status": "SUCCEEDED"}
 //!  <dir>/log/<role>-<id>.log          their output
 //! ```
@@ -78,10 +79,17 @@ impl LocalLauncher {
         [dir.join("processes"), dir.join("workers")]
     }
 
+    /// JobManagers that tell of themselves, whoever started them. What cannot be read names nobody.
+    fn listed(dir: &Path) -> Vec<Identity> {
+        let files = std::fs::read_dir(dir.join("jobmanagers")).into_iter().flatten().flatten();
+        files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
+    }
+
     /// A process that still runs for this folder, whoever started it.
     fn occupant(dir: &Path) -> Option<Identity> {
         let records = Self::folders(dir).into_iter().flat_map(|folder| Record::read_all(&folder).unwrap_or_default());
-        let mut all = cluster_file(dir).map(|file| file.identity).into_iter().chain(records.map(|r| r.identity));
+        let leader = cluster_file(dir).map(|file| file.identity).into_iter();
+        let mut all = leader.chain(records.map(|r| r.identity)).chain(Self::listed(dir));
         all.find(Identity::is_alive)
     }
 
@@ -108,7 +116,7 @@ impl LocalLauncher {
 
     fn start_all(&self, spec: &ClusterSpec, started: &mut Vec<(Record, Started)>) -> Result<()> {
         for n in 1..=spec.job_managers.max(1) {
-            let mut more: Vec<OsString> = Vec::new();
+            let mut more: Vec<OsString> = vec!["--id".into(), n.to_string().into()];
             if n > 1 {
                 // The others of one host cannot have the first one's ports.
                 more.extend(["-Djob-manager.rpc-port=0", "-Drest.port=0"].map(OsString::from));
@@ -169,7 +177,11 @@ impl LocalLauncher {
             records.into_iter().filter(|r| r.role == role).map(|r| r.identity).collect()
         };
         let mut leaders = of("jobmanager", Record::read_all(&processes).map_err(error)?);
-        leaders.extend(cluster_file(dir).map(|file| file.identity).filter(|leader| !leaders.contains(leader)));
+        for other in cluster_file(dir).map(|file| file.identity).into_iter().chain(Self::listed(dir)) {
+            if !leaders.contains(&other) {
+                leaders.push(other);
+            }
+        }
         // JobManagers first: one that lives may start workers while they are being ended.
         let mut left = stop(&*self.env.clock, &leaders, self.stop_timeout).await;
         let mut rest = of("taskmanager", Record::read_all(&processes).map_err(error)?);
@@ -186,7 +198,7 @@ impl LocalLauncher {
 
 /// Removes what only makes sense while the cluster runs. Logs, results and blobs stay.
 fn clean(dir: &Path) -> std::io::Result<()> {
-    for folder in LocalLauncher::folders(dir) {
+    for folder in LocalLauncher::folders(dir).into_iter().chain([dir.join("jobmanagers")]) {
         match std::fs::remove_dir_all(folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => {}

@@ -126,7 +126,7 @@ fn a_cluster_is_launched_found_and_ended() {
         }
         let (dir, place) = (fixture.dir.display(), fixture.place.dir().display());
         let common = format!("--dir {dir} -c {place}/c.toml --secret-file {place}/secret");
-        assert_eq!(fixture.log("jobmanager-1.log"), format!("{place} jobmanager {common}\n"));
+        assert_eq!(fixture.log("jobmanager-1.log"), format!("{place} jobmanager {common} --id 1\n"));
         let id = &records[1].id;
         let log = format!("taskmanager-{id}.log");
         let expected = format!("{dir} taskmanager {common} -Dtask-manager.id={id}\n");
@@ -142,6 +142,8 @@ fn a_cluster_is_launched_found_and_ended() {
 
         let socket = std::os::unix::net::UnixListener::bind(fixture.dir.join("host.sock")).unwrap();
         std::fs::write(fixture.dir.join("jobmanager.lock"), "").unwrap();
+        std::fs::create_dir(fixture.dir.join("jobmanagers")).unwrap();
+        std::fs::write(fixture.dir.join("jobmanagers/1.json"), "{}").unwrap();
         for _ in 0..2 {
             launcher.kill(&handle).await.unwrap();
         }
