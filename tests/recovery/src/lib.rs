@@ -75,6 +75,9 @@ pub fn attempt(cluster: &Cluster, job: &str) -> u64 {
     cluster.get(&format!("/api/jobs/{job}/progress"))["attempt"].as_u64().unwrap()
 }
 
+/// Milliseconds that a number may be under way from its source to its file.
+const UNDER_WAY: u64 = 300;
+
 /// What `unbounded` wrote: lines `subtask number unix-millis`.
 #[derive(Debug, Default)]
 pub struct Numbers {
@@ -82,7 +85,8 @@ pub struct Numbers {
     pub count: u64,
     /// The highest number.
     pub highest: u64,
-    /// Numbers below the highest that are not there.
+    /// Numbers that are not there, of those that others have followed for a while: what is under way when a job is cancelled
+    /// is not written any more.
     pub missing: u64,
     /// Lines whose number was there before.
     pub doubled: u64,
@@ -94,6 +98,7 @@ impl Numbers {
     /// Reads the files as they are; a line that is being written is left for later.
     pub fn read(folder: &Path) -> Self {
         let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut stamps = Vec::new();
         let mut numbers = Self::default();
         for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let text = std::fs::read_to_string(file.path()).unwrap_or_default();
@@ -103,6 +108,7 @@ impl Numbers {
                 let fields: Vec<u64> = line.split(' ').map(|f| f.parse().unwrap()).collect();
                 let [_, number, stamp] = fields[..] else { panic!("not a line of unbounded: {line:?}") };
                 *seen.entry(number).or_default() += 1;
+                stamps.push((stamp, number));
                 numbers.gaps.extend(before.map(|b: u64| stamp.saturating_sub(b)));
                 before = Some(stamp);
             }
@@ -110,7 +116,11 @@ impl Numbers {
         numbers.count = seen.values().map(|n| u64::from(*n)).sum();
         numbers.doubled = numbers.count - seen.len() as u64;
         numbers.highest = seen.last_key_value().map_or(0, |(n, _)| *n);
-        numbers.missing = (numbers.highest + 1).saturating_sub(seen.len() as u64);
+        let last = stamps.iter().map(|(stamp, _)| *stamp).max().unwrap_or(0);
+        let settled =
+            stamps.iter().filter(|(stamp, _)| *stamp + UNDER_WAY <= last).map(|(_, number)| *number + 1).max();
+        let settled = settled.unwrap_or(0);
+        numbers.missing = settled - seen.range(..settled).count() as u64;
         numbers.gaps.sort_unstable();
         numbers
     }

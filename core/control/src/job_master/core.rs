@@ -355,12 +355,18 @@ impl JobMaster {
                     true => Ok(()),
                     false => Err(Fault::Refused("this TaskManager is not registered with the job".into())),
                 });
+                let stopped = self.job.is_stopped_by_another(&report);
                 let applied = admitted.is_ok() && self.job.report(now, &id, instance, &report);
                 self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
                 if !applied {
                     return None;
                 }
                 match report.failure {
+                    None if stopped => {
+                        let why = "the task was stopped by an earlier JobManager";
+                        let failure = TaskFailure::new(thalweg_model::FailureKind::Lost, why).at(report.subtask);
+                        Some(Input::TaskFailed { failure, id: Some(id) })
+                    }
                     Some(failure) if report.state.is_terminal() => {
                         Some(Input::TaskFailed { failure: failure.at(report.subtask), id: Some(id) })
                     }

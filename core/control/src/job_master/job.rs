@@ -624,6 +624,12 @@ impl Job {
         }
     }
 
+    /// Was the task stopped, and not on behalf of this leader? An earlier one's word may have been under way.
+    pub(super) fn is_stopped_by_another(&self, report: &TaskReport) -> bool {
+        let task = self.tasks.get(report.subtask.vertex as usize).and_then(|v| v.get(report.subtask.index as usize));
+        report.state == ExecutionState::Canceled && task.is_some_and(|t| t.state != ExecutionState::Canceling)
+    }
+
     /// Takes a report over; answers whether it changed anything.
     pub(super) fn report(&mut self, now: Now, id: &TaskManagerId, instance: InstanceId, report: &TaskReport) -> bool {
         if report.attempt != self.attempt

@@ -563,3 +563,12 @@ fn slots_that_were_only_reserved_do_not_push_tasks_out_of_theirs() {
     jm.on_event(at(3), comes_back(running()));
     assert_eq!(accepted(&jm.on_event(at(4), offer_of(tm(), 1, 1))), Some(vec![grant(1)]));
 }
+
+#[test]
+fn a_task_that_an_earlier_leaders_word_stops_after_its_adoption_is_a_loss() {
+    let mut jm = reconciling(left());
+    jm.on_event(at(5), comes_back(running()));
+    assert_eq!(jm.status(), JobStatus::Running);
+    jm.on_event(at(6), report_to_next(1, ExecutionState::Canceled, None));
+    assert_eq!(jm.status(), JobStatus::Restarting);
+}
