@@ -8,6 +8,10 @@
     reason = "tests: the system's clock and sockets are what is tested"
 )]
 
+mod etcd;
+
+pub use etcd::Etcd;
+
 use serde_json::Value;
 use std::{
     collections::BTreeMap,

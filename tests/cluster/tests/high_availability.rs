@@ -4,10 +4,9 @@
 
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 use thalweg_cluster_tests::*;
@@ -141,41 +140,6 @@ fn records_are_told_of_inspected_and_exported_when_no_job_manager_has_them_open(
     assert!(nowhere.code == 64 && nowhere.err.contains("there is no folder"), "{nowhere:?}");
 }
 
-/// One node of etcd, which ends with the test.
-struct Etcd {
-    child: Child,
-    at: String,
-}
-
-impl Etcd {
-    /// `None`, visibly, where etcd or its plugin is missing.
-    fn start(place: &Place) -> Option<Self> {
-        let linked = run(Command::new(thalweg()).args(["plugins"])).out.contains("high-availability \"etcd\"");
-        let there = Command::new("etcd").arg("--version").output().is_ok() && linked;
-        let required = std::env::var("THALWEG_TEST_REQUIRE").unwrap_or_default();
-        if !there {
-            assert!(!required.split(',').any(|r| r == "etcd" || r == "all"), "etcd is required and not offered");
-            println!("SKIPPED: etcd is not offered");
-            return None;
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../real/etcd.sh");
-        let mut command = Command::new(script);
-        command.arg("hold").arg(place.path().join("etcd")).arg("1").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let at = line.trim().strip_prefix("ready ").unwrap_or_else(|| panic!("etcd: {line}")).to_owned();
-        Some(Self { child, at })
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
 /// The JobManagers by standing: id, pid and REST.
 fn job_managers(cluster: &Cluster, standing: &str) -> Vec<(String, u32, String)> {
     let text = |v: &Value| v.as_str().unwrap().to_owned();
@@ -187,19 +151,21 @@ fn job_managers(cluster: &Cluster, standing: &str) -> Vec<(String, u32, String)>
 #[test]
 fn two_job_managers_start_answer_change_places_under_waiting_clients_and_stop() {
     let place = Place::new();
-    let Some(etcd) = Etcd::start(&place) else { return };
-    let options = [
-        "high-availability.type=etcd",
-        &*format!("high-availability.etcd.endpoints=[\"{}\"]", etcd.at),
-        "cluster.single-host=true",
-        "cluster.name=two",
-        "high-availability.etcd.lease=3s",
-    ];
+    let Some(etcd) = Etcd::start(&place, 1) else { return };
+    let options = [&*etcd.option(), "cluster.name=two", "high-availability.etcd.lease=3s"];
     let options: Vec<String> = options.iter().map(|o| format!("-D{o}")).collect();
     let dir = place.path().join("cluster");
+    // The configuration that ships, on this etcd.
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf/etcd-ha.toml");
     let command = |args: &[&str]| {
         let mut command = Command::new(thalweg());
-        command.args(&options).args(["-Drest.port=0", "-Djob-manager.rpc-port=0", "--dir"]).arg(&dir).args(args);
+        command
+            .arg("-c")
+            .arg(&shipped)
+            .args(&options)
+            .args(["-Drest.port=0", "-Djob-manager.rpc-port=0", "--dir"])
+            .arg(&dir)
+            .args(args);
         command
     };
     let started = run(&mut command(&["cluster", "start", "--jobmanagers", "2", "--taskmanagers", "1", "--slots", "2"]));
