@@ -383,7 +383,20 @@ impl Job {
                 PoolSlot { id: id.clone(), instance, index: offer.slot, data_address: offer.data_address, ready };
             self.pool.insert(offer.allocation, slot);
         }
+        self.free_unused(most, all_in_use);
         accepted
+    }
+
+    /// Gives back what is more than needed and has no task in it.
+    fn free_unused(&mut self, keep: u32, all: bool) {
+        let over = self.pool.len().saturating_sub(keep as usize);
+        let unused = self.pool.iter().filter(|(_, s)| over > 0 && !self.in_use(&s.id, s.index, all)).map(|(a, _)| *a);
+        for allocation in unused.take(over).collect::<Vec<_>>() {
+            if let Some(slot) = self.pool.remove(&allocation) {
+                let cause = "another slot has the task".to_owned();
+                self.effects.push(Effect::FreeSlot { id: slot.id, instance: slot.instance, allocation, cause });
+            }
+        }
     }
 
     /// Is it the first that is heard of this host's end, or was it not yet acted upon? A later host may be there already.
@@ -664,11 +677,11 @@ impl Job {
         any
     }
 
-    /// Are there tasks of the present attempt in this slot? With `all`, ended ones count.
+    /// Are there tasks of the present attempt in this slot, or on their way? With `all`, ended ones count.
     fn in_use(&self, id: &TaskManagerId, slot: u32, all: bool) -> bool {
         self.subtasks().any(|(subtask, task)| {
             let here = self.placement.of(subtask).is_some_and(|p| p.slot == slot) && task.at.as_ref() == Some(id);
-            here && (all || task.handed_over && !task.state.is_terminal())
+            here && (all || !task.state.is_terminal())
         })
     }
 

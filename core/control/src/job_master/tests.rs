@@ -572,3 +572,21 @@ fn a_task_that_an_earlier_leaders_word_stops_after_its_adoption_is_a_loss() {
     jm.on_event(at(6), report_to_next(1, ExecutionState::Canceled, None));
     assert_eq!(jm.status(), JobStatus::Restarting);
 }
+
+#[test]
+fn a_slot_with_tasks_on_their_way_is_taken_under_a_later_grant() {
+    let mut jm = deploying(RestartStrategy::ByKind);
+    // The grant has ended there, and another TaskManager has filled the gap, before the slot is offered again.
+    let status = TaskManagerStatus::default();
+    jm.on_event(at(3), Event::Heartbeat { fence: fence(), id: tm(), instance: LIFE, status });
+    let other = TaskManagerId::new("b");
+    let registration =
+        JobRegistration { id: other.clone(), instance: LIFE, rpc: String::new(), status: TaskManagerStatus::default() };
+    jm.on_event(at(4), Event::Register { call: 1, fence: fence(), registration });
+    let offers = vec![SlotOffer { allocation: grant(5), slot: 0, host: 1, data_address: None }];
+    jm.on_event(at(5), Event::Offer { call: 2, fence: fence(), id: other, instance: LIFE, offers });
+    let effects = jm.on_event(at(6), offer(6, 0, 1));
+    assert_eq!(accepted(&effects), Some(vec![grant(6)]));
+    let freed = |e: &Effect| matches!(e, Effect::FreeSlot { allocation, .. } if *allocation == grant(5));
+    assert!(effects.iter().any(freed), "one is enough: {effects:?}");
+}
