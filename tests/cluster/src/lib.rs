@@ -273,9 +273,17 @@ impl Cluster {
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("{route}: {e}: {body}"))
     }
 
-    /// A job's state, as `list` tells it.
+    /// The same where perhaps nobody leads at the moment: then `None`.
+    pub fn try_get(&self, route: &str) -> Option<Value> {
+        let file: Value = serde_json::from_slice(&std::fs::read(self.dir.join("cluster.json")).ok()?).ok()?;
+        let stream = TcpStream::connect(file["rest"].as_str()?.trim_start_matches("http://")).ok()?;
+        let (status, body) = http_on(stream, "GET", route, &[], b"");
+        (status == 200).then(|| serde_json::from_str(&body).ok())?
+    }
+
+    /// A job's state, as `list` tells it; empty while it is not known, or nobody leads.
     pub fn state(&self, job: &str) -> String {
-        let jobs = self.get("/api/overview");
+        let Some(jobs) = self.try_get("/api/overview") else { return String::new() };
         let job = jobs["jobs"].as_array().unwrap().iter().find(|j| j["id"] == job).cloned();
         job.map(|j| j["status"].as_str().unwrap().to_owned()).unwrap_or_default()
     }
@@ -329,7 +337,11 @@ impl Drop for Cluster {
 
 /// One request; answers status and body.
 pub fn http(at: &str, method: &str, route: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
-    let mut stream = TcpStream::connect(at).unwrap();
+    http_on(TcpStream::connect(at).unwrap(), method, route, headers, body)
+}
+
+fn http_on(mut stream: TcpStream, method: &str, route: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+    let at = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut head =
         format!("{method} {route} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
