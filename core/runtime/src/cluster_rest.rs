@@ -161,7 +161,7 @@ impl ClusterRest {
             match self.is_away(reached) {
                 Wait::No => return Err(failure),
                 Wait::First => {
-                    tell(&format!("the cluster does not answer, trying for {} s: {failure}", PATIENCE.as_secs()));
+                    tell(&format!("the cluster does not answer, trying for {} s", PATIENCE.as_secs()));
                 }
                 Wait::On => {}
             }

@@ -17,7 +17,7 @@ use std::{
 };
 use thalweg_config::Configuration;
 use thalweg_env::{Env, Shutdown};
-use thalweg_spi::{ClusterHandle, ClusterLauncher, ClusterSpec, PluginContext, Secret, kind};
+use thalweg_spi::{ClusterHandle, ClusterLauncher, ClusterSpec, ErrorKind, PluginContext, Secret, kind};
 
 /// More on one machine are a mistake.
 const MAX_JOB_MANAGERS: i64 = 16;
@@ -110,21 +110,28 @@ fn start(global: &Global, task_managers: u32, slots: Option<u32>, job_managers: 
         check_standby(&setup, job_managers).await?;
         let Setup { launcher, configuration, dir, secret_file, secret, .. } = setup;
         let file = dir.join("thalweg.toml");
-        // Written under the launcher's lock of the folder would be better still; a running cluster has read its own.
+        // What a cluster that is there already was started with, and is started again with.
+        let before = std::fs::read(&file).ok();
         std::fs::write(&file, configuration.effective_toml())?;
         let passive = configuration.plugin_name("resource-provider") == "standalone";
         let spec = ClusterSpec {
             cluster: configuration.cluster.name.id(),
             dir: dir.clone(),
             thalweg: std::env::current_exe()?,
-            configuration: file,
+            configuration: file.clone(),
             secret: secret_file,
             job: None,
             client_dir: std::env::current_dir()?,
             job_managers,
             task_managers: if passive { task_managers } else { 0 },
         };
-        let cluster = launcher.launch(spec).await?;
+        let launched = launcher.launch(spec).await;
+        if let (Err(e), Some(before)) = (&launched, before)
+            && e.kind() == ErrorKind::AlreadyExists
+        {
+            std::fs::write(&file, before)?;
+        }
+        let cluster = launched?;
         let rest = Rest::new(vec![cluster.rest.clone()], Some(&secret));
         let ready = async {
             if passive {
@@ -275,7 +282,12 @@ fn status(global: &Global, json: bool) -> anyhow::Result<Exit> {
         return status_of(global, json);
     }
     let Some(dir) = global.existing_dir() else {
-        return Err(wrong_use("no cluster: start one with `thalweg cluster start`"));
+        if json {
+            println!("{}", serde_json::json!({ "running": false, "processes": [] }));
+        } else {
+            println!("no cluster: start one with `thalweg cluster start`");
+        }
+        return Ok(Exit::Failed);
     };
     let mut seen = in_folder(&dir);
     if seen.is_empty() {

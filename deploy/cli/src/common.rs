@@ -46,6 +46,14 @@ impl Global {
         Configuration::load(sources).map_err(|e| Coded(Exit::WrongUse, e.to_string()).into())
     }
 
+    /// The same with the file that the cluster of this folder was started with, where nothing else is named: what is started
+    /// again in a folder is what was there before.
+    pub fn as_started(&self) -> Self {
+        let own = self.existing_dir().map(|dir| dir.join("thalweg.toml")).filter(|file| file.exists());
+        let named = self.config.is_some() || std::env::var_os("THALWEG_CONF").is_some();
+        Self { config: if named { self.config.clone() } else { own }, ..self.clone() }
+    }
+
     fn file(&self) -> Option<PathBuf> {
         let usual = || Some(PathBuf::from("conf/thalweg.toml")).filter(|p| p.exists());
         self.config.clone().or_else(|| std::env::var_os("THALWEG_CONF").map(PathBuf::from)).or_else(usual)

@@ -96,12 +96,7 @@ pub fn run(global: &Global, command: HaCommand) -> anyhow::Result<Exit> {
 
 /// What the cluster was started with, where nothing else is named: its plugin is the one that has the records.
 fn configuration(global: &Global, dir: &Path) -> anyhow::Result<Configuration> {
-    let own = dir.join("thalweg.toml");
-    let named = global.config.is_some() || std::env::var_os("THALWEG_CONF").is_some();
-    if named || !own.exists() {
-        return global.configuration();
-    }
-    Global { config: Some(own), ..global.clone() }.configuration()
+    Global { dir: Some(dir.to_owned()), ..global.clone() }.as_started().configuration()
 }
 
 struct Look<'a> {
@@ -174,6 +169,7 @@ impl Look<'_> {
         }
         match &counted {
             Ok((jobs, results)) => println!("records  {jobs} jobs, {results} results"),
+            Err(e) if leader.is_some() => println!("records  to be asked of the leader: thalweg list ({e:#})"),
             Err(e) => println!("records  {e:#}"),
         }
         Ok(exit)

@@ -50,6 +50,7 @@ pub fn run(global: &Global, args: JobManagerArgs) -> anyhow::Result<Exit> {
     let secret_file = secret_file.or_else(|| configuration.security.secret_file.clone());
     let (secret, _) = secret_of(&dir, secret_file.as_deref())?;
     let working_dir = dir.join("work").join(format!("jobmanager-{}", std::process::id()));
+    forget_working_dirs(&dir.join("work"));
     private_dir(&working_dir)?;
     let log_dir = configuration.log.dir.clone().unwrap_or_else(|| dir.join("log"));
     private_dir(&log_dir)?;
@@ -80,6 +81,12 @@ pub fn run(global: &Global, args: JobManagerArgs) -> anyhow::Result<Exit> {
             single_host: configuration.cluster.single_host,
         })
         .map_err(|wrong| wrong_use(wrong.join("\n")))?;
+        if !ha.capabilities().durable && dir.join("metadata.redb").exists() {
+            tracing::warn!(
+                "this folder has records of high-availability \"local\" (metadata.redb), and this JobManager has {:?}: it does not know their jobs, and TaskManagers end the tasks of them; to go on with them, start it with -Dhigh-availability.type=local",
+                configuration.plugin_name("high-availability")
+            );
+        }
         let rpc = settings::rpc(&configuration, Role::JobManager, instance, secret.clone());
         let mut config = settings::job_manager(&configuration, rpc, Some(log_dir.clone()));
         if provider.capabilities().passive {
@@ -196,6 +203,17 @@ impl Drop for Listed {
     fn drop(&mut self) {
         if let Some((dir, file)) = self.0.get() {
             file.remove(dir);
+        }
+    }
+}
+
+/// Removes what JobManagers that were killed left.
+fn forget_working_dirs(work: &std::path::Path) {
+    for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|n| n.strip_prefix("jobmanager-")?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -179,10 +179,11 @@ fn default_sigpipe() {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = cli.global;
     match cli.command {
-        Command::JobManager { secret_file, id, job, client_dir, args } => {
-            job_manager::run(&global, job_manager::JobManagerArgs { secret_file, id, job, client_dir, args })
-        }
-        Command::TaskManager { secret_file } => task_manager::run(&global, secret_file),
+        Command::JobManager { secret_file, id, job, client_dir, args } => job_manager::run(
+            &global.as_started(),
+            job_manager::JobManagerArgs { secret_file, id, job, client_dir, args },
+        ),
+        Command::TaskManager { secret_file } => task_manager::run(&global.as_started(), secret_file),
         Command::Cluster { command } => cluster::run(&global, command),
         Command::Ha { command } => ha::run(&global, command),
         Command::Run(args) => run::run(&global, args),

@@ -85,6 +85,14 @@ impl LocalLauncher {
         files.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()).collect()
     }
 
+    /// Is there a JobManager that lives, whoever started it?
+    fn has_job_manager(dir: &Path) -> bool {
+        let records = Record::read_all(&dir.join("processes")).unwrap_or_default();
+        let started = records.into_iter().filter(|r| r.role == "jobmanager").map(|r| r.identity);
+        let leader = cluster_file(dir).map(|file| file.identity);
+        started.chain(leader).chain(Self::listed(dir)).any(|identity| identity.is_alive())
+    }
+
     /// A process that still runs for this folder, whoever started it.
     fn occupant(dir: &Path) -> Option<Identity> {
         let records = Self::folders(dir).into_iter().flat_map(|folder| Record::read_all(&folder).unwrap_or_default());
@@ -230,6 +238,13 @@ impl ClusterLauncher for LocalLauncher {
     async fn launch(&self, spec: ClusterSpec) -> Result<ClusterHandle> {
         if let Some(process) = Self::occupant(&spec.dir) {
             let dir = spec.dir.display();
+            if !Self::has_job_manager(&spec.dir) {
+                let text = format!(
+                    "the JobManager of the cluster in {dir} is gone, and processes of it still run (pid {}): start it again with `thalweg --dir {dir} jobmanager` (with durable high availability its jobs go on), or end everything with `thalweg cluster stop --dir {dir}`",
+                    process.pid
+                );
+                return Err(ServiceError::new(ErrorKind::AlreadyExists, "launch cluster", text));
+            }
             let text = format!(
                 "a cluster runs in {dir} already (pid {}): stop it with `thalweg cluster stop --dir {dir}`, or choose another --dir",
                 process.pid
