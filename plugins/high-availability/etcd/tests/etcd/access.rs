@@ -8,7 +8,7 @@ use crate::{
 use bytes::Bytes;
 use std::{path::PathBuf, time::Duration};
 use thalweg_high_availability_etcd::EtcdConfig;
-use thalweg_spi::{ErrorKind, Expect, Result, ServiceError};
+use thalweg_spi::{ErrorKind, Expect, Result, ServiceError, TimeSpan};
 
 fn file(place: &Cluster, name: &str, text: &str) -> PathBuf {
     let path = place.place.dir().join(name);
@@ -114,7 +114,12 @@ fn users_have_passwords_and_rights() {
             let (name, file) = (name.to_owned(), file(&files, &format!("{name}-{password}"), &format!("{password}\n")));
             move |c: &mut EtcdConfig| (c.user, c.password_file) = (Some(name), Some(file))
         };
-        let a = open(&server, user("app", "app-pw")).await.unwrap();
+        // Longer than a member may take to start again on a busy machine: the rights are tried here, not the office.
+        let long = |c: &mut EtcdConfig| {
+            user("app", "app-pw")(c);
+            c.lease = TimeSpan::from_secs(30);
+        };
+        let a = open(&server, long).await.unwrap();
         let epoch = a.leader_election().campaign().await.unwrap();
         a.metadata().put(epoch, "k", Bytes::new(), Expect::Any).await.unwrap();
         // Tokens end after two idle seconds, and a member forgets them when it starts anew.
