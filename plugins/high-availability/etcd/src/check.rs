@@ -8,30 +8,43 @@ use crate::{
     leader_watch::View,
     members::{Member, Members},
 };
+use thalweg_env::Clock;
 use thalweg_spi::{ErrorKind, Happened, Result, ServiceError};
 
 /// The oldest etcd whose transactions, leases and watches do what is needed here.
 const OLDEST: (u32, u32) = (3, 4);
 const OPERATION: &str = "open etcd";
+/// So often all members are asked, where one of them lives.
+const ROUNDS: u32 = 5;
+/// Between two rounds.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Who leads, from the first member that answers.
-pub(crate) async fn first_look(settings: &Settings, members: &Members) -> Result<View> {
+pub(crate) async fn first_look(settings: &Settings, members: &Members, clock: &dyn Clock) -> Result<View> {
     let user = settings.config.user.is_some();
     if user && settings.config.endpoints.iter().any(|e| e.starts_with("http://")) {
         tracing::warn!("etcd's password travels unprotected: use https:// and ca-file");
     }
     let mut failures: Vec<Failure> = Vec::new();
-    for at in 0..members.count() {
-        match look_at(settings, members, at).await {
-            Ok(view) => {
-                for failure in failures {
-                    tracing::warn!(endpoint = failure.endpoint, "etcd member left alone: {}", failure.message);
+    for round in 1..=ROUNDS {
+        failures.clear();
+        for at in 0..members.count() {
+            match look_at(settings, members, at).await {
+                Ok(view) => {
+                    for failure in failures {
+                        tracing::warn!(endpoint = failure.endpoint, "etcd member left alone: {}", failure.message);
+                    }
+                    return Ok(view);
                 }
-                return Ok(view);
+                Err(Looked::Final(e)) => return Err(e),
+                Err(Looked::Failed(f)) => failures.push(Failure { happened: Happened::No, ..at_first(f, settings) }),
             }
-            Err(Looked::Final(e)) => return Err(e),
-            Err(Looked::Failed(f)) => failures.push(Failure { happened: Happened::No, ..at_first(f, settings) }),
         }
+        // A member that lives and says "not now", as when etcd's own leader changes, is asked again.
+        if round == ROUNDS || !failures.iter().any(Failure::is_not_now) {
+            break;
+        }
+        clock.sleep(PAUSE).await;
     }
     // What an operator must change says more than what is away.
     failures.sort_by_key(|f| f.elsewhere() && f.cause != Cause::Certificate);

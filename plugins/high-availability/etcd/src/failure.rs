@@ -70,6 +70,16 @@ impl Failure {
         )
     }
 
+    /// Did etcd itself answer so?
+    fn is_etcds_word(&self) -> bool {
+        self.message.starts_with("etcdserver:")
+    }
+
+    /// A member that lives, and does not want to answer at the moment.
+    pub(crate) fn is_not_now(&self) -> bool {
+        self.elsewhere() && self.is_etcds_word()
+    }
+
     /// As the caller is told.
     pub(crate) fn error(self, operation: &'static str) -> ServiceError {
         let kind = match self.cause {
@@ -229,7 +239,8 @@ fn rejected(config: &EtcdConfig, words: &str) -> String {
 /// The same failure, read as that of the first call to a member at start-up: who hangs up on a new client mostly minds
 /// how it comes. Later it only means that the connection broke.
 pub(crate) fn at_first(failure: Failure, settings: &Settings) -> Failure {
-    if failure.cause != Cause::Broken {
+    // What etcd itself says came over a connection that it had taken.
+    if failure.cause != Cause::Broken || failure.is_etcds_word() {
         return failure;
     }
     let message = if failure.endpoint.starts_with("https://") {

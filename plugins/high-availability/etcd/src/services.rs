@@ -25,7 +25,7 @@ impl Etcd {
         let settings = Settings { config: Arc::new(config), keys };
         let env = context.env;
         let members = Arc::new(Members::new(settings.clone(), env.clock.clone()));
-        let first = check::first_look(&settings, &members).await?;
+        let first = check::first_look(&settings, &members, &*env.clock).await?;
         let standing = Standing::new();
         let guard = Arc::new(Guard::new(
             settings.clone(),
