@@ -27,12 +27,13 @@ use thalweg_env::Env;
 use thalweg_model::{Attempt, Edge, FailureKind, JobId, Partitioner, Placement, SubtaskId, TaskFailure, Vertex};
 use thalweg_spi::{ChannelId, PartitionId, ServiceError, ShuffleDescriptor, ShuffleEnvironment};
 
-/// What all tasks of one attempt in this host share.
+/// What all tasks of one region share in this host under one attempt.
 pub(crate) struct AttemptCx {
     pub(crate) job: JobId,
+    pub(crate) region: u32,
     pub(crate) attempt: Attempt,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) placement: Placement,
+    pub(crate) placement: Arc<Placement>,
     pub(crate) host: u32,
     pub(crate) env: Env,
     pub(crate) shuffle: Arc<dyn ShuffleEnvironment>,
@@ -48,7 +49,7 @@ pub(crate) struct AttemptCx {
     pub(crate) cancelled: AtomicBool,
 }
 
-/// What all tasks of one slot share.
+/// What all tasks of one region share in one slot.
 pub(crate) struct SlotLocal {
     pub(crate) signal: Arc<Signal>,
     pub(crate) queues: LocalWiring,
@@ -136,7 +137,8 @@ impl BuildCx {
     }
 
     fn channel_id(&self, edge: u32, producer: u32, consumer: u32) -> ChannelId {
-        let partition = PartitionId { job: self.attempt.job, attempt: self.attempt.attempt, edge, producer };
+        let AttemptCx { job, region, attempt, .. } = *self.attempt;
+        let partition = PartitionId { job, region, attempt, edge, producer };
         ChannelId { partition, consumer }
     }
 

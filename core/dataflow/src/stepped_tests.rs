@@ -94,9 +94,10 @@ impl World {
         let placement = Placement { hosts: vec![host], subtasks };
         let attempt = Arc::new(AttemptCx {
             job: JobId::from_bytes([0; 16]),
+            region: 0,
             attempt: FIRST,
             plan: plan.clone(),
-            placement: placement.clone(),
+            placement: Arc::new(placement.clone()),
             host: 0,
             env: env.clone(),
             shuffle: Arc::new(NoShuffle),

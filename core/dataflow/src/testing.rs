@@ -14,8 +14,8 @@ use std::{
 };
 use thalweg_env::Env;
 use thalweg_model::{
-    Attempt, Epoch, ExecutionState, HostPlace, JobId, Placement, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure,
-    TaskManagerId, VertexRole,
+    Attempt, Epoch, ExecutionState, HostPlace, JobId, Placement, RegionAttempt, SubtaskId, SubtaskMetrics,
+    SubtaskPlace, TaskFailure, TaskManagerId, VertexRole,
 };
 use thalweg_spi::{
     ChannelId, ChannelReader, ChannelWriter, ErrorKind, Result as ServiceResult, ServiceError, ShuffleDescriptor,
@@ -45,7 +45,7 @@ impl ShuffleEnvironment for NoShuffle {
     ) -> ServiceResult<Box<dyn ChannelReader>> {
         refused()
     }
-    fn release(&self, _: JobId, _: Attempt) {}
+    fn release(&self, _: JobId, _: RegionAttempt) {}
     fn traffic(&self) -> (u64, u64) {
         (0, 0)
     }
@@ -169,7 +169,7 @@ impl LocalRun {
             committers.iter().for_each(|c| self.engine.commit(*c, self.attempt));
             self.reports.wait(|all| failed(all) || canceled(all) || finished(all) == subtasks);
         }
-        let metrics = self.engine.metrics().map(|m| m.1).unwrap_or_default();
+        let metrics = self.engine.metrics().into_iter().map(|(subtask, _, metrics)| (subtask, metrics)).collect();
         self.engine.stop();
         let mut result = LocalResult { metrics, ..LocalResult::default() };
         for report in self.reports.all() {

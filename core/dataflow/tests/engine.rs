@@ -17,7 +17,7 @@ use thalweg_dataflow::{
     source::{Sequence, SocketText, Source, SourceHead, add_source},
 };
 use thalweg_env::Address;
-use thalweg_model::{ExecutionState, FailureKind, Partitioner, SubtaskId, VertexRole};
+use thalweg_model::{ExecutionState, FailureKind, Partitioner, RegionAttempt, Regions, SubtaskId, VertexRole};
 use thalweg_wire::{Deploy, ExecutionMode, TaskDeployment};
 
 fn freeze(b: &PlanBuilder, parallelism: u32) -> Plan {
@@ -73,8 +73,8 @@ fn a_keyed_job_runs_over_two_hosts_with_little_credit() {
     let mut naive = BTreeMap::new();
     (0..n).for_each(|i| *naive.entry(word(i)).or_default() += i);
     assert_eq!(got, naive);
-    let metrics: Vec<_> = c.engines.iter().flat_map(|e| e.metrics().unwrap().1).collect();
-    let of = |v: u32| metrics.iter().filter(move |(s, _)| s.vertex == v).map(|(_, m)| m);
+    let metrics: Vec<_> = c.engines.iter().flat_map(|e| e.metrics()).collect();
+    let of = |v: u32| metrics.iter().filter(move |(s, ..)| s.vertex == v).map(|(.., m)| m);
     assert_eq!(of(0).map(|m| m.records_in).sum::<u64>(), n);
     let counter = c.plan.graph().vertices.iter().position(|v| v.operators[0].kind == "sum").unwrap() as u32;
     assert!(of(counter).all(|m| m.records_in > 0 && m.bytes_in > 0), "every counter had records over the border");
@@ -107,7 +107,7 @@ fn a_cancel_ends_busy_and_parked_tasks_at_once_and_each_reports_it_once() {
         std::thread::sleep(Duration::from_millis(50));
         let clock = c.runtime.env.clock.clone();
         let began = clock.now();
-        c.engines.iter().for_each(|e| e.cancel(attempt(0)));
+        (0..2).for_each(|host| c.cancel(host, attempt(0)));
         // A task may hear first that its peer on the other host is gone: that is a loss, and the end all the same.
         assert!(c.reports.wait(|all| all.iter().filter(|r| r.state.is_terminal()).count() == subtasks));
         let took = clock.now().since(began);
@@ -169,7 +169,7 @@ fn a_panic_fails_its_task_and_not_the_others_of_its_slot() {
     assert!(failure.message.contains("seventy") && failure.subtask.is_some());
     assert!(failure.detail.unwrap().contains("engine.rs"), "the place is told");
     assert_eq!(c.count(attempt(0), ExecutionState::Canceled), 0);
-    c.engines[0].cancel(attempt(0));
+    c.cancel(0, attempt(0));
     c.stop();
     let all = c.reports.all();
     for s in all.iter().map(|r| r.subtask) {
@@ -218,7 +218,64 @@ fn a_higher_attempt_takes_over_and_a_lower_one_is_not_started() {
     c.deploy(attempt(0));
     assert_eq!(c.count(attempt(0), ExecutionState::Canceled), 2 * subtasks);
     assert_eq!(c.count(attempt(1), ExecutionState::Failed), 0);
-    assert_eq!(c.engines[0].metrics().unwrap().0, attempt(1));
+    assert!(c.engines[0].metrics().iter().all(|(_, of, _)| *of == attempt(1)));
+    c.stop();
+}
+
+/// Two pipelines that have nothing to do with each other.
+fn two_regions() -> Plan {
+    let b = PlanBuilder::default();
+    for _ in 0..2 {
+        let (op, head) = add_source(&b, Sequence::new(0..u64::MAX));
+        let to = b.vertex(VertexRole::Task, None);
+        let re = b.operator(to, "rebalance", &[]);
+        let edge = b.edge::<u64>(op.vertex, to, Partitioner::Rebalance, false);
+        close(&b, op.vertex, head, TurnRoute { edge });
+        add_sink(&b, to, add_gate::<u64>(&b, to, vec![edge], re), Discard);
+    }
+    freeze(&b, 2)
+}
+
+#[test]
+fn a_region_is_cancelled_and_started_again_while_the_other_goes_on_in_the_same_slots() {
+    let c = Cluster::new(two_regions(), 2, tmp());
+    let regions = Regions::of(c.plan.graph());
+    assert_eq!(regions.count(), 2);
+    c.deploy(attempt(0));
+    let subtasks = c.plan.graph().subtasks() as usize;
+    let running = |n: u32, count: usize| {
+        move |all: &[thalweg_wire::TaskReport]| {
+            all.iter().filter(|r| r.attempt.n == n && r.state == ExecutionState::Running).count() == count
+        }
+    };
+    assert!(c.reports.wait(running(0, subtasks)));
+    let one = RegionAttempt { region: 1, attempt: attempt(0) };
+    c.engines.iter().for_each(|e| e.cancel(&[one]));
+    assert!(c.reports.wait(|all| all.iter().filter(|r| r.state.is_terminal()).count() == subtasks / 2));
+    let ended: Vec<_> = c.reports.all().into_iter().filter(|r| r.state.is_terminal()).collect();
+    assert!(ended.iter().all(|r| regions.region(r.subtask) == 1), "{ended:?}");
+    // The whole is deployed under the next attempt to the cancelled region alone.
+    c.deploy_if(attempt(1), |subtask| regions.region(subtask) == 1);
+    assert!(c.reports.wait(running(1, subtasks / 2)));
+    // What the region that was left alone has taken in goes up, in the slots that it shares.
+    let records = || -> u64 {
+        let all = c.engines.iter().flat_map(|e| e.metrics());
+        all.filter(|(s, of, _)| regions.region(*s) == 0 && *of == attempt(0)).map(|(.., m)| m.records_in).sum()
+    };
+    let before = records();
+    let clock = c.runtime.env.clock.clone();
+    let began = clock.now();
+    while records() <= before {
+        assert!(clock.now().since(began) < Duration::from_secs(5), "the other region stands still");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let newest = c.engines[0].metrics();
+    assert!(newest.iter().all(|(s, of, _)| of.n == regions.region(*s)), "{newest:?}");
+    let failures: Vec<_> = c.reports.all().into_iter().filter_map(|r| r.failure).collect();
+    assert!(
+        failures.iter().all(|f| f.kind == FailureKind::Lost && regions.region(f.subtask.unwrap()) == 1),
+        "{failures:?}"
+    );
     c.stop();
 }
 
@@ -335,7 +392,7 @@ fn a_socket_gives_its_lines_and_is_cancelled_while_it_waits() {
         let _peer = server.accept();
         let clock = c.runtime.env.clock.clone();
         let began = clock.now();
-        c.engines[0].cancel(attempt(1));
+        c.cancel(0, attempt(1));
         assert!(c.reports.wait(|all| {
             all.iter().filter(|r| r.attempt.n == 1 && r.state == ExecutionState::Canceled).count() == 3
         }));

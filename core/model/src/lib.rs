@@ -7,6 +7,7 @@ pub mod failure;
 pub mod graph;
 pub mod ids;
 pub mod placement;
+pub mod regions;
 pub mod status;
 pub mod time;
 
@@ -17,5 +18,6 @@ pub use ids::{
     VertexId,
 };
 pub use placement::{HostPlace, Placement, SubtaskPlace};
+pub use regions::{RegionAttempt, Regions};
 pub use status::{ExecutionState, JobStatus, SubtaskMetrics};
 pub use time::{Moment, UnixMillis};

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, task::Waker};
-use thalweg_model::{Attempt, HostPlace, JobId};
+use thalweg_model::{Attempt, HostPlace, JobId, RegionAttempt};
 
 /// What a parcel is. The numbers are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,17 +53,26 @@ pub struct Parcel {
     pub body: Bytes,
 }
 
-/// All that one subtask produces for one edge under one attempt.
+/// All that one subtask produces for one edge under one attempt of its region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartitionId {
     /// The job.
     pub job: JobId,
+    /// The part of the job that the edge is in. Parts restart each for itself, and no channel leads from one to another.
+    pub region: u32,
     /// A reader of one attempt MUST never get a parcel of another.
     pub attempt: Attempt,
     /// Index of the edge in the job graph.
     pub edge: u32,
     /// Index of the producing subtask.
     pub producer: u32,
+}
+
+impl PartitionId {
+    /// Its region under its attempt: what [`ShuffleEnvironment::release`] ends.
+    pub fn region_attempt(&self) -> RegionAttempt {
+        RegionAttempt { region: self.region, attempt: self.attempt }
+    }
 }
 
 /// The part of a partition that one subtask consumes.
@@ -121,8 +130,8 @@ pub trait ShuffleMaster: Send + Sync {
     /// MUST be idempotent: the same partition at the same place has the same descriptor.
     /// MUST refuse, by the plugin's name, an edge that it cannot carry. May be dropped.
     async fn register(&self, partition: PartitionId, producer: &HostPlace) -> Result<ShuffleDescriptor>;
-    /// Nothing of this attempt and lower ones is needed any more. MUST be idempotent.
-    async fn release(&self, job: JobId, attempt: Attempt) -> Result<()>;
+    /// Nothing of the region is needed any more under this attempt and lower ones. MUST be idempotent.
+    async fn release(&self, job: JobId, region: RegionAttempt) -> Result<()>;
 }
 
 /// The sending end of a channel. Dropping it without [`ParcelKind::End`] tells the reader that the writer is gone.
@@ -164,9 +173,9 @@ pub trait ShuffleEnvironment: Send + Sync {
         waker: Waker,
     ) -> Result<Box<dyn ChannelReader>>;
 
-    /// Ends all channels of this attempt and lower ones and frees what they hold; readers and writers that are still
-    /// open get [`crate::ErrorKind::Closed`]. MUST be idempotent.
-    fn release(&self, job: JobId, attempt: Attempt);
+    /// Ends all channels of the region under this attempt and lower ones and frees what they hold; readers and writers
+    /// that are still open get [`crate::ErrorKind::Closed`]. MUST leave other regions alone. MUST be idempotent.
+    fn release(&self, job: JobId, region: RegionAttempt);
 
     /// Bytes (out, in) that crossed this process's border so far.
     fn traffic(&self) -> (u64, u64);

@@ -15,7 +15,9 @@ use crate::JobSpec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use thalweg_model::{Attempt, ExecutionState, JobId, Placement, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId};
+use thalweg_model::{
+    Attempt, ExecutionState, JobId, Placement, RegionAttempt, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId,
+};
 
 /// One subtask to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +43,7 @@ pub struct Descriptor {
 /// Run these subtasks under this attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploy {
-    /// Tasks of lower attempts that still run are cancelled first.
+    /// Tasks of these tasks' regions that still run under lower attempts are cancelled first; other regions go on.
     pub attempt: Attempt,
     /// The host's part.
     pub tasks: Vec<TaskDeployment>,
@@ -80,10 +82,10 @@ pub enum ToHost {
     },
     /// Run tasks.
     Deploy(Box<Deploy>),
-    /// Stop the tasks of this attempt and lower ones; each reports its end.
+    /// Stop the tasks of these regions, under this attempt and lower ones; each reports its end.
     Cancel {
-        /// The attempt.
-        attempt: Attempt,
+        /// The regions, each with its attempt.
+        regions: Vec<RegionAttempt>,
     },
     /// The JobMaster has recorded what this committer prepared: publish.
     Commit {
@@ -151,10 +153,8 @@ pub enum FromHost {
     Task(Box<TaskReport>),
     /// Counters of all running subtasks, from time to time.
     Metrics {
-        /// Of this attempt.
-        attempt: Attempt,
-        /// By subtask.
-        subtasks: Vec<(SubtaskId, SubtaskMetrics)>,
+        /// By subtask, each under its attempt.
+        subtasks: Vec<(SubtaskId, Attempt, SubtaskMetrics)>,
     },
     /// Anything of a newer host.
     #[serde(other)]

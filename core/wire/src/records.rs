@@ -17,11 +17,14 @@ pub struct JobRecord {
     pub submitted: UnixMillis,
 }
 
-/// One deployment. Written before its first task is sent.
+/// One deployment, of the whole job or of some of its regions. Written before its first task is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentRecord {
-    /// Which attempt.
+    /// The latest attempt.
     pub attempt: Attempt,
+    /// Under which attempt each region is.
+    #[serde(default)]
+    pub regions: Vec<Attempt>,
     /// Parallelism by vertex.
     pub parallelism: Vec<u32>,
     /// Those that take part.

@@ -64,6 +64,11 @@ pub fn cached() -> PathBuf {
     bin_dir().join("cached")
 }
 
+/// The job of which one half fails when it is told to: `two_pipelines DIR`.
+pub fn two_pipelines() -> PathBuf {
+    bin_dir().join("two_pipelines")
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Done {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{collections::BTreeMap, path::Path, sync::OnceLock, time::Duration};
+use thalweg::model::VertexId;
 use thalweg_cluster_tests::*;
 
 /// Large enough that a kill meets the job while it reads.
@@ -211,5 +212,47 @@ fn output_is_published_once_when_its_committer_dies_while_it_renames() {
     cluster.wait_for(&job, "FINISHED", Duration::from_secs(60));
     assert!(cluster.get(&format!("/api/jobs/{job}/progress"))["attempt"].as_u64().unwrap() >= 1);
     assert!(counts_in(&output) == *input.counts, "the answer is not exact");
+    cluster.stop();
+}
+
+/// Attempts of a source's subtasks, and the records that they have read.
+fn attempts_and_records(cluster: &Cluster, job: &str, uid: &str) -> (Vec<u64>, u64) {
+    let vertex = cluster.get(&format!("/jobs/{job}/vertices/{}", VertexId::from_uid(uid)));
+    let subtasks = vertex["subtasks"].as_array().unwrap();
+    let records = subtasks.iter().map(|s| s["metrics"]["read-records"].as_u64().unwrap()).sum();
+    (subtasks.iter().map(|s| s["attempt"].as_u64().unwrap()).collect(), records)
+}
+
+#[test]
+fn a_region_that_fails_starts_again_in_its_hosts_and_the_other_goes_on() {
+    let place = Place::new();
+    let cluster = Cluster::start(&place, 2, 1, &[]);
+    let job = cluster.submit(&[], &two_pipelines(), &[place.path().to_str().unwrap()]);
+    cluster.wait_for(&job, "RUNNING", Duration::from_secs(10));
+    let steady = || attempts_and_records(&cluster, &job, "steady-numbers");
+    eventually("records come", Duration::from_secs(10), || steady().1 > 100);
+    let hosts: Vec<u32> = cluster.task_managers().into_iter().flat_map(hosts_of).collect();
+    assert_eq!(hosts.len(), 2);
+    for n in 1..=2 {
+        let before = steady().1;
+        std::fs::write(place.path().join("fail"), "").unwrap();
+        eventually("the region that failed has started again", Duration::from_secs(10), || {
+            let (attempts, records) = attempts_and_records(&cluster, &job, "fragile-numbers");
+            attempts == [n, n] && records > 0 && cluster.state(&job) == "RUNNING"
+        });
+        let (attempts, after) = steady();
+        assert_eq!(attempts, [0, 0], "the other was left alone");
+        assert!(after > before, "and went on: {after} after {before}");
+    }
+    assert!(hosts.iter().all(|host| is_alive(*host)), "no host was started again");
+    let exceptions = cluster.get(&format!("/jobs/{job}/exceptions")).to_string();
+    assert!(exceptions.contains("it was told to fail"), "{exceptions}");
+    // What is lost with a host is of both, and what is left of them cannot go on without it.
+    kill(hosts[0], 9);
+    eventually("both have started again", Duration::from_secs(20), || {
+        let at_least = |name: &str| attempts_and_records(&cluster, &job, name).0.iter().all(|n| *n >= 3);
+        at_least("steady-numbers") && at_least("fragile-numbers") && cluster.state(&job) == "RUNNING"
+    });
+    assert_eq!(run(cluster.command(&["cancel", &job])).code, 0);
     cluster.stop();
 }

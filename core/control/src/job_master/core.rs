@@ -11,7 +11,8 @@ use super::{
 use crate::Now;
 use bytes::Bytes;
 use thalweg_model::{
-    AllocationId, Attempt, InstanceId, JobId, JobStatus, Moment, SubtaskId, TaskFailure, TaskManagerId,
+    AllocationId, Attempt, ExecutionState, InstanceId, JobId, JobStatus, Moment, RegionAttempt, SubtaskId, TaskFailure,
+    TaskManagerId,
 };
 use thalweg_rpc::{
     Fault, Fence,
@@ -137,6 +138,15 @@ pub enum Event {
         /// Is the old host certainly gone?
         done: bool,
     },
+    /// The answer to [`Effect::Cancel`].
+    Stopped {
+        /// Where.
+        id: TaskManagerId,
+        /// What was to stop.
+        regions: Vec<RegionAttempt>,
+        /// What has yet to end; `None` when nobody knows whether it was told.
+        ending: Option<Vec<SubtaskId>>,
+    },
     /// A TaskManager of an earlier leader's deployment is certainly gone.
     Vanished {
         /// Who.
@@ -198,7 +208,7 @@ pub enum Effect {
     },
     /// Tell the ResourceManager how many slots the job needs in all.
     Require(u32),
-    /// Register every partition that leaves a host.
+    /// Register every partition of what is started that leaves a host.
     RegisterPartitions {
         /// Of which attempt.
         attempt: Attempt,
@@ -214,12 +224,12 @@ pub enum Effect {
         /// What.
         deploy: Box<Deploy>,
     },
-    /// Stop tasks.
+    /// Stop tasks. The answer is [`Event::Stopped`].
     Cancel {
         /// Where.
         id: TaskManagerId,
-        /// Of this attempt and lower ones.
-        attempt: Attempt,
+        /// Of these regions, under these attempts and lower ones.
+        regions: Vec<RegionAttempt>,
     },
     /// Publish.
     Commit {
@@ -262,10 +272,10 @@ pub enum Effect {
         /// Which life.
         instance: InstanceId,
     },
-    /// Partitions of this attempt and lower ones are over.
+    /// Partitions of these regions, under these attempts and lower ones, are over.
     ReleasePartitions {
         /// Which.
-        attempt: Attempt,
+        regions: Vec<RegionAttempt>,
     },
     /// Something went wrong, and this is what was decided: for the log.
     Failed {
@@ -304,6 +314,12 @@ impl JobMaster {
     #[cfg(feature = "planted-bugs")]
     pub fn plant_credulity(&mut self) {
         self.job.credulous = true;
+    }
+
+    /// From here on what is told to stop is taken for stopped.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant_haste(&mut self) {
+        self.job.hasty = true;
     }
 
     /// Decides.
@@ -355,23 +371,30 @@ impl JobMaster {
                     true => Ok(()),
                     false => Err(Fault::Refused("this TaskManager is not registered with the job".into())),
                 });
-                let stopped = self.job.is_stopped_by_another(&report);
+                let subtask = report.subtask;
+                let stopping = self.job.is_stopping(subtask);
                 let applied = admitted.is_ok() && self.job.report(now, &id, instance, &report);
                 self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
                 if !applied {
                     return None;
                 }
-                match report.failure {
-                    None if stopped => {
+                // However a task ends that is to end, it has.
+                let failure = match report.failure {
+                    _ if stopping => None,
+                    // An earlier leader's word may have been under way.
+                    None if report.state == ExecutionState::Canceled => {
                         let why = "the task was stopped by an earlier JobManager";
-                        let failure = TaskFailure::new(thalweg_model::FailureKind::Lost, why).at(report.subtask);
-                        Some(Input::TaskFailed { failure, id: Some(id) })
+                        Some(TaskFailure::new(thalweg_model::FailureKind::Lost, why))
                     }
-                    Some(failure) if report.state.is_terminal() => {
-                        Some(Input::TaskFailed { failure: failure.at(report.subtask), id: Some(id) })
+                    failure => failure.filter(|_| report.state.is_terminal()),
+                };
+                Some(match failure {
+                    Some(failure) => {
+                        self.job.breaks(subtask);
+                        Input::TaskFailed { failure: failure.at(subtask), id: Some(id) }
                     }
-                    _ => Some(Input::TaskChanged),
-                }
+                    None => Input::TaskChanged,
+                })
             }
             Event::HostFailed { call, fence, id, instance, failed } => {
                 let admitted = is_for(epoch, fence);
@@ -382,7 +405,7 @@ impl JobMaster {
                     return None;
                 }
                 self.job.host_gone(&id);
-                let running = self.job.end_tasks_on(now, &id, &failure);
+                let running = self.job.end_tasks_on(now, &id);
                 Some(if running {
                     Input::TaskFailed { failure, id: Some(id) }
                 } else {
@@ -393,13 +416,13 @@ impl JobMaster {
                 if is_for(epoch, fence).is_err() || !self.job.is_current(&id, instance) {
                     return None;
                 }
-                let missing = self.job.heard(now, &id, instance, &status);
+                let (missing, stopped) = self.job.heard(now, &id, instance, &status);
                 // Told before, but perhaps when it did not matter yet.
                 let failed = status.host_failure.filter(|failed| self.job.is_news(&id, instance, failed));
                 match (missing, failed) {
                     (Some(failure), _) => Some(Input::TaskFailed { failure, id: Some(id) }),
                     (None, Some(failed)) => Some(Input::HostFailed { failure: failed.failure, id }),
-                    (None, None) => None,
+                    (None, None) => stopped.then_some(Input::TaskChanged),
                 }
             }
             Event::WorkerGone { id, instance, cause } => self.worker_gone(now, &id, instance, &cause),
@@ -431,12 +454,15 @@ impl JobMaster {
             Event::CommitRecorded { attempt, outcome } if attempt == self.job.attempt => {
                 Some(Input::CommitRecorded(outcome))
             }
-            Event::DeployAnswered { attempt, id, outcome } if attempt == self.job.attempt => match outcome {
+            Event::DeployAnswered { attempt, id, outcome } if self.job.is_under(attempt) => match outcome {
                 Ok(()) => {
-                    self.job.deployed(&id);
+                    self.job.deployed(&id, attempt);
                     None
                 }
                 Err(cause) => {
+                    if !self.job.not_deployed(&id, attempt) {
+                        return None;
+                    }
                     let failure = TaskFailure::new(
                         thalweg_model::FailureKind::Lost,
                         format!("tasks could not be handed to TaskManager {id}: {cause}"),
@@ -445,6 +471,10 @@ impl JobMaster {
                 }
             },
             Event::HostReset { attempt, id, done } => Some(Input::HostReset { attempt, id, done }),
+            Event::Stopped { id, regions, ending } => match ending {
+                Some(ending) => self.job.stopped(now, &id, &regions, &ending).then_some(Input::TaskChanged),
+                None => Some(Input::NotStopped { id }),
+            },
             // Answers of an attempt that is over.
             Event::PartitionsRegistered { .. }
             | Event::DeploymentRecorded { .. }
@@ -483,7 +513,7 @@ impl JobMaster {
             return None;
         }
         let failure = TaskFailure::new(thalweg_model::FailureKind::Lost, format!("TaskManager {id} was lost: {cause}"));
-        let running = self.job.end_tasks_on(now, id, &failure);
+        let running = self.job.end_tasks_on(now, id);
         if !running && self.status() == JobStatus::Restarting && self.job.had_tasks_on(id) {
             // Its peers missed it before we did, and what they said names only them.
             self.job.note_exception(now, failure.clone(), Some(id.clone()), "the job was restarting already".into());
@@ -519,9 +549,14 @@ impl JobMaster {
         self.state.as_ref().map_or(JobStatus::Suspended, State::status)
     }
 
-    /// The present attempt.
+    /// The latest attempt, of whatever was started last.
     pub fn attempt(&self) -> Attempt {
         self.job.attempt
+    }
+
+    /// Under which attempt the subtask's region is.
+    pub fn attempt_of(&self, subtask: SubtaskId) -> Attempt {
+        self.job.attempt_of(subtask)
     }
 
     /// All that REST shows.
@@ -537,6 +572,11 @@ impl JobMaster {
     /// Transitions that were taken, by name: the tests want each written one to be seen.
     pub fn transitions(&self) -> &[(&'static str, &'static str)] {
         &self.job.transitions
+    }
+
+    /// The TaskManagers that are registered: what the invariants are checked by.
+    pub fn task_managers(&self) -> Vec<(TaskManagerId, InstanceId)> {
+        self.job.registered().collect()
     }
 
     /// The slots that it believes it has: what the invariants are checked by.

@@ -293,9 +293,19 @@ impl Driver {
                     },
                 );
             }
-            Effect::Cancel { id, attempt } => {
-                // A lost cancel is caught by the cancel time-out.
-                self.call(id, |g| async move { g.cancel(job, attempt).await }, |_, _| None);
+            Effect::Cancel { id, regions } => {
+                let (clock, told) = (self.services.env.clock.clone(), regions.clone());
+                self.call(
+                    id,
+                    |g| async move {
+                        let answer = g.cancel(job, told).await;
+                        if answer.is_err() {
+                            clock.sleep(WRITE_AGAIN).await;
+                        }
+                        answer
+                    },
+                    move |id, answer| Some(Event::Stopped { id, regions, ending: answer.ok() }),
+                );
             }
             Effect::Commit { id, subtask, attempt } => {
                 self.call(
@@ -336,11 +346,13 @@ impl Driver {
                     connection.close();
                 }
             }
-            Effect::ReleasePartitions { attempt } => {
+            Effect::ReleasePartitions { regions } => {
                 let shuffle = self.services.shuffle.clone();
                 self.spawn("release-partitions", async move {
-                    if let Err(e) = shuffle.release(job, attempt).await {
-                        tracing::warn!(%job, "partitions were not released: {e}");
+                    for region in regions {
+                        if let Err(e) = shuffle.release(job, region).await {
+                            tracing::warn!(%job, "partitions were not released: {e}");
+                        }
                     }
                 });
             }
@@ -398,7 +410,7 @@ impl Driver {
         self.spawn("register-partitions", async move {
             let mut descriptors = Vec::with_capacity(partitions.len());
             for p in partitions {
-                let id = PartitionId { job, attempt, edge: p.edge, producer: p.producer };
+                let id = PartitionId { job, region: p.region, attempt, edge: p.edge, producer: p.producer };
                 match shuffle.register(id, &p.host).await {
                     Ok(descriptor) => {
                         descriptors.push(Descriptor { edge: p.edge, producer: p.producer, bytes: descriptor.0 });

@@ -11,7 +11,8 @@ use std::{
 };
 use thalweg_model::{
     AllocationId, Attempt, Epoch, ExecutionState, FailureKind, HostPlace, InstanceId, JobGraph, JobId, JobStatus,
-    Moment, Placement, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure, TaskManagerId, UnixMillis, VertexRole,
+    Moment, Placement, RegionAttempt, Regions, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure, TaskManagerId,
+    UnixMillis, VertexRole,
 };
 use thalweg_rpc::{
     HeartbeatMonitor, HeartbeatSettings,
@@ -125,6 +126,8 @@ pub struct ExceptionEntry {
 /// A partition that leaves its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
+    /// The region that it is in.
+    pub region: u32,
     /// Index of the edge.
     pub edge: u32,
     /// Index of the producing subtask.
@@ -144,6 +147,8 @@ struct Worker {
     host: u64,
     /// Lives up to this one are over, and that was acted upon.
     over: u64,
+    /// The latest is gone, and nobody has asked for another.
+    dead: bool,
 }
 
 /// How many exceptions are remembered.
@@ -159,7 +164,17 @@ pub struct Job {
     pub(super) spec: JobSpec,
     pub(super) settings: Settings,
     pub(super) submitted: UnixMillis,
+    /// The latest attempt: of the regions that were started last.
     pub(super) attempt: Attempt,
+    pub(super) regions: Regions,
+    /// By region.
+    attempts: Vec<Attempt>,
+    /// Regions that have lost a task which they need, until it is decided what becomes of them.
+    broken: BTreeSet<u32>,
+    /// Regions that are to be started: all of them at first, and of a restart those that were broken.
+    pub(super) starting: BTreeSet<u32>,
+    /// TaskManagers whose host is being ended by force, and is not certainly gone.
+    pub(super) ending: BTreeSet<TaskManagerId>,
     pub(super) heartbeats: HeartbeatMonitor<(TaskManagerId, InstanceId)>,
     workers: BTreeMap<TaskManagerId, Worker>,
     pub(super) pool: BTreeMap<AllocationId, PoolSlot>,
@@ -178,14 +193,27 @@ pub struct Job {
     /// The mistake that the seeded harness must find: tasks of any attempt are taken for those of the recorded one.
     #[cfg(feature = "planted-bugs")]
     pub(super) credulous: bool,
+    /// Another: tasks that are told to stop are taken for stopped.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) hasty: bool,
 }
 
 impl Job {
     pub(super) fn new(record: JobRecord, left: Left, settings: Settings) -> Self {
         let first = Attempt { epoch: settings.epoch, n: 0 };
+        let attempt = left.deployment.as_ref().map_or(first, |d| d.attempt);
+        let regions = Regions::of(&record.spec.graph);
+        let mut attempts = left.deployment.as_ref().map(|d| d.regions.clone()).unwrap_or_default();
+        attempts.resize(regions.count() as usize, attempt);
+        let starting = if left.deployment.is_some() { BTreeSet::new() } else { (0..regions.count()).collect() };
         Self {
             id: record.job,
-            attempt: left.deployment.as_ref().map_or(first, |d| d.attempt),
+            attempt,
+            regions,
+            attempts,
+            broken: BTreeSet::new(),
+            starting,
+            ending: BTreeSet::new(),
             heartbeats: HeartbeatMonitor::new(settings.heartbeat),
             policy: RestartPolicy::new(record.spec.restart.clone()),
             submitted: record.submitted,
@@ -205,6 +233,8 @@ impl Job {
             effects: Vec::new(),
             #[cfg(feature = "planted-bugs")]
             credulous: false,
+            #[cfg(feature = "planted-bugs")]
+            hasty: false,
         }
     }
 
@@ -218,12 +248,94 @@ impl Job {
         if self.credulous && self.left.is_some() {
             return true;
         }
-        attempt == self.attempt && self.task_manager_of(subtask) == Some(id)
+        attempt == self.attempt_of(subtask) && self.task_manager_of(subtask) == Some(id)
     }
 
-    /// The number of the next attempt, under this leader.
+    /// The number of the next attempt, under this leader: for the regions that are to be started.
     pub(super) fn next_attempt(&mut self) {
         self.attempt = Attempt { epoch: self.settings.epoch, n: self.attempt.n + 1 };
+        for region in &self.starting {
+            self.broken.remove(region);
+            if let Some(attempt) = self.attempts.get_mut(*region as usize) {
+                *attempt = self.attempt;
+            }
+        }
+    }
+
+    // ---- regions ----
+
+    /// Under which attempt the subtask's region is.
+    pub(super) fn attempt_of(&self, subtask: SubtaskId) -> Attempt {
+        self.attempts.get(self.regions.region(subtask) as usize).copied().unwrap_or(self.attempt)
+    }
+
+    /// Is any region under this attempt?
+    pub(super) fn is_under(&self, attempt: Attempt) -> bool {
+        self.attempts.contains(&attempt)
+    }
+
+    /// What is to end with this attempt: whatever earlier leaders deployed ends with the last that is known of them. One of
+    /// them may have written down more than what was found.
+    fn up_to(&self, attempt: Attempt) -> Attempt {
+        Attempt { epoch: attempt.epoch.max(self.settings.epoch), n: attempt.n }
+    }
+
+    /// What is to end when all of the job is.
+    pub(super) fn up_to_now(&self) -> Attempt {
+        self.up_to(self.attempt)
+    }
+
+    /// These regions, each up to its attempt.
+    fn under(&self, regions: impl IntoIterator<Item = u32>) -> Vec<RegionAttempt> {
+        let attempt = |region: u32| self.attempts.get(region as usize).map(|a| self.up_to(*a));
+        regions.into_iter().filter_map(|region| Some(RegionAttempt { region, attempt: attempt(region)? })).collect()
+    }
+
+    /// All regions, each up to its attempt.
+    pub(super) fn all_regions(&self) -> Vec<RegionAttempt> {
+        self.under(0..self.regions.count())
+    }
+
+    /// The regions that are to be started, each up to its last attempt.
+    pub(super) fn starting_regions(&self) -> Vec<RegionAttempt> {
+        self.under(self.starting.iter().copied())
+    }
+
+    /// The subtask's region cannot go on.
+    pub(super) fn breaks(&mut self, subtask: SubtaskId) {
+        self.broken.insert(self.regions.region(subtask));
+    }
+
+    /// Is there something that nobody has decided about?
+    pub(super) fn has_broken(&self) -> bool {
+        !self.broken.is_subset(&self.starting)
+    }
+
+    /// Is there a region that has not broken, in a job that has?
+    pub(super) fn goes_on_in_part(&self) -> bool {
+        self.committed.is_none() && (self.broken.len() as u32) < self.regions.count()
+    }
+
+    /// What broke is to be started again, with all of the job when nothing of it can go on (`false`).
+    pub(super) fn restarts_in_part(&mut self) -> bool {
+        self.starting.append(&mut self.broken);
+        if self.committed.is_some() || self.starting.is_empty() {
+            self.starts_over();
+        }
+        (self.starting.len() as u32) < self.regions.count()
+    }
+
+    /// All of the job is to be started again.
+    pub(super) fn starts_over(&mut self) {
+        self.starting = (0..self.regions.count()).collect();
+        self.broken.clear();
+    }
+
+    /// Could one of these TaskManagers have something that will be adopted?
+    pub(super) fn may_be_adopted(&self, from: &BTreeSet<TaskManagerId>) -> bool {
+        self.subtasks().any(|(subtask, task)| {
+            task.at.as_ref().is_some_and(|id| from.contains(id)) && !self.broken.contains(&self.regions.region(subtask))
+        })
     }
 
     /// Slots that the job needs: all of them, or one when its output only has to be published.
@@ -246,6 +358,10 @@ impl Job {
         self.workers.contains_key(id)
     }
 
+    pub(super) fn registered(&self) -> impl Iterator<Item = (TaskManagerId, InstanceId)> {
+        self.workers.iter().map(|(id, w)| (id.clone(), w.instance))
+    }
+
     pub(super) fn register(&mut self, now: Now, who: JobRegistration, over: bool) -> JobRegistrationAnswer {
         if over {
             return JobRegistrationAnswer::Rejected("the job is over".into());
@@ -264,10 +380,10 @@ impl Job {
             // one who watches the connection. Until then the newcomer waits.
             return JobRegistrationAnswer::Rejected("another process of the same name is still registered".into());
         }
-        let (host, over) = self.workers.get(&who.id).map_or((0, 0), |w| (w.host, w.over));
+        let (host, over, dead) = self.workers.get(&who.id).map_or((0, 0, false), |w| (w.host, w.over, w.dead));
         let held = if self.left.is_some() { who.status.allocations.clone() } else { Vec::new() };
         let (instance, rpc) = (who.instance, who.rpc);
-        let worker = Worker { instance, rpc, held, next_heartbeat: now.at, host, over };
+        let worker = Worker { instance, rpc, held, next_heartbeat: now.at, host, over, dead };
         self.workers.insert(who.id.clone(), worker);
         if self.left.is_some() {
             self.find(now, &who.id, &who.status);
@@ -308,14 +424,15 @@ impl Job {
         self.send_heartbeats(now);
     }
 
-    /// Takes counters over; answers a failure when a task that was handed over is not there any more.
+    /// Takes counters over; answers a failure when a task that was handed over is not there any more, and whether one is not
+    /// there that was to stop.
     pub(super) fn heard(
         &mut self,
         now: Now,
         id: &TaskManagerId,
         instance: InstanceId,
         status: &TaskManagerStatus,
-    ) -> Option<TaskFailure> {
+    ) -> (Option<TaskFailure>, bool) {
         self.heartbeats.heard(&(id.clone(), instance), now.at);
         for (subtask, metrics) in &status.metrics {
             if self.task_manager_of(*subtask) == Some(id)
@@ -329,13 +446,24 @@ impl Job {
         self.pool.retain(|allocation, slot| {
             slot.id != *id || slot.instance != instance || status.allocations.contains(allocation)
         });
-        let there: BTreeSet<SubtaskId> =
-            status.tasks.iter().filter(|(_, attempt, _)| *attempt == self.attempt).map(|(s, _, _)| *s).collect();
-        let missing = self.subtasks().find(|(subtask, task)| {
+        let here = status.tasks.iter().filter(|(s, attempt, _)| *attempt == self.attempt_of(*s)).map(|(s, ..)| *s);
+        let there: BTreeSet<SubtaskId> = here.collect();
+        let missing = |(subtask, task): &(SubtaskId, &Task)| {
             task.at.as_ref() == Some(id) && task.handed_over && !task.state.is_terminal() && !there.contains(subtask)
+        };
+        let missing: Vec<_> = self.subtasks().filter(missing).map(|(s, task)| (s, task.state)).collect();
+        let (stopped, lost): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|(_, state)| *state == ExecutionState::Canceling);
+        for (subtask, _) in &stopped {
+            if let Some(task) = self.task_mut(*subtask) {
+                task.enter(now, ExecutionState::Canceled);
+            }
+        }
+        lost.iter().for_each(|(subtask, _)| self.breaks(*subtask));
+        let failure = lost.first().map(|(subtask, _)| {
+            TaskFailure::new(FailureKind::Lost, format!("TaskManager {id} no longer knows the task")).at(*subtask)
         });
-        let (subtask, _) = missing?;
-        Some(TaskFailure::new(FailureKind::Lost, format!("TaskManager {id} no longer knows the task")).at(subtask))
+        (failure, !stopped.is_empty())
     }
 
     // ---- slots ----
@@ -355,7 +483,9 @@ impl Job {
         let wanted = wanted && self.left.is_none();
         let most = self.slots_needed();
         let Some(worker) = self.workers.get_mut(id).filter(|w| w.instance == instance) else { return Vec::new() };
-        worker.host = offers.iter().map(|o| o.host).fold(worker.host, u64::max);
+        let newest = offers.iter().map(|o| o.host).fold(worker.host, u64::max);
+        worker.dead &= newest == worker.host;
+        worker.host = newest;
         let (latest, over) = (worker.host, worker.over);
         worker.held.clear();
         let mut accepted = Vec::new();
@@ -383,17 +513,17 @@ impl Job {
                 PoolSlot { id: id.clone(), instance, index: offer.slot, data_address: offer.data_address, ready };
             self.pool.insert(offer.allocation, slot);
         }
-        self.free_unused(most, all_in_use);
+        self.free_unused(most, all_in_use, "another slot has the task");
         accepted
     }
 
     /// Gives back what is more than needed and has no task in it.
-    fn free_unused(&mut self, keep: u32, all: bool) {
+    pub(super) fn free_unused(&mut self, keep: u32, all: bool, cause: &str) {
         let over = self.pool.len().saturating_sub(keep as usize);
         let unused = self.pool.iter().filter(|(_, s)| over > 0 && !self.in_use(&s.id, s.index, all)).map(|(a, _)| *a);
         for allocation in unused.take(over).collect::<Vec<_>>() {
             if let Some(slot) = self.pool.remove(&allocation) {
-                let cause = "another slot has the task".to_owned();
+                let cause = cause.to_owned();
                 self.effects.push(Effect::FreeSlot { id: slot.id, instance: slot.instance, allocation, cause });
             }
         }
@@ -405,14 +535,14 @@ impl Job {
         if failed.host < worker.host || failed.host <= worker.over {
             return false;
         }
-        worker.host = failed.host;
+        (worker.host, worker.dead) = (failed.host, true);
         true
     }
 
     /// Every host there that was heard of is over, or about to be: what is still told of it is late.
     pub(super) fn host_is_over(&mut self, id: &TaskManagerId) {
         if let Some(worker) = self.workers.get_mut(id) {
-            worker.over = worker.host;
+            (worker.over, worker.dead) = (worker.host, false);
         }
         self.host_gone(id);
     }
@@ -429,10 +559,20 @@ impl Job {
         ready >= self.slots_needed() && self.pool.values().all(|s| s.ready)
     }
 
-    /// Gives back what is more than needed, and all of it when the job is over.
-    pub(super) fn free_slots(&mut self, keep: u32, cause: &str) {
-        while self.pool.len() as u32 > keep {
-            let Some((allocation, slot)) = self.pool.pop_last() else { return };
+    /// The hosts that are gone, and nobody has asked for others.
+    pub(super) fn dead_hosts(&self) -> Vec<TaskManagerId> {
+        self.workers.iter().filter(|(_, w)| w.dead).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// With its TaskManager a host is certainly gone.
+    pub(super) fn forget_ended_hosts(&mut self) {
+        let Self { ending, workers, .. } = self;
+        ending.retain(|id| workers.contains_key(id));
+    }
+
+    /// Gives back every slot: the job is over.
+    pub(super) fn free_all(&mut self, cause: &str) {
+        while let Some((allocation, slot)) = self.pool.pop_last() {
             let (id, instance, cause) = (slot.id, slot.instance, cause.to_owned());
             self.effects.push(Effect::FreeSlot { id, instance, allocation, cause });
         }
@@ -453,6 +593,10 @@ impl Job {
         })
     }
 
+    fn task(&self, subtask: SubtaskId) -> Option<&Task> {
+        self.tasks.get(subtask.vertex as usize)?.get(subtask.index as usize)
+    }
+
     fn task_mut(&mut self, subtask: SubtaskId) -> Option<&mut Task> {
         self.tasks.get_mut(subtask.vertex as usize)?.get_mut(subtask.index as usize)
     }
@@ -471,39 +615,85 @@ impl Job {
         self.graph().vertices.get(subtask.vertex as usize).map(|v| v.role).unwrap_or_default()
     }
 
-    /// Begins an attempt: places every subtask in the slots, subtask i of each vertex in slot i.
+    /// Begins an attempt: gives every subtask that is to be started its place, subtask i of each vertex in the i-th slot.
     pub(super) fn place(&mut self, now: Now) {
-        let mut slots: Vec<_> = self.pool.values().cloned().collect();
-        slots.sort_by(|a, b| (&a.id, a.index).cmp(&(&b.id, b.index)));
+        let slots = self.slots_in_order();
+        let place_of = |i: u32| slots.get(i as usize % slots.len().max(1));
         let mut hosts: Vec<HostPlace> = Vec::new();
-        let places: Vec<SubtaskPlace> = slots
-            .iter()
-            .map(|slot| {
-                let known = hosts.iter().position(|h| h.task_manager == slot.id);
-                let host = known.unwrap_or_else(|| {
-                    hosts.push(HostPlace { task_manager: slot.id.clone(), data_address: slot.data_address.clone() });
-                    hosts.len() - 1
-                });
-                SubtaskPlace { host: host as u32, slot: slot.index }
-            })
-            .collect();
-        let place_of = |i: u32| places.get(i as usize % places.len().max(1)).copied();
-        let vertices = &self.spec.graph.vertices;
-        let subtasks = vertices.iter().map(|v| (0..v.parallelism).filter_map(place_of).collect()).collect();
+        let mut host_of = |id: &TaskManagerId, address: Option<&String>| {
+            let known = hosts.iter().position(|h| h.task_manager == *id);
+            known.unwrap_or_else(|| {
+                hosts.push(HostPlace { task_manager: id.clone(), data_address: address.cloned() });
+                hosts.len() - 1
+            }) as u32
+        };
+        for slot in &slots {
+            host_of(&slot.id, slot.data_address.as_ref());
+        }
+        let mut subtasks: Vec<Vec<SubtaskPlace>> = Vec::new();
+        for (vertex, v) in self.spec.graph.vertices.iter().enumerate() {
+            let place = |index: u32| {
+                let subtask = SubtaskId { vertex: vertex as u32, index };
+                if self.starting.contains(&self.regions.region(subtask)) {
+                    let slot = place_of(index)?;
+                    return Some(SubtaskPlace { host: host_of(&slot.id, None), slot: slot.index });
+                }
+                let at = self.placement.of(subtask)?;
+                let host = self.placement.hosts.get(at.host as usize)?;
+                Some(SubtaskPlace { host: host_of(&host.task_manager, host.data_address.as_ref()), slot: at.slot })
+            };
+            subtasks.push((0..v.parallelism).filter_map(place).collect());
+        }
         self.placement = Placement { hosts, subtasks };
         let n = self.attempt.n;
-        self.tasks = vertices.iter().map(|v| (0..v.parallelism).map(|_| Task::new(now, n)).collect()).collect();
+        if self.tasks.is_empty() {
+            let vertices = self.spec.graph.vertices.iter();
+            self.tasks = vertices.map(|v| (0..v.parallelism).map(|_| Task::new(now, n)).collect()).collect();
+        }
         for subtask in self.subtasks().map(|(s, _)| s).collect::<Vec<_>>() {
+            if !self.starting.contains(&self.regions.region(subtask)) {
+                continue;
+            }
             let (at, role) = (self.task_manager_of(subtask).cloned(), self.role(subtask));
             let done = self.committed.is_some() && role != VertexRole::Committer;
             if let Some(task) = self.task_mut(subtask) {
+                *task = Task::new(now, n);
                 task.at = at;
                 task.enter(now, if done { ExecutionState::Finished } else { ExecutionState::Scheduled });
             }
         }
     }
 
-    /// Partitions with at least one consumer on another host.
+    /// The slots that the job has, the i-th for subtasks i. What goes on keeps its slot, and what starts again its own, where
+    /// it is still there.
+    fn slots_in_order(&self) -> Vec<PoolSlot> {
+        let mut free: Vec<&PoolSlot> = self.pool.values().collect();
+        free.sort_by(|a, b| (&a.id, a.index).cmp(&(&b.id, b.index)));
+        if self.starting.len() as u32 >= self.regions.count() {
+            return free.into_iter().cloned().collect();
+        }
+        let mut slots: Vec<Option<PoolSlot>> = vec![None; self.slots_needed() as usize];
+        for going_on in [true, false] {
+            for (subtask, task) in self.subtasks() {
+                let live = !task.state.is_terminal() && !self.starting.contains(&self.regions.region(subtask));
+                let place = self.placement.of(subtask);
+                let (Some(id), Some(place), Some(slot)) = (&task.at, place, slots.get_mut(subtask.index as usize))
+                else {
+                    continue;
+                };
+                if live == going_on
+                    && slot.is_none()
+                    && let Some(i) = free.iter().position(|s| s.id == *id && s.index == place.slot)
+                {
+                    *slot = Some(free.remove(i).clone());
+                }
+            }
+        }
+        let mut free = free.into_iter();
+        slots.into_iter().filter_map(|slot| slot.or_else(|| free.next().cloned())).collect()
+    }
+
+    /// Partitions of what is to be started with at least one consumer on another host.
     pub(super) fn partitions(&self) -> Vec<Partition> {
         let mut partitions = Vec::new();
         if self.committed.is_some() {
@@ -519,8 +709,13 @@ impl Job {
                 } else {
                     consumers.iter().any(|c| c.host != place.host)
                 };
-                if leaves && let Some(host) = self.placement.hosts.get(place.host as usize) {
-                    partitions.push(Partition { edge: index as u32, producer: producer as u32, host: host.clone() });
+                let region = self.regions.region(SubtaskId { vertex: edge.from, index: producer as u32 });
+                if leaves
+                    && self.starting.contains(&region)
+                    && let Some(host) = self.placement.hosts.get(place.host as usize)
+                {
+                    let (edge, producer, host) = (index as u32, producer as u32, host.clone());
+                    partitions.push(Partition { region, edge, producer, host });
                 }
             }
         }
@@ -530,6 +725,7 @@ impl Job {
     pub(super) fn deployment_record(&self) -> DeploymentRecord {
         DeploymentRecord {
             attempt: self.attempt,
+            regions: self.attempts.clone(),
             parallelism: self.graph().vertices.iter().map(|v| v.parallelism).collect(),
             task_managers: self.placement.hosts.iter().filter_map(|h| self.deployed_on(&h.task_manager)).collect(),
             placement: self.placement.clone(),
@@ -550,11 +746,13 @@ impl Job {
         let n = self.attempt.n;
         let vertices = self.spec.graph.vertices.iter();
         self.tasks = vertices.map(|v| (0..v.parallelism).map(|_| Task::new(now, n)).collect()).collect();
+        // Whoever is not found may still have something: that it was never sent is known of nothing.
         for subtask in self.subtasks().map(|(s, _)| s).collect::<Vec<_>>() {
             let (at, role) = (self.task_manager_of(subtask).cloned(), self.role(subtask));
             let done = self.committed.is_some() && role != VertexRole::Committer;
+            let n = self.attempt_of(subtask).n;
             if let Some(task) = self.task_mut(subtask) {
-                task.at = at;
+                (task.at, task.attempt) = (at, n);
                 if done {
                     task.enter(now, ExecutionState::Finished);
                 }
@@ -587,12 +785,13 @@ impl Job {
         }
     }
 
-    /// Subtasks that were deployed (there) and that nobody has: the first of them, and how many.
-    pub(super) fn not_found(&self, at: Option<&TaskManagerId>) -> Option<(SubtaskId, usize)> {
+    /// Subtasks that were deployed (there) and that nobody has: the first of them, and how many. Their regions are broken.
+    pub(super) fn not_found(&mut self, at: Option<&TaskManagerId>) -> Option<(SubtaskId, usize)> {
         let found = |t: &Task| t.state == ExecutionState::Finished || t.handed_over && !t.state.is_terminal();
         let there = |t: &Task| at.is_none() || t.at.as_ref() == at;
-        let mut missing = self.subtasks().filter(|(_, t)| there(t) && !found(t)).map(|(s, _)| s);
-        missing.next().map(|first| (first, 1 + missing.count()))
+        let missing: Vec<_> = self.subtasks().filter(|(_, t)| there(t) && !found(t)).map(|(s, _)| s).collect();
+        missing.iter().for_each(|subtask| self.breaks(*subtask));
+        missing.first().map(|first| (*first, missing.len()))
     }
 
     /// Sends each host its part.
@@ -619,6 +818,7 @@ impl Job {
             };
             self.effects.push(Effect::Deploy { id: host.task_manager, deploy: Box::new(deploy) });
         }
+        self.starting.clear();
     }
 
     fn publish_of(&self, subtask: SubtaskId) -> Option<bytes::Bytes> {
@@ -629,23 +829,40 @@ impl Job {
         Some(committed.manifests.get(uid).cloned().unwrap_or_default())
     }
 
-    pub(super) fn deployed(&mut self, id: &TaskManagerId) {
-        for task in self.tasks.iter_mut().flatten() {
-            if task.at.as_ref() == Some(id) && task.state >= ExecutionState::Deploying {
+    /// The subtasks of this attempt there.
+    fn deployed_there(&self, id: &TaskManagerId, attempt: Attempt) -> Vec<SubtaskId> {
+        let there = self.subtasks().filter(|(s, t)| t.at.as_ref() == Some(id) && self.attempt_of(*s) == attempt);
+        there.filter(|(_, t)| t.state >= ExecutionState::Deploying).map(|(s, _)| s).collect()
+    }
+
+    pub(super) fn deployed(&mut self, id: &TaskManagerId, attempt: Attempt) {
+        for subtask in self.deployed_there(id, attempt) {
+            if let Some(task) = self.task_mut(subtask) {
                 task.handed_over = true;
             }
         }
     }
 
-    /// Was the task stopped, and not on behalf of this leader? An earlier one's word may have been under way.
-    pub(super) fn is_stopped_by_another(&self, report: &TaskReport) -> bool {
-        let task = self.tasks.get(report.subtask.vertex as usize).and_then(|v| v.get(report.subtask.index as usize));
-        report.state == ExecutionState::Canceled && task.is_some_and(|t| t.state != ExecutionState::Canceling)
+    /// Nobody knows whether what was sent there has arrived. Answers whether that matters.
+    pub(super) fn not_deployed(&mut self, id: &TaskManagerId, attempt: Attempt) -> bool {
+        let mut any = false;
+        for subtask in self.deployed_there(id, attempt) {
+            if self.task(subtask).is_some_and(|t| !t.state.is_terminal() && t.state != ExecutionState::Canceling) {
+                self.breaks(subtask);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Is the task being stopped, for this leader?
+    pub(super) fn is_stopping(&self, subtask: SubtaskId) -> bool {
+        self.task(subtask).is_some_and(|t| t.state == ExecutionState::Canceling)
     }
 
     /// Takes a report over; answers whether it changed anything.
     pub(super) fn report(&mut self, now: Now, id: &TaskManagerId, instance: InstanceId, report: &TaskReport) -> bool {
-        if report.attempt != self.attempt
+        if report.attempt != self.attempt_of(report.subtask)
             || !self.is_current(id, instance)
             || self.task_manager_of(report.subtask) != Some(id)
         {
@@ -666,11 +883,16 @@ impl Job {
     }
 
     /// The tasks there are over; answers whether one of them was still needed.
-    pub(super) fn end_tasks_on(&mut self, now: Now, id: &TaskManagerId, _failure: &TaskFailure) -> bool {
+    pub(super) fn end_tasks_on(&mut self, now: Now, id: &TaskManagerId) -> bool {
+        let there = self.subtasks().filter(|(_, t)| t.at.as_ref() == Some(id) && !t.state.is_terminal());
+        let there: Vec<_> = there.map(|(s, t)| (s, t.state)).collect();
         let mut any = false;
-        for task in self.tasks.iter_mut().flatten() {
-            if task.at.as_ref() == Some(id) && !task.state.is_terminal() {
+        for (subtask, state) in there {
+            if state != ExecutionState::Canceling {
                 any = true;
+                self.breaks(subtask);
+            }
+            if let Some(task) = self.task_mut(subtask) {
                 task.enter(now, ExecutionState::Failed);
             }
         }
@@ -719,10 +941,11 @@ impl Job {
         committers.then_some(record)
     }
 
-    pub(super) fn committers(&self) -> Vec<(SubtaskId, TaskManagerId)> {
+    /// Those that have yet to publish, where they are and under which attempt.
+    pub(super) fn committers(&self) -> Vec<(SubtaskId, TaskManagerId, Attempt)> {
         self.subtasks()
             .filter(|(s, t)| self.role(*s) == VertexRole::Committer && !t.state.is_terminal())
-            .filter_map(|(s, t)| Some((s, t.at.clone()?)))
+            .filter_map(|(s, t)| Some((s, t.at.clone()?, self.attempt_of(s))))
             .collect()
     }
 
@@ -733,17 +956,92 @@ impl Job {
 
     /// Tells every host with live tasks to stop them.
     pub(super) fn cancel_tasks(&mut self, now: Now) {
-        let mut hosts = BTreeSet::new();
-        for task in self.tasks.iter_mut().flatten().filter(|t| !t.state.is_terminal()) {
-            if task.state >= ExecutionState::Deploying {
-                hosts.extend(task.at.clone());
-                task.enter(now, ExecutionState::Canceling);
-            } else {
+        self.stop(now, 0..self.regions.count());
+    }
+
+    /// Tells every host with live tasks of these regions to stop them. What cannot be asked, or was not sent, is over.
+    pub(super) fn stop(&mut self, now: Now, regions: impl IntoIterator<Item = u32>) {
+        let regions: BTreeSet<u32> = regions.into_iter().collect();
+        let mut told: BTreeMap<TaskManagerId, BTreeSet<u32>> = BTreeMap::new();
+        for subtask in self.subtasks().filter(|(_, t)| !t.state.is_terminal()).map(|(s, _)| s).collect::<Vec<_>>() {
+            let region = self.regions.region(subtask);
+            if !regions.contains(&region) {
+                continue;
+            }
+            let at = self.task(subtask).and_then(|t| t.at.clone()).filter(|id| self.is_registered(id));
+            let tasks = self.tasks.get_mut(subtask.vertex as usize);
+            let Some(task) = tasks.and_then(|v| v.get_mut(subtask.index as usize)) else { continue };
+            match at {
+                Some(id) if task.state != ExecutionState::Scheduled => {
+                    told.entry(id).or_default().insert(region);
+                    task.enter(now, ExecutionState::Canceling);
+                    #[cfg(feature = "planted-bugs")]
+                    if self.hasty {
+                        task.enter(now, ExecutionState::Canceled);
+                    }
+                }
+                _ => task.enter(now, ExecutionState::Canceled),
+            }
+        }
+        for (id, regions) in told {
+            let regions = self.under(regions);
+            self.effects.push(Effect::Cancel { id, regions });
+        }
+    }
+
+    /// Tells a host again what it is to stop.
+    pub(super) fn stop_again(&mut self, id: &TaskManagerId) {
+        let stopping = self.subtasks().filter(|(_, t)| t.at.as_ref() == Some(id));
+        let stopping = stopping.filter(|(_, t)| t.state == ExecutionState::Canceling);
+        let regions: BTreeSet<u32> = stopping.map(|(s, _)| self.regions.region(s)).collect();
+        if !regions.is_empty() {
+            let (id, regions) = (id.clone(), self.under(regions));
+            self.effects.push(Effect::Cancel { id, regions });
+        }
+    }
+
+    /// A host was told to stop these regions; what it does not name as still ending is over. Answers whether that is news.
+    pub(super) fn stopped(
+        &mut self,
+        now: Now,
+        id: &TaskManagerId,
+        regions: &[RegionAttempt],
+        ending: &[SubtaskId],
+    ) -> bool {
+        let over = |(subtask, task): &(SubtaskId, &Task)| {
+            let (region, attempt) = (self.regions.region(*subtask), self.up_to(self.attempt_of(*subtask)));
+            task.at.as_ref() == Some(id)
+                && task.state == ExecutionState::Canceling
+                && regions.contains(&RegionAttempt { region, attempt })
+                && !ending.contains(subtask)
+        };
+        let over: Vec<_> = self.subtasks().filter(over).map(|(s, _)| s).collect();
+        for subtask in &over {
+            if let Some(task) = self.task_mut(*subtask) {
                 task.enter(now, ExecutionState::Canceled);
             }
         }
-        let attempt = self.attempt;
-        self.effects.extend(hosts.into_iter().map(|id| Effect::Cancel { id, attempt }));
+        !over.is_empty()
+    }
+
+    /// What was to stop and has not, with all that is in the same hosts, is over as soon as they are: answers where.
+    pub(super) fn end_unstopped(&mut self, now: Now) -> BTreeSet<TaskManagerId> {
+        let live = |t: &Task| !t.state.is_terminal();
+        let stuck = self.subtasks().filter(|(s, t)| live(t) && self.starting.contains(&self.regions.region(*s)));
+        let hosts: BTreeSet<_> = stuck.filter_map(|(_, t)| t.at.clone()).collect();
+        let there = self.subtasks().filter(|(_, t)| live(t) && t.at.as_ref().is_some_and(|id| hosts.contains(id)));
+        for subtask in there.map(|(s, _)| s).collect::<Vec<_>>() {
+            self.breaks(subtask);
+            if let Some(task) = self.task_mut(subtask) {
+                task.enter(now, ExecutionState::Canceled);
+            }
+        }
+        hosts
+    }
+
+    /// Is everything over of the regions that are to be started?
+    pub(super) fn all_stopped(&self) -> bool {
+        self.subtasks().all(|(s, t)| t.state.is_terminal() || !self.starting.contains(&self.regions.region(s)))
     }
 
     /// The hosts that still have live tasks are ended by force.
@@ -753,7 +1051,7 @@ impl Job {
             hosts.extend(task.at.clone());
             task.enter(now, ExecutionState::Canceled);
         }
-        let attempt = self.attempt;
+        let attempt = self.up_to_now();
         self.effects.extend(hosts.into_iter().map(|id| Effect::ResetHost { id, attempt }));
     }
 

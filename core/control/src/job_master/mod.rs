@@ -5,6 +5,8 @@
 pub mod core;
 pub mod driver;
 pub mod job;
+#[cfg(test)]
+mod region_tests;
 pub mod restart;
 pub mod states;
 #[cfg(test)]

@@ -122,32 +122,13 @@ async fn has_blob(State(state): State<RestState>, Path(key): Path<String>) -> Re
     Ok(if info.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
-/// Who is refused while it still sends may never read why: a connection that closes with bytes unread is cut. So much is
-/// read and dropped, for so long.
-async fn drain(state: &RestState, body: Body) {
-    let mut stream = body.into_data_stream();
-    let mut left: usize = 64 << 20;
-    let read = async {
-        while let Ok(Some(piece)) = stream.try_next().await {
-            left = left.saturating_sub(piece.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    let _ = thalweg_env::timeout(&*state.env.clock, Duration::from_secs(10), read).await;
-}
-
 async fn put_blob(
     State(state): State<RestState>,
     Path(key): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, RestError> {
-    if let Err(refused) = state.may_write(&headers) {
-        drain(&state, body).await;
-        return Err(refused);
-    }
+    state.may_write(&headers)?;
     let key = blob_key(&key)?;
     let stream = body.into_data_stream().map_err(std::io::Error::other);
     let raw = StreamReader::new(stream);

@@ -8,6 +8,7 @@ pub mod api;
 pub mod error;
 pub mod flink;
 pub mod proxy;
+mod refusals;
 pub mod web;
 
 pub use error::RestError;
@@ -218,6 +219,7 @@ fn router(state: RestState, max_body: usize) -> Router {
         // Outside of the limit: the leader has its own.
         .layer(middleware::from_fn_with_state(state.clone(), proxy::forward))
         .layer(middleware::from_fn_with_state(state.clone(), common_headers))
+        .layer(middleware::from_fn_with_state(state.clone(), refusals::read_to_the_end))
         .with_state(state)
 }
 

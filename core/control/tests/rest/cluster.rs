@@ -10,7 +10,7 @@ use thalweg_control::{
 };
 use thalweg_env::{Address, Env};
 use thalweg_model::{
-    Attempt, BlobKey, ClusterId, Edge, HostPlace, InstanceId, JobGraph, JobId, OperatorInfo, Partitioner, Vertex,
+    BlobKey, ClusterId, Edge, HostPlace, InstanceId, JobGraph, JobId, OperatorInfo, Partitioner, RegionAttempt, Vertex,
     VertexId, VertexRole,
 };
 use thalweg_rpc::{HeartbeatSettings, Role, RpcSettings};
@@ -26,7 +26,7 @@ impl ShuffleMaster for AnyShuffle {
         Ok(ShuffleDescriptor(bytes::Bytes::new()))
     }
 
-    async fn release(&self, _: JobId, _: Attempt) -> thalweg_spi::Result<()> {
+    async fn release(&self, _: JobId, _: RegionAttempt) -> thalweg_spi::Result<()> {
         Ok(())
     }
 }

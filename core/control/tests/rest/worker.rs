@@ -123,7 +123,12 @@ impl Worker {
                     }
                     reply.send(Ok(Ok(())));
                 }
-                TaskExecutorMessage::Cancel { reply, .. } | TaskExecutorMessage::Commit { reply, .. } => {
+                TaskExecutorMessage::Cancel { job, reply, .. } => {
+                    let state = self.state.lock();
+                    let live = state.tasks.iter().filter(|((j, _), (_, state, _))| *j == job && !state.is_terminal());
+                    reply.send(Ok(live.map(|((_, subtask), _)| *subtask).collect()));
+                }
+                TaskExecutorMessage::Commit { reply, .. } => {
                     reply.send(Ok(()));
                 }
                 TaskExecutorMessage::ResetHost { .. } if self.state.lock().hangs => {}

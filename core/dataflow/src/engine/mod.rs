@@ -1,4 +1,6 @@
-//! What a task host runs: the tasks of one job in this process, under one attempt after another.
+//! What a task host runs: the tasks of one job in this process, each region of it under one attempt after another.
+//!
+//! Regions start and end each for itself, but share slots: a slot is a thread, whoever's tasks are in it.
 //!
 //! Nothing here waits except [`Engine::stop`]; every call may come from any thread. Whatever is wrong with a deployment
 //! is told as a failed task.
@@ -14,7 +16,7 @@ use crate::{
 use parking_lot::Mutex;
 use slot::{Inbox, SlotThread, Wanted};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     path::PathBuf,
     sync::{
         Arc,
@@ -25,11 +27,11 @@ use std::{
 };
 use thalweg_env::Env;
 use thalweg_model::{
-    Attempt, ExecutionState, FailureKind, JobId, Partitioner, Placement, SubtaskId, SubtaskMetrics, TaskFailure,
-    TaskManagerId,
+    Attempt, ExecutionState, FailureKind, JobId, Partitioner, Placement, RegionAttempt, Regions, SubtaskId,
+    SubtaskMetrics, TaskFailure, TaskManagerId,
 };
 use thalweg_spi::ShuffleEnvironment;
-use thalweg_wire::{Deploy, TaskDeployment, TaskReport};
+use thalweg_wire::{Deploy, Descriptor, TaskDeployment, TaskReport};
 
 /// Hears what becomes of tasks. Called on slot threads: it must not wait.
 pub trait TaskListener: Send + Sync + 'static {
@@ -66,16 +68,27 @@ pub struct EngineSetup {
 /// The tasks of one job in this process.
 pub struct Engine {
     setup: EngineSetup,
+    regions: Regions,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The highest attempt that was deployed.
-    run: Option<Run>,
-    /// Everything up to here was cancelled.
-    cancelled: Option<Attempt>,
+    /// By region: the highest attempt that was deployed.
+    runs: BTreeMap<u32, Run>,
+    /// By region: everything up to here was cancelled.
+    cancelled: BTreeMap<u32, Attempt>,
+    slots: BTreeMap<SlotKey, SlotHandle>,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl State {
+    /// Ends what runs of this region.
+    fn cancel(&self, run: &Run) {
+        run.cx.cancelled.store(true, Ordering::SeqCst);
+        let slots: BTreeSet<_> = run.tasks.values().map(|(_, key)| *key).collect();
+        slots.iter().filter_map(|key| self.slots.get(key)).for_each(|s| s.signal.wake());
+    }
 }
 
 /// Where a task runs: with the others of its slot, or alone.
@@ -87,7 +100,6 @@ enum SlotKey {
 
 struct Run {
     cx: Arc<AttemptCx>,
-    slots: BTreeMap<SlotKey, SlotHandle>,
     tasks: HashMap<SubtaskId, (Arc<TaskShared>, SlotKey)>,
 }
 
@@ -96,99 +108,82 @@ struct SlotHandle {
     inbox: Arc<Mutex<Inbox>>,
 }
 
-impl Run {
-    fn cancel(&self) {
-        self.cx.cancelled.store(true, Ordering::SeqCst);
-        self.slots.values().for_each(|s| s.signal.wake());
-    }
-}
-
 impl Engine {
     /// An engine without tasks.
     pub fn new(setup: EngineSetup) -> Engine {
-        Engine { setup, state: Mutex::default() }
+        let regions = Regions::of(setup.plan.graph());
+        Engine { setup, regions, state: Mutex::default() }
     }
 
-    /// Runs these tasks. Tasks of lower attempts are cancelled first; those that run already are left alone.
+    /// Runs these tasks. Tasks of their regions under lower attempts are cancelled first; those that run already are left
+    /// alone.
     pub fn deploy(&self, deploy: Deploy) {
-        let attempt = deploy.attempt;
+        let Deploy { attempt, tasks, placement, descriptors } = deploy;
+        let placement = Arc::new(placement);
+        let mut by_region = BTreeMap::<u32, Vec<TaskDeployment>>::new();
+        for task in tasks {
+            by_region.entry(self.regions.region(task.subtask)).or_default().push(task);
+        }
+        // Told when the lock is free.
+        let mut ends = Vec::new();
+        let mut by_slot = BTreeMap::<SlotKey, Vec<Wanted>>::new();
         let mut state = self.state.lock();
-        let newest = state.run.as_ref().map(|r| r.cx.attempt);
-        if state.cancelled.is_some_and(|c| attempt <= c) || newest.is_some_and(|n| attempt < n) {
-            drop(state);
-            deploy.tasks.iter().for_each(|t| self.report(t.subtask, attempt, ExecutionState::Canceled, None));
-            return;
-        }
-        if newest.is_some_and(|n| n < attempt)
-            && let Some(lower) = state.run.take()
-        {
-            lower.cancel();
-            self.setup.shuffle.release(self.setup.job, lower.cx.attempt);
-        }
-        if state.run.is_none() {
-            match self.open(attempt, deploy.placement) {
-                Ok(cx) => state.run = Some(Run { cx, slots: BTreeMap::new(), tasks: HashMap::new() }),
-                Err(failure) => {
-                    drop(state);
-                    self.refuse(&deploy.tasks, attempt, &failure);
-                    return;
-                }
+        for (region, tasks) in by_region {
+            let newest = state.runs.get(&region).map(|r| r.cx.attempt);
+            if state.cancelled.get(&region).is_some_and(|c| attempt <= *c) || newest.is_some_and(|n| attempt < n) {
+                ends.extend(tasks.iter().map(|t| (t.subtask, ExecutionState::Canceled, None)));
+                continue;
             }
+            if newest.is_some_and(|n| n < attempt)
+                && let Some(lower) = state.runs.remove(&region)
+            {
+                state.cancel(&lower);
+                self.release(region, lower.cx.attempt);
+            }
+            let run = match state.runs.entry(region) {
+                Entry::Occupied(run) => run.into_mut(),
+                Entry::Vacant(place) => match self.open(region, attempt, placement.clone()) {
+                    Ok(cx) => place.insert(Run { cx, tasks: HashMap::new() }),
+                    Err(failure) => {
+                        let refused = |t: &TaskDeployment| (t.subtask, ExecutionState::Failed, Some(failure.clone()));
+                        ends.extend(tasks.iter().map(refused));
+                        continue;
+                    }
+                },
+            };
+            let edges = &run.cx.plan.graph().edges;
+            let of_this = |d: &&Descriptor| {
+                let from = edges.get(d.edge as usize).map(|e| SubtaskId { vertex: e.from, index: d.producer });
+                from.is_some_and(|from| self.regions.region(from) == region)
+            };
+            let mine = descriptors.iter().filter(of_this).map(|d| ((d.edge, d.producer), d.bytes.clone()));
+            run.cx.descriptors.lock().extend(mine);
+            let refused = sort(run, tasks, &mut by_slot);
+            ends.extend(refused.into_iter().map(|(subtask, f)| (subtask, ExecutionState::Failed, Some(f))));
         }
-        let State { run, threads, .. } = &mut *state;
-        let Some(run) = run else { return };
-        run.cx.descriptors.lock().extend(deploy.descriptors.into_iter().map(|d| ((d.edge, d.producer), d.bytes)));
+        let State { slots, threads, .. } = &mut *state;
         threads.retain(|t| !t.is_finished());
-        let (by_slot, refused) = self.sort(run, deploy.tasks);
         for (key, wanted) in by_slot {
-            threads.extend(self.give(run, key, wanted));
+            threads.extend(self.give(slots, key, wanted));
         }
         drop(state);
-        for (subtask, failure) in refused {
-            self.report(subtask, attempt, ExecutionState::Failed, Some(failure.at(subtask)));
+        for (subtask, end, failure) in ends {
+            self.report(subtask, attempt, end, failure.map(|f| f.at(subtask)));
         }
     }
 
-    /// Puts the new tasks to their slots; what cannot run is answered with the reason.
-    fn sort(
-        &self,
-        run: &mut Run,
-        tasks: Vec<TaskDeployment>,
-    ) -> (BTreeMap<SlotKey, Vec<Wanted>>, Vec<(SubtaskId, TaskFailure)>) {
-        let (mut by_slot, mut refused) = (BTreeMap::<_, Vec<Wanted>>::new(), Vec::new());
-        let vertices = &run.cx.plan.graph().vertices;
-        let ranks = ranks(&run.cx.plan);
-        for task in tasks {
-            let subtask = task.subtask;
-            let wrong = |what: String| (subtask, TaskFailure::new(FailureKind::Incompatible, what));
-            if run.tasks.contains_key(&subtask) {
-                continue;
-            }
-            let vertex = vertices.get(subtask.vertex as usize).filter(|v| subtask.index < v.parallelism);
-            let Some(vertex) = vertex else {
-                refused.push(wrong(format!("the deployment names subtask {subtask}, which the graph has not")));
-                continue;
-            };
-            let place = match run.cx.placement.of(subtask) {
-                Some(place) if place.host == run.cx.host => place,
-                _ => {
-                    refused.push(wrong(format!("the placement does not put subtask {subtask} on this host")));
-                    continue;
-                }
-            };
-            let key = if vertex.own_thread { SlotKey::Own(subtask) } else { SlotKey::Shared(place.slot) };
-            let shared = Arc::new(TaskShared::new(subtask, run.cx.attempt));
-            run.tasks.insert(subtask, (shared.clone(), key));
-            let uid = vertex.operators.first().map_or("", |o| o.uid.as_str()).into();
-            let rank = ranks[subtask.vertex as usize];
-            by_slot.entry(key).or_default().push(Wanted { shared, uid, rank, publish: task.publish });
-        }
-        (by_slot, refused)
+    fn release(&self, region: u32, attempt: Attempt) {
+        self.setup.shuffle.release(self.setup.job, RegionAttempt { region, attempt });
     }
 
     /// Gives tasks to a slot's thread, which is started where there is none.
-    fn give(&self, run: &mut Run, key: SlotKey, mut wanted: Vec<Wanted>) -> Option<JoinHandle<()>> {
-        if let Some(slot) = run.slots.get(&key) {
+    fn give(
+        &self,
+        slots: &mut BTreeMap<SlotKey, SlotHandle>,
+        key: SlotKey,
+        mut wanted: Vec<Wanted>,
+    ) -> Option<JoinHandle<()>> {
+        if let Some(slot) = slots.get(&key) {
             let mut inbox = slot.inbox.lock();
             if !inbox.closed {
                 inbox.new.append(&mut wanted);
@@ -201,7 +196,7 @@ impl Engine {
         let handle =
             SlotHandle { signal: Arc::default(), inbox: Arc::new(Mutex::new(Inbox { closed: false, new: wanted })) };
         let thread = SlotThread {
-            attempt: run.cx.clone(),
+            clock: self.setup.env.clock.clone(),
             inbox: handle.inbox.clone(),
             signal: handle.signal.clone(),
             listener: self.setup.listener.clone(),
@@ -210,7 +205,7 @@ impl Engine {
             SlotKey::Shared(slot) => format!("slot-{slot}"),
             SlotKey::Own(subtask) => format!("task-{}-{}", subtask.vertex, subtask.index),
         };
-        run.slots.insert(key, handle);
+        slots.insert(key, handle);
         match self.setup.env.spawner.thread(name, Box::new(move || thread.run())) {
             Ok(thread) => Some(thread),
             Err(e) => {
@@ -223,7 +218,7 @@ impl Engine {
         }
     }
 
-    fn open(&self, attempt: Attempt, placement: Placement) -> Result<Arc<AttemptCx>, TaskFailure> {
+    fn open(&self, region: u32, attempt: Attempt, placement: Arc<Placement>) -> Result<Arc<AttemptCx>, TaskFailure> {
         let setup = &self.setup;
         let host = placement.host(&setup.task_manager).ok_or_else(|| {
             let message = format!("the placement does not know TaskManager {}", setup.task_manager);
@@ -232,6 +227,7 @@ impl Engine {
         let channels = channels_of(&setup.plan, &placement, host);
         Ok(Arc::new(AttemptCx {
             job: setup.job,
+            region,
             attempt,
             plan: setup.plan.clone(),
             placement,
@@ -250,65 +246,66 @@ impl Engine {
         }))
     }
 
-    /// Ends the tasks of this attempt and lower ones; each reports its end.
-    pub fn cancel(&self, attempt: Attempt) {
+    /// Ends the tasks of these regions under these attempts and lower ones; each reports its end.
+    pub fn cancel(&self, regions: &[RegionAttempt]) {
         let mut state = self.state.lock();
-        state.cancelled = state.cancelled.max(Some(attempt));
-        if let Some(run) = state.run.as_ref().filter(|r| r.cx.attempt <= attempt) {
-            run.cancel();
-            self.setup.shuffle.release(self.setup.job, run.cx.attempt);
+        for RegionAttempt { region, attempt } in regions {
+            let cancelled = state.cancelled.entry(*region).or_insert(*attempt);
+            *cancelled = *attempt.max(cancelled);
+            if let Some(run) = state.runs.get(region).filter(|r| r.cx.attempt <= *attempt) {
+                state.cancel(run);
+                self.release(*region, run.cx.attempt);
+            }
         }
     }
 
     /// The JobMaster has recorded what this committer prepared. Ignored unless it is the one that prepared.
     pub fn commit(&self, subtask: SubtaskId, attempt: Attempt) {
         let state = self.state.lock();
-        let Some(run) = state.run.as_ref().filter(|r| r.cx.attempt == attempt) else { return };
+        let region = self.regions.region(subtask);
+        let Some(run) = state.runs.get(&region).filter(|r| r.cx.attempt == attempt) else { return };
         let Some((task, key)) = run.tasks.get(&subtask) else { return };
         if task.prepared.load(Ordering::Acquire) {
             task.committed.store(true, Ordering::Release);
-            if let Some(slot) = run.slots.get(key) {
+            if let Some(slot) = state.slots.get(key) {
                 slot.signal.wake();
             }
         }
     }
 
-    /// Counters of all tasks of the newest attempt.
-    pub fn metrics(&self) -> Option<(Attempt, Vec<(SubtaskId, SubtaskMetrics)>)> {
+    /// Counters of all tasks, each under the newest attempt of its region.
+    pub fn metrics(&self) -> Vec<(SubtaskId, Attempt, SubtaskMetrics)> {
         let state = self.state.lock();
-        let run = state.run.as_ref()?;
-        let mut all: Vec<_> = run.tasks.iter().map(|(id, (task, _))| (*id, task.metrics.read())).collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
-        Some((run.cx.attempt, all))
+        let of_run = |run: &Run| {
+            let attempt = run.cx.attempt;
+            run.tasks.iter().map(|(id, (task, _))| (*id, attempt, task.metrics.read())).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = state.runs.values().flat_map(of_run).collect();
+        all.sort_unstable_by_key(|(id, ..)| *id);
+        all
     }
 
-    /// How often the slots of the newest attempt have parked: an idle job parks and costs nothing.
+    /// How often the slots have parked: an idle job parks and costs nothing.
     pub fn parks(&self) -> u64 {
-        let state = self.state.lock();
-        state.run.iter().flat_map(|r| r.slots.values()).map(|s| s.signal.parks()).sum()
+        self.state.lock().slots.values().map(|s| s.signal.parks()).sum()
     }
 
     /// Cancels everything and waits for the slots' threads.
     pub fn stop(&self) {
         let threads = {
-            let mut state = self.state.lock();
-            if let Some(run) = &state.run {
-                let attempt = run.cx.attempt;
-                run.cancel();
-                state.cancelled = state.cancelled.max(Some(attempt));
-                self.setup.shuffle.release(self.setup.job, attempt);
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            for (region, run) in &state.runs {
+                state.cancel(run);
+                self.release(*region, run.cx.attempt);
             }
+            let ended: Vec<_> = state.runs.iter().map(|(region, run)| (*region, run.cx.attempt)).collect();
+            state.cancelled.extend(ended);
             std::mem::take(&mut state.threads)
         };
         for thread in threads {
             // A slot's thread catches what its tasks do; what it says was reported.
             let _ = thread.join();
-        }
-    }
-
-    fn refuse(&self, tasks: &[TaskDeployment], attempt: Attempt, failure: &TaskFailure) {
-        for task in tasks {
-            self.report(task.subtask, attempt, ExecutionState::Failed, Some(failure.clone().at(task.subtask)));
         }
     }
 
@@ -323,6 +320,44 @@ impl Engine {
             metrics: SubtaskMetrics::default(),
         });
     }
+}
+
+/// Puts the new tasks to their slots; what cannot run is answered with the reason.
+fn sort(
+    run: &mut Run,
+    tasks: Vec<TaskDeployment>,
+    by_slot: &mut BTreeMap<SlotKey, Vec<Wanted>>,
+) -> Vec<(SubtaskId, TaskFailure)> {
+    let mut refused = Vec::new();
+    let cx = run.cx.clone();
+    let ranks = ranks(&cx.plan);
+    for task in tasks {
+        let subtask = task.subtask;
+        let wrong = |what: String| (subtask, TaskFailure::new(FailureKind::Incompatible, what));
+        if run.tasks.contains_key(&subtask) {
+            continue;
+        }
+        let vertex = cx.plan.graph().vertices.get(subtask.vertex as usize).filter(|v| subtask.index < v.parallelism);
+        let Some(vertex) = vertex else {
+            refused.push(wrong(format!("the deployment names subtask {subtask}, which the graph has not")));
+            continue;
+        };
+        let place = match cx.placement.of(subtask) {
+            Some(place) if place.host == cx.host => place,
+            _ => {
+                refused.push(wrong(format!("the placement does not put subtask {subtask} on this host")));
+                continue;
+            }
+        };
+        let key = if vertex.own_thread { SlotKey::Own(subtask) } else { SlotKey::Shared(place.slot) };
+        let shared = Arc::new(TaskShared::new(subtask, cx.attempt));
+        run.tasks.insert(subtask, (shared.clone(), key));
+        let uid = vertex.operators.first().map_or("", |o| o.uid.as_str()).into();
+        let rank = ranks[subtask.vertex as usize];
+        let wanted = Wanted { cx: cx.clone(), shared, uid, rank, publish: task.publish };
+        by_slot.entry(key).or_default().push(wanted);
+    }
+    refused
 }
 
 /// Distance from the sources: a slot steps what is furthest first, so that room is made before it is filled.

@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use thalweg_env::Clock;
 use thalweg_model::{ExecutionState, FailureKind, TaskFailure};
 use thalweg_wire::TaskReport;
 
@@ -25,6 +26,8 @@ const SLOW: Duration = Duration::from_millis(100);
 
 /// A task that a slot is to build.
 pub(super) struct Wanted {
+    /// Of its region.
+    pub(super) cx: Arc<AttemptCx>,
     pub(super) shared: Arc<TaskShared>,
     /// Of its head.
     pub(super) uid: Arc<str>,
@@ -41,7 +44,7 @@ pub(super) struct Inbox {
 
 /// What a slot's thread begins with.
 pub(super) struct SlotThread {
-    pub(super) attempt: Arc<AttemptCx>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) inbox: Arc<Mutex<Inbox>>,
     pub(super) signal: Arc<Signal>,
     pub(super) listener: Arc<dyn TaskListener>,
@@ -49,8 +52,15 @@ pub(super) struct SlotThread {
 
 struct Live {
     wanted: Wanted,
+    slot: Rc<SlotLocal>,
     cell: Rc<TaskCell>,
     task: Box<dyn Task>,
+}
+
+impl Wanted {
+    fn is_cancelled(&self) -> bool {
+        self.cx.cancelled.load(Ordering::SeqCst)
+    }
 }
 
 /// Reports a task's end, once.
@@ -81,10 +91,9 @@ fn report(task: &TaskShared, state: ExecutionState) -> TaskReport {
 impl SlotThread {
     pub(super) fn run(self) {
         self.signal.adopt();
-        let slot = SlotLocal::new(self.signal.clone());
-        let mut cx = SlotCx::new(self.attempt.env.clock.clone());
+        let mut cx = SlotCx::new(self.clock.clone());
         let mut tasks: Vec<Live> = Vec::new();
-        // Failed tasks are kept, unstepped, until the attempt is cancelled: if their channels closed, tasks on other
+        // Failed tasks are kept, unstepped, until their region is cancelled: if their channels closed, tasks on other
         // hosts would fail too, and theirs might be the failure that is told first.
         let mut failed: Vec<Live> = Vec::new();
         let mut armed = false;
@@ -98,10 +107,22 @@ impl SlotThread {
                 std::mem::take(&mut inbox.new)
             };
             let mut progress = !new.is_empty();
-            if self.attempt.cancelled.load(Ordering::SeqCst) {
-                return self.cancel(new, tasks, failed);
+            for live in tasks
+                .extract_if(.., |t| t.wanted.is_cancelled())
+                .chain(failed.extract_if(.., |t| t.wanted.is_cancelled()))
+            {
+                progress = true;
+                self.drop_task(live.task);
+                report_end(&*self.listener, &live.wanted.shared, ExecutionState::Canceled, None);
             }
             for wanted in new {
+                if wanted.is_cancelled() {
+                    report_end(&*self.listener, &wanted.shared, ExecutionState::Canceled, None);
+                    continue;
+                }
+                let same = |t: &&Live| Arc::ptr_eq(&t.wanted.cx, &wanted.cx);
+                let slot = tasks.iter().chain(&failed).find(same).map(|t| t.slot.clone());
+                let slot = slot.unwrap_or_else(|| SlotLocal::new(self.signal.clone()));
                 tasks.extend(self.build(wanted, &slot));
                 tasks.sort_by_key(|t| t.wanted.rank);
             }
@@ -118,7 +139,7 @@ impl SlotThread {
                     Err(failure) => {
                         progress = true;
                         let ended = tasks.remove(i);
-                        if !self.attempt.cancelled.load(Ordering::SeqCst) {
+                        if !ended.wanted.is_cancelled() {
                             let task = &ended.wanted.shared;
                             report_end(&*self.listener, task, ExecutionState::Failed, Some(failure));
                         }
@@ -138,7 +159,7 @@ impl SlotThread {
                     armed = true;
                 }
                 (false, true) => {
-                    let limit = wake_at.map(|at| at.since(self.attempt.env.clock.now()));
+                    let limit = wake_at.map(|at| at.since(self.clock.now()));
                     self.signal.park(limit);
                     armed = false;
                 }
@@ -148,19 +169,19 @@ impl SlotThread {
 
     fn build(&self, wanted: Wanted, slot: &Rc<SlotLocal>) -> Option<Live> {
         self.listener.on_report(report(&wanted.shared, ExecutionState::Initializing));
-        let cell = TaskCell::new(wanted.shared.clone(), self.attempt.checkpoints.clone());
+        let cell = TaskCell::new(wanted.shared.clone(), wanted.cx.checkpoints.clone());
         let cx = BuildCx {
-            attempt: self.attempt.clone(),
+            attempt: wanted.cx.clone(),
             slot: slot.clone(),
             subtask: wanted.shared.subtask,
             cell: cell.clone(),
             publish: wanted.publish.clone(),
         };
-        let built = panics::catch(&wanted.uid, || self.attempt.plan.build(&cx)).and_then(|built| built);
+        let built = panics::catch(&wanted.uid, || wanted.cx.plan.build(&cx)).and_then(|built| built);
         match built {
             Ok(task) => {
                 self.listener.on_report(report(&wanted.shared, ExecutionState::Running));
-                Some(Live { wanted, cell, task })
+                Some(Live { wanted, slot: slot.clone(), cell, task })
             }
             Err(mut failure) => {
                 failure.uid.get_or_insert_with(|| wanted.uid.to_string());
@@ -174,7 +195,7 @@ impl SlotThread {
         cx.begin();
         let (began, task) = (cx.now, &mut live.task);
         let step = panics::catch(&live.wanted.uid, || task.step(BUDGET, cx))?;
-        if self.attempt.env.clock.now().since(began) > SLOW {
+        if self.clock.now().since(began) > SLOW {
             add(&live.wanted.shared.metrics.slow_steps, 1);
         }
         if live.cell.has_failed() {
@@ -194,17 +215,6 @@ impl SlotThread {
             });
         }
         Ok(step)
-    }
-
-    fn cancel(&self, new: Vec<Wanted>, tasks: Vec<Live>, failed: Vec<Live>) {
-        self.inbox.lock().closed = true;
-        let late = std::mem::take(&mut self.inbox.lock().new);
-        let end = |task: &TaskShared| report_end(&*self.listener, task, ExecutionState::Canceled, None);
-        for live in tasks.into_iter().chain(failed) {
-            self.drop_task(live.task);
-            end(&live.wanted.shared);
-        }
-        new.iter().chain(&late).for_each(|w| end(&w.shared));
     }
 
     /// Drops user values, whose `drop` may panic, and the slot's other tasks have nothing to do with that.

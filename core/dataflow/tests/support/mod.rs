@@ -13,7 +13,8 @@ use thalweg_dataflow::{
     testing::{FIRST, Reports, TestRuntime},
 };
 use thalweg_model::{
-    Attempt, ExecutionState, HostPlace, JobId, Placement, SubtaskId, SubtaskPlace, TaskManagerId, VertexRole,
+    Attempt, ExecutionState, HostPlace, JobId, Placement, RegionAttempt, Regions, SubtaskId, SubtaskPlace,
+    TaskManagerId, VertexRole,
 };
 use thalweg_spi::{
     ChannelId, ChannelReader, ChannelWriter, ErrorKind, Parcel, ParcelKind, Result, ServiceError, ShuffleDescriptor,
@@ -137,9 +138,9 @@ impl ShuffleEnvironment for MemoryShuffle {
         pipe.lock().reader = Some(waker);
         Ok(Box::new(Reader { pipe }))
     }
-    fn release(&self, _: JobId, attempt: Attempt) {
+    fn release(&self, _: JobId, RegionAttempt { region, attempt }: RegionAttempt) {
         for (id, pipe) in &*self.pipes.lock() {
-            if id.partition.attempt <= attempt {
+            if id.partition.region == region && id.partition.attempt <= attempt {
                 let mut p = pipe.lock();
                 p.released = true;
                 wake(&p.reader);
@@ -200,10 +201,26 @@ impl Cluster {
     }
 
     pub(crate) fn deploy_to(&self, host: u32, attempt: Attempt, publish: &BTreeMap<SubtaskId, bytes::Bytes>) {
+        let wanted = |s| publish.is_empty() || publish.contains_key(&s);
+        self.deploy_some(host, attempt, wanted, publish);
+    }
+
+    /// Those subtasks of all hosts.
+    pub(crate) fn deploy_if(&self, attempt: Attempt, wanted: impl Fn(SubtaskId) -> bool) {
+        (0..self.engines.len() as u32).for_each(|h| self.deploy_some(h, attempt, &wanted, &BTreeMap::new()));
+    }
+
+    fn deploy_some(
+        &self,
+        host: u32,
+        attempt: Attempt,
+        wanted: impl Fn(SubtaskId) -> bool,
+        publish: &BTreeMap<SubtaskId, bytes::Bytes>,
+    ) {
         let placement = self.placement();
         let tasks = placement
             .subtasks_of(host)
-            .filter(|(s, _)| publish.is_empty() || publish.contains_key(s))
+            .filter(|(s, _)| wanted(*s))
             .map(|(subtask, _)| TaskDeployment { subtask, publish: publish.get(&subtask).cloned() })
             .collect();
         let descriptors = (0u32..)
@@ -247,6 +264,13 @@ impl Cluster {
             assert!(failed.is_none(), "{failed:?}");
             all.iter().filter(|r| r.attempt == attempt && r.state == ExecutionState::Finished).count() == n
         }));
+    }
+
+    /// Cancels everything on this host.
+    pub(crate) fn cancel(&self, host: usize, attempt: Attempt) {
+        let regions = Regions::of(self.plan.graph()).count();
+        let all: Vec<_> = (0..regions).map(|region| RegionAttempt { region, attempt }).collect();
+        self.engines[host].cancel(&all);
     }
 
     pub(crate) fn commit(&self, attempt: Attempt) {

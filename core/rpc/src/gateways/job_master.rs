@@ -35,7 +35,7 @@ pub struct TaskManagerStatus {
     pub allocations: Vec<AllocationId>,
     /// The tasks that are in its host, and the ended ones that no leader has acknowledged.
     pub tasks: Vec<(SubtaskId, Attempt, ExecutionState)>,
-    /// Counters, of the newest attempt.
+    /// Counters of those tasks.
     pub metrics: Vec<(SubtaskId, SubtaskMetrics)>,
     /// Why there is no host, when the last one failed and nobody has said what next.
     pub host_failure: Option<HostFailure>,

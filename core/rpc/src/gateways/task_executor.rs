@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use thalweg_model::{AllocationId, Attempt, JobId, SubtaskId};
+use thalweg_model::{AllocationId, Attempt, JobId, RegionAttempt, SubtaskId};
 use thalweg_wire::Deploy;
 
 /// A slot is wanted for a job.
@@ -42,8 +42,9 @@ crate::gateway! {
             RequestSlot = request_slot(request: SlotRequest) -> Result<(), String>;
             /// Runs tasks. The answer means that they were handed to the host; how they fare comes as task reports.
             Deploy = deploy(job: JobId, deploy: Deploy) -> Result<(), String>;
-            /// Stops the tasks of this attempt and lower ones. The answer means that the host was told.
-            Cancel = cancel(job: JobId, attempt: Attempt) -> ();
+            /// Stops the tasks of these regions, under these attempts and lower ones. Answers those that have yet to end: how
+            /// they do comes as task reports. What of these attempts arrives later is refused.
+            Cancel = cancel(job: JobId, regions: Vec<RegionAttempt>) -> Vec<SubtaskId>;
             /// What this committer prepared is recorded: publish it.
             Commit = commit(job: JobId, subtask: SubtaskId, attempt: Attempt) -> ();
             /// Ends the job's host, by force, and starts a fresh one; the slots are offered again when it is ready. Tasks of

@@ -9,11 +9,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use thalweg_model::{Attempt, Epoch, JobId, JobStatus, Moment};
+use thalweg_model::{Attempt, Epoch, JobId, JobStatus, Moment, RegionAttempt};
 use thalweg_rpc::gateways::{SlotReport, SlotStatus};
 use thalweg_task::executor::Effect;
 use thalweg_testkit::harness::{Failure, NodeId};
-use thalweg_wire::CommitRecord;
+use thalweg_wire::{CommitRecord, Deploy};
 
 #[derive(Debug, Default)]
 pub struct Checks {
@@ -23,13 +23,14 @@ pub struct Checks {
     pub commits: BTreeMap<JobId, CommitRecord>,
     /// Every manifest that was ever recorded.
     recorded: BTreeSet<(JobId, String)>,
-    /// Live tasks by slot: job, attempt, host.
-    tasks: BTreeMap<(NodeId, u32), Vec<(JobId, Attempt, NodeId)>>,
+    /// Live tasks by slot: job, region under its attempt, host.
+    tasks: BTreeMap<(NodeId, u32), Vec<(JobId, RegionAttempt, NodeId)>>,
     waits: BTreeMap<JobId, Moment>,
     pub transitions: BTreeSet<(&'static str, &'static str)>,
     pub ended: BTreeMap<JobId, JobStatus>,
     pub restarts: u32,
     pub adoptions: u32,
+    pub in_part: u32,
     /// An attempt that is not the master's, of a live task of the TaskManager that registers at this moment.
     pub stale: Option<Attempt>,
 }
@@ -55,19 +56,20 @@ impl Checks {
         self.restarts += master.core.transitions().iter().filter(|(_, to)| *to == "restarting").count() as u32;
     }
 
-    pub fn task_starts(&mut self, task_manager: NodeId, slot: u32, job: JobId, attempt: Attempt, host: NodeId) {
+    pub fn task_starts(&mut self, task_manager: NodeId, slot: u32, job: JobId, of: RegionAttempt, host: NodeId) {
         let there = self.tasks.entry((task_manager, slot)).or_default();
-        let other = there.iter().find(|(j, a, _)| (*j, *a) != (job, attempt)).copied();
-        there.push((job, attempt, host));
+        let other = |(j, a, _): &&(JobId, RegionAttempt, NodeId)| *j != job || a.region == of.region && *a != of;
+        let other = there.iter().find(other).copied();
+        there.push((job, of, host));
         if let Some((j, a, _)) = other {
-            let seen = format!("slot {slot} runs tasks of {j} {a} and of {job} {attempt} at once");
+            let seen = format!("slot {slot} runs tasks of {j} {a:?} and of {job} {of:?} at once");
             self.fail("SL-1: a slot has one owner", seen);
         }
     }
 
-    pub fn task_ends(&mut self, task_manager: NodeId, slot: u32, job: JobId, host: NodeId) {
+    pub fn task_ends(&mut self, task_manager: NodeId, slot: u32, job: JobId, of: RegionAttempt, host: NodeId) {
         if let Some(there) = self.tasks.get_mut(&(task_manager, slot))
-            && let Some(at) = there.iter().position(|(j, _, h)| *j == job && *h == host)
+            && let Some(at) = there.iter().position(|task| *task == (job, of, host))
         {
             there.swap_remove(at);
         }
@@ -75,7 +77,13 @@ impl Checks {
 
     pub fn old_epoch_is_not_obeyed(&mut self, call: &str, epoch: Epoch, seen: Epoch, effects: &[Effect]) {
         let obeyed = effects.iter().any(|e| {
-            matches!(e, Effect::Answer { answer: Ok(_), .. } | Effect::SendStatus { .. } | Effect::SendSlotReport(_))
+            matches!(
+                e,
+                Effect::Answer { answer: Ok(_), .. }
+                    | Effect::AnswerCancel { answer: Ok(_), .. }
+                    | Effect::SendStatus { .. }
+                    | Effect::SendSlotReport(_)
+            )
         });
         if obeyed {
             let seen = format!("a {call} of epoch {epoch} is obeyed after one of epoch {seen}");
@@ -126,6 +134,28 @@ impl World {
     pub fn check_deploy(&mut self, epoch: Epoch, job: JobId) {
         if epoch == self.store.granted && self.store.results.contains_key(&job) {
             self.checks.fail("HA-2: a job with a result never runs again", format!("tasks of {job} are deployed"));
+        }
+    }
+
+    /// Tasks are about to be sent: what there was of their regions has ended, wherever that can be known.
+    pub fn check_nothing_is_left(&mut self, node: NodeId, job: JobId, deploy: &Deploy) {
+        let Some(it) = self.managers.get(&node).filter(|it| it.epoch == self.store.granted) else { return };
+        let Some(master) = it.masters.get(&job) else { return };
+        let known = master.core.task_managers();
+        for (process, host) in self.hosts.iter().filter(|(_, h)| h.job == job) {
+            let Some(tm) = self.task_managers.get(&host.task_manager) else { continue };
+            // A host that its TaskManager is ending by itself has nothing any more that anybody is told of.
+            let counted = tm.host_links.values().any(|whose| tm.hosts.get(whose) == Some(process));
+            if !counted || !known.contains(&(tm.info.id.clone(), tm.info.instance)) {
+                continue;
+            }
+            for new in &deploy.tasks {
+                let region = host.region(new.subtask);
+                if let Some((old, attempt)) = host.live_of(region).find(|(_, attempt)| *attempt < deploy.attempt) {
+                    let seen = format!("{job} {} is deployed while {old} of {attempt} runs", deploy.attempt);
+                    return self.checks.fail("EX-2: a region runs once", seen);
+                }
+            }
         }
     }
 
@@ -306,6 +336,7 @@ impl World {
             cancelled: count(JobStatus::Canceled),
             restarts: self.checks.restarts,
             adoptions: self.checks.adoptions,
+            in_part: self.checks.in_part,
             trace: String::new(),
         }
     }

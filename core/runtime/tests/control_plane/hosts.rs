@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use thalweg_model::{Attempt, ExecutionState, FailureKind, JobId, SubtaskId, SubtaskMetrics, TaskFailure, VertexRole};
+use thalweg_model::{
+    Attempt, ExecutionState, FailureKind, JobId, RegionAttempt, Regions, SubtaskId, SubtaskMetrics, TaskFailure,
+    VertexRole,
+};
 use thalweg_testkit::harness::{Happening, LinkId, NodeId};
 use thalweg_wire::{Deploy, FromHost, TaskReport, ToHost};
 
@@ -32,8 +35,26 @@ pub struct Host {
     pub job: JobId,
     link: LinkId,
     pub tasks: BTreeMap<SubtaskId, HostTask>,
-    newest: Option<Attempt>,
-    cancelled: Option<Attempt>,
+    regions: Regions,
+    /// By region.
+    newest: BTreeMap<u32, Attempt>,
+    cancelled: BTreeMap<u32, Attempt>,
+}
+
+impl Host {
+    pub fn region(&self, subtask: SubtaskId) -> u32 {
+        self.regions.region(subtask)
+    }
+
+    /// What of the region has not ended here.
+    pub fn live_of(&self, region: u32) -> impl Iterator<Item = (SubtaskId, Attempt)> {
+        let live = self.tasks.iter().filter(move |(s, t)| !t.state.is_terminal() && self.region(**s) == region);
+        live.map(|(s, t)| (*s, t.attempt))
+    }
+
+    fn under(&self, subtask: SubtaskId, attempt: Attempt) -> RegionAttempt {
+        RegionAttempt { region: self.regions.region(subtask), attempt }
+    }
 }
 
 /// What has become visible outside: renames, which may be done twice.
@@ -53,7 +74,10 @@ impl World {
         let name = format!("{}/host-{}-{host}", self.sim.name(task_manager), job.as_bytes()[0]);
         let node = self.sim.node(name);
         let link = self.sim.link(task_manager, node);
-        let new = Host { task_manager, job, link, tasks: BTreeMap::new(), newest: None, cancelled: None };
+        let client = self.clients.values().find(|c| c.plan.job == job);
+        let regions = client.map(|c| Regions::of(&c.plan.spec.graph)).unwrap_or_default();
+        let (newest, cancelled) = (BTreeMap::new(), BTreeMap::new());
+        let new = Host { task_manager, job, link, tasks: BTreeMap::new(), regions, newest, cancelled };
         self.hosts.insert(node, new);
         if let Some(it) = self.task_managers.get_mut(&task_manager) {
             it.hosts.insert((job, host), node);
@@ -78,14 +102,14 @@ impl World {
         self.sim.kill(node);
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let (job, task_manager) = (host.job, host.task_manager);
-        let live: Vec<_> =
-            host.tasks.values().filter(|t| !t.state.is_terminal()).map(|t| (t.slot, t.attempt)).collect();
+        let live = host.tasks.iter().filter(|(_, t)| !t.state.is_terminal());
+        let live: Vec<_> = live.map(|(s, t)| (t.slot, host.under(*s, t.attempt))).collect();
         host.tasks.clear();
-        for (slot, _) in &live {
-            self.checks.task_ends(task_manager, *slot, job, node);
+        for (slot, of) in &live {
+            self.checks.task_ends(task_manager, *slot, job, *of, node);
         }
         // What exchanged data with it notices, sooner or later.
-        let Some((_, attempt)) = live.first().copied() else { return };
+        let regions: BTreeSet<RegionAttempt> = live.iter().map(|(_, of)| *of).collect();
         let others: Vec<NodeId> = self
             .hosts
             .iter()
@@ -93,9 +117,11 @@ impl World {
             .map(|(n, _)| *n)
             .collect();
         for other in others {
-            if self.sim.chance(400) {
-                let after = self.sim.between(Duration::from_micros(10), Duration::from_millis(500));
-                self.sim.post(other, after, Local::PeerLost(attempt));
+            for of in &regions {
+                if self.sim.chance(400) {
+                    let after = self.sim.between(Duration::from_micros(10), Duration::from_millis(500));
+                    self.sim.post(other, after, Local::PeerLost(*of));
+                }
             }
         }
     }
@@ -105,7 +131,7 @@ impl World {
             Happening::Local(local) => self.host_local(node, local),
             Happening::Told { message: Message::ToHost(message), .. } => match *message {
                 ToHost::Deploy(deploy) => self.host_deploys(node, *deploy),
-                ToHost::Cancel { attempt } => self.host_cancels(node, attempt),
+                ToHost::Cancel { regions } => self.host_cancels(node, &regions),
                 ToHost::Commit { subtask, attempt } => {
                     let task = self.hosts.get(&node).and_then(|h| h.tasks.get(&subtask));
                     if task.is_some_and(|t| t.attempt == attempt && t.prepared && !t.publishing) {
@@ -132,19 +158,17 @@ impl World {
             Local::Refuse(failure) => self.heard_of_host(node, link, FromHost::Refused { failure }),
             Local::Metrics => {
                 let Some(host) = self.hosts.get(&node) else { return };
-                let attempt = host.newest.unwrap_or_default();
                 let counters = SubtaskMetrics::default();
-                let subtasks = host.tasks.keys().map(|s| (*s, counters)).collect();
-                self.heard_of_host(node, link, FromHost::Metrics { attempt, subtasks });
+                let subtasks = host.tasks.iter().map(|(s, t)| (*s, t.attempt, counters)).collect();
+                self.heard_of_host(node, link, FromHost::Metrics { subtasks });
                 self.sim.post(node, METRICS, Local::Metrics);
             }
             Local::Task(subtask, attempt, step) => self.host_task(node, subtask, attempt, step),
-            Local::PeerLost(attempt) => {
+            Local::PeerLost(of) => {
                 let Some(host) = self.hosts.get(&node) else { return };
-                let live = host
-                    .tasks
-                    .iter()
-                    .find(|(_, t)| t.attempt == attempt && !t.state.is_terminal() && !t.prepared && !t.publishing);
+                let live = host.tasks.iter().find(|(s, t)| {
+                    host.under(**s, t.attempt) == of && !t.state.is_terminal() && !t.prepared && !t.publishing
+                });
                 if let Some(subtask) = live.map(|(s, _)| *s) {
                     let failure = TaskFailure::new(FailureKind::Lost, "the other end of an exchange is gone");
                     self.task_is(node, subtask, ExecutionState::Failed, Some(failure));
@@ -166,21 +190,25 @@ impl World {
     fn host_deploys(&mut self, node: NodeId, deploy: Deploy) {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let attempt = deploy.attempt;
-        if host.cancelled.is_some_and(|c| attempt <= c) || host.newest.is_some_and(|n| attempt < n) {
-            for task in deploy.tasks {
-                self.host_reports(node, task.subtask, attempt, ExecutionState::Canceled, None, None);
+        let regions: BTreeSet<u32> = deploy.tasks.iter().map(|t| host.regions.region(t.subtask)).collect();
+        let late = |region: &u32| {
+            host.cancelled.get(region).is_some_and(|c| attempt <= *c)
+                || host.newest.get(region).is_some_and(|n| attempt < *n)
+        };
+        let late: BTreeSet<u32> = regions.iter().copied().filter(late).collect();
+        let mut lower = Vec::new();
+        for region in regions.difference(&late) {
+            if host.newest.insert(*region, attempt).is_some_and(|n| n < attempt) {
+                let live = host.tasks.iter().filter(|(s, t)| {
+                    host.regions.region(**s) == *region && !t.state.is_terminal() && t.attempt < attempt
+                });
+                lower.extend(live.map(|(s, t)| (*s, t.attempt)));
             }
-            return;
         }
-        if host.newest.is_some_and(|n| n < attempt) {
-            let lower: Vec<_> =
-                host.tasks.iter().filter(|(_, t)| !t.state.is_terminal()).map(|(s, t)| (*s, t.attempt)).collect();
-            for (subtask, old) in lower {
-                self.later(node, Duration::from_millis(5), subtask, old, TaskStep::Cancelled);
-            }
+        for (subtask, old) in lower {
+            self.later(node, Duration::from_millis(5), subtask, old, TaskStep::Cancelled);
         }
-        let Some(host) = self.hosts.get_mut(&node) else { return };
-        host.newest = Some(attempt);
+        let Some(host) = self.hosts.get(&node) else { return };
         let (job, task_manager) = (host.job, host.task_manager);
         let graph = match self.clients.values().find(|c| c.plan.job == job) {
             Some(client) => client.plan.spec.graph.clone(),
@@ -189,6 +217,11 @@ impl World {
         for task in deploy.tasks {
             let Some(place) = deploy.placement.of(task.subtask) else { continue };
             let Some(host) = self.hosts.get_mut(&node) else { return };
+            let of = host.under(task.subtask, attempt);
+            if late.contains(&of.region) {
+                self.host_reports(node, task.subtask, attempt, ExecutionState::Canceled, None, None);
+                continue;
+            }
             if host.tasks.get(&task.subtask).is_some_and(|t| t.attempt == attempt) {
                 continue;
             }
@@ -204,16 +237,22 @@ impl World {
                 publishing: false,
             };
             host.tasks.insert(task.subtask, new);
-            self.checks.task_starts(task_manager, place.slot, job, attempt, node);
+            self.checks.task_starts(task_manager, place.slot, job, of, node);
             self.later(node, Duration::from_millis(5), task.subtask, attempt, TaskStep::Initializing);
         }
     }
 
-    fn host_cancels(&mut self, node: NodeId, attempt: Attempt) {
+    fn host_cancels(&mut self, node: NodeId, regions: &[RegionAttempt]) {
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        host.cancelled = host.cancelled.max(Some(attempt));
-        let live = host.tasks.iter().filter(|(_, t)| t.attempt <= attempt && !t.state.is_terminal());
-        for (subtask, of) in live.map(|(s, t)| (*s, t.attempt)).collect::<Vec<_>>() {
+        for RegionAttempt { region, attempt } in regions {
+            let cancelled = host.cancelled.entry(*region).or_insert(*attempt);
+            *cancelled = *attempt.max(cancelled);
+        }
+        let stops = |(s, t): &(&SubtaskId, &HostTask)| {
+            let region = host.regions.region(**s);
+            !t.state.is_terminal() && regions.iter().any(|r| r.region == region && t.attempt <= r.attempt)
+        };
+        for (subtask, of) in host.tasks.iter().filter(stops).map(|(s, t)| (*s, t.attempt)).collect::<Vec<_>>() {
             if !self.sim.chance(self.plan.stubborn) {
                 self.later(node, Duration::from_millis(50), subtask, of, TaskStep::Cancelled);
             }
@@ -289,15 +328,24 @@ impl World {
     /// Committers prepare when all that feeds them has ended.
     fn gather(&mut self, job: JobId, attempt: Attempt) {
         let Some(client) = self.clients.values().find(|c| c.plan.job == job) else { return };
-        let tasks = client.plan.spec.graph.vertices.iter().filter(|v| v.role != VertexRole::Committer);
-        let needed: u32 = tasks.map(|v| v.parallelism).sum();
-        if self.finished.get(&(job, attempt)).map_or(0, BTreeSet::len) < needed as usize {
-            return;
+        let graph = &client.plan.spec.graph;
+        let regions = Regions::of(graph);
+        let finished = self.finished.get(&(job, attempt));
+        // The regions in which something else has not finished.
+        let mut waits = BTreeSet::new();
+        for (vertex, v) in graph.vertices.iter().enumerate().filter(|(_, v)| v.role != VertexRole::Committer) {
+            for index in 0..v.parallelism {
+                let subtask = SubtaskId { vertex: vertex as u32, index };
+                if finished.is_none_or(|all| !all.contains(&subtask)) {
+                    waits.insert(regions.region(subtask));
+                }
+            }
         }
         let mut ready = Vec::new();
         for (node, host) in self.hosts.iter().filter(|(n, h)| h.job == job && self.sim.is_alive(**n)) {
-            let committers = host.tasks.iter().filter(|(_, t)| {
-                t.role == VertexRole::Committer
+            let committers = host.tasks.iter().filter(|(s, t)| {
+                !waits.contains(&regions.region(**s))
+                    && t.role == VertexRole::Committer
                     && t.attempt == attempt
                     && t.state == ExecutionState::Running
                     && t.manifest.is_none()
@@ -315,8 +363,9 @@ impl World {
         let Some(task) = host.tasks.get_mut(&subtask) else { return };
         task.state = state;
         let (attempt, slot) = (task.attempt, task.slot);
+        let of = host.under(subtask, attempt);
         if state.is_terminal() {
-            self.checks.task_ends(task_manager, slot, job, node);
+            self.checks.task_ends(task_manager, slot, job, of, node);
         }
         self.host_reports(node, subtask, attempt, state, failure, None);
     }

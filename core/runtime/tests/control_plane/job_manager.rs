@@ -264,6 +264,9 @@ impl World {
                 let event = resource_manager::Event::Gone { id, instance, cause: cause.into() };
                 self.sim.post_in_order(node, MANAGER, Local::Manager(event));
             }
+            Local::StopAgain { job, regions, id } => {
+                self.feed_master(node, job, job_master::Event::Stopped { id, regions, ending: None });
+            }
             Local::ResetAgain { job, attempt, id } => {
                 let event = job_master::Event::HostReset { attempt, id, done: false };
                 self.feed_master(node, job, event);
@@ -462,6 +465,9 @@ impl World {
         if self.planted == Some(Planted::StaleAdoption) {
             core.plant_credulity();
         }
+        if self.planted == Some(Planted::StopNotAwaited) {
+            core.plant_haste();
+        }
         let master = Master { core, links: BTreeMap::new(), replies: Replies::default(), tick: None };
         it.masters.insert(job, master);
         // Before any call.
@@ -557,6 +563,14 @@ impl World {
                 };
                 let event = Box::new(job_master::Event::DeployAnswered { attempt, id, outcome: Err(cause) });
                 self.sim.post_in_order(node, master_lane(job), Local::Master(job, event));
+            }
+            Ticket::Stop { job, regions, id } => {
+                if let Outcome::Answer(Answer::Ending(Ok(ending))) = outcome {
+                    let event = Box::new(job_master::Event::Stopped { id, regions, ending: Some(ending) });
+                    self.sim.post_in_order(node, master_lane(job), Local::Master(job, event));
+                } else {
+                    self.sim.post(node, Duration::from_millis(200), Local::StopAgain { job, regions, id });
+                }
             }
             Ticket::Reset { job, attempt, id } => {
                 if matches!(outcome, Outcome::Answer(Answer::Done(Ok(_)))) {

@@ -5,7 +5,9 @@ use thalweg_control::{
     dispatcher::{self, core::CancelAnswer, core::Submitted},
     job_master, resource_manager,
 };
-use thalweg_model::{AllocationId, Attempt, Epoch, InstanceId, JobId, Moment, SubtaskId, TaskFailure, TaskManagerId};
+use thalweg_model::{
+    AllocationId, Attempt, Epoch, InstanceId, JobId, Moment, RegionAttempt, SubtaskId, TaskFailure, TaskManagerId,
+};
 use thalweg_rpc::{
     Fault, Fence,
     gateways::{
@@ -64,7 +66,7 @@ pub enum MasterCall {
 pub enum ExecutorCall {
     RequestSlot(SlotRequest),
     Deploy { job: JobId, deploy: Box<Deploy> },
-    Cancel { job: JobId, attempt: Attempt },
+    Cancel { job: JobId, regions: Vec<RegionAttempt> },
     Commit { job: JobId, subtask: SubtaskId, attempt: Attempt },
     ResetHost { job: JobId, attempt: Attempt },
     FreeSlot { job: JobId, allocation: AllocationId },
@@ -78,6 +80,7 @@ pub enum Answer {
     JobRegistered(Result<JobRegistrationAnswer, Fault>),
     Offered(Result<Vec<AllocationId>, Fault>),
     Done(Result<Result<(), String>, Fault>),
+    Ending(Result<Vec<SubtaskId>, Fault>),
     Submitted(Submitted),
     Cancelled(CancelAnswer),
     /// REST of a JobManager that does not lead.
@@ -92,6 +95,7 @@ pub enum Ticket {
     Deploy { job: JobId, attempt: Attempt, id: TaskManagerId },
     Commit { job: JobId, attempt: Attempt, id: TaskManagerId },
     Reset { job: JobId, attempt: Attempt, id: TaskManagerId },
+    Stop { job: JobId, regions: Vec<RegionAttempt>, id: TaskManagerId },
     // of a TaskManager
     Registration { turn: u64 },
     JobRegistration { job: JobId, link: LinkId, epoch: Epoch, began: Moment, status: TaskManagerStatus },
@@ -172,6 +176,11 @@ pub enum Local {
         attempt: Attempt,
         id: TaskManagerId,
     },
+    StopAgain {
+        job: JobId,
+        regions: Vec<RegionAttempt>,
+        id: TaskManagerId,
+    },
     // TaskManager
     LeaderChanged,
     LinkStep(u64, LinkStep),
@@ -211,7 +220,7 @@ pub enum Local {
     Refuse(TaskFailure),
     Metrics,
     Task(SubtaskId, Attempt, TaskStep),
-    PeerLost(Attempt),
+    PeerLost(RegionAttempt),
     // client
     ClientStep,
     ClientDialled(Dialled),

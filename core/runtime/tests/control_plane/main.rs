@@ -63,7 +63,7 @@ fn every_invariant_holds_in_every_schedule() {
     let missing: Vec<_> = TRANSITIONS.iter().filter(|t| !taken.contains(*t)).collect();
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
-        "{} schedules, {} events, {} virtual hours; jobs: {} finished, {} failed, {} cancelled, {} restarts, {} adoptions",
+        "{} schedules, {} events, {} virtual hours; jobs: {} finished, {} failed, {} cancelled, {} restarts, {} deployments in part, {} adoptions",
         reports.len(),
         sum(|r| r.events),
         sum(|r| r.virtual_seconds) / 3600,
@@ -71,6 +71,7 @@ fn every_invariant_holds_in_every_schedule() {
         sum(|r| r.failed.into()),
         sum(|r| r.cancelled.into()),
         sum(|r| r.restarts.into()),
+        sum(|r| r.in_part.into()),
         sum(|r| r.adoptions.into()),
     );
     assert!(reports.iter().all(|r| r.events >= 200));
@@ -105,6 +106,11 @@ fn a_job_that_is_acknowledged_before_it_is_persisted_is_found() {
 #[test]
 fn an_adoption_of_tasks_of_another_attempt_is_found() {
     is_found(Planted::StaleAdoption);
+}
+
+#[test]
+fn a_region_that_starts_again_before_its_tasks_have_ended_is_found() {
+    is_found(Planted::StopNotAwaited);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use thalweg_control::{
     job_master::{self, JobMaster},
     resource_manager,
 };
-use thalweg_model::{FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
+use thalweg_model::{ExecutionState, FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
 use thalweg_rpc::{Fault, Fence, gateways::JobRegistrationAnswer};
 use thalweg_testkit::harness::{CallId, LinkId, NodeId, Outcome};
 use thalweg_wire::Descriptor;
@@ -51,10 +51,11 @@ impl World {
             }
         }
         // Read before it is decided: an answer that welcomes them would be a mistake.
-        let attempt = master.core.attempt();
+        let core = &master.core;
         self.checks.stale = match &what {
             MasterCall::Register(r) => {
-                r.status.tasks.iter().find(|(_, a, s)| !s.is_terminal() && *a != attempt).map(|(_, a, _)| *a)
+                let stale = |(t, a, s): &&(_, _, ExecutionState)| !s.is_terminal() && *a != core.attempt_of(*t);
+                r.status.tasks.iter().find(stale).map(|(_, a, _)| *a)
             }
             _ => None,
         };
@@ -163,15 +164,20 @@ impl World {
                 let after = self.sim.between(Duration::ZERO, self.plan.store_delay);
                 self.sim.post(node, after, Local::Master(job, Box::new(event)));
             }
-            Effect::RecordDeployment(record) => self.write(node, Write::Deployment(job, record)),
+            Effect::RecordDeployment(record) => {
+                self.checks.in_part += u32::from(record.regions.iter().any(|a| *a != record.attempt));
+                self.write(node, Write::Deployment(job, record));
+            }
             Effect::RecordCommit(record) => self.write(node, Write::Commit(job, record)),
             Effect::Deploy { id, deploy } => {
                 self.check_deploy(epoch, job);
+                self.check_nothing_is_left(node, job, &deploy);
                 let ticket = Ticket::Deploy { job, attempt: deploy.attempt, id: id.clone() };
                 self.ask_executor(node, job, &id, ticket, ExecutorCall::Deploy { job, deploy });
             }
-            Effect::Cancel { id, attempt } => {
-                self.ask_executor(node, job, &id, Ticket::Nothing, ExecutorCall::Cancel { job, attempt });
+            Effect::Cancel { id, regions } => {
+                let ticket = Ticket::Stop { job, regions: regions.clone(), id: id.clone() };
+                self.ask_executor(node, job, &id, ticket, ExecutorCall::Cancel { job, regions });
             }
             Effect::Commit { id, subtask, attempt } => {
                 let ticket = Ticket::Commit { job, attempt, id: id.clone() };

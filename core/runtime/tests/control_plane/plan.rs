@@ -121,7 +121,9 @@ fn millis(n: u64) -> Duration {
 impl Plan {
     /// Draws one.
     pub fn draw(rng: &mut SmallRng) -> Self {
-        let durable = rng.random_bool(0.6);
+        // Some schedules are about one leader after another, and little else.
+        let leaders = rng.random_bool(0.2);
+        let durable = leaders || rng.random_bool(0.6);
         let active = rng.random_bool(0.3);
         let task_managers = rng.random_range(1..=4);
         let slots = rng.random_range(1..=3);
@@ -132,6 +134,13 @@ impl Plan {
         let mut faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| rng.random_bool(0.4)).collect();
         if faults.is_empty() {
             faults.push(Fault::KillTaskManager);
+        }
+        if leaders {
+            faults = match rng.random_range(0..3) {
+                0 => vec![Fault::Depose, Fault::KillJobManager, Fault::KillHost],
+                1 => vec![Fault::MissTheChange, Fault::KillHost],
+                _ => vec![Fault::MissTheChange],
+            };
         }
         faults.retain(|f| !matches!(f, Fault::Depose | Fault::MissTheChange) || durable);
         let late = *[0, 0, 100, 400].choose(rng).unwrap_or(&0);
@@ -144,15 +153,19 @@ impl Plan {
             task_managers,
             slots,
             fixed_names: rng.random_bool(0.5),
-            orphan_timeout: if durable && rng.random_bool(0.8) {
+            orphan_timeout: if leaders || durable && rng.random_bool(0.8) {
                 Duration::from_secs(rng.random_range(5..200))
             } else {
                 Duration::ZERO
             },
             jobs,
-            chaos_for: Duration::from_secs(rng.random_range(20..150)),
+            chaos_for: Duration::from_secs(rng.random_range(20..150) + if leaders { 80 } else { 0 }),
             faults,
-            fault_every: millis(*[1000, 4000, 10_000].choose(rng).unwrap_or(&4000)),
+            fault_every: if leaders {
+                Duration::from_secs(rng.random_range(10..40))
+            } else {
+                millis(*[1000, 4000, 10_000].choose(rng).unwrap_or(&4000))
+            },
             host_start: millis(*[5, 300, 3000].choose(rng).unwrap_or(&300)),
             host_fails: *[0, 20, 150].choose(rng).unwrap_or(&0),
             stubborn: *[0, 0, 200].choose(rng).unwrap_or(&0),
@@ -219,6 +232,7 @@ fn job(rng: &mut SmallRng, n: u8, most: u32) -> JobPlan {
     }
 }
 
+/// One pipeline or more that have nothing to do with each other; records stay in their slot, or cross over.
 fn graph(rng: &mut SmallRng, slots: u32, committers: u32, bounded: bool) -> JobGraph {
     let vertex = |uid: String, parallelism, role| Vertex {
         id: VertexId::from_uid(&uid),
@@ -228,14 +242,23 @@ fn graph(rng: &mut SmallRng, slots: u32, committers: u32, bounded: bool) -> JobG
         role,
         own_thread: false,
     };
-    let edge = |from, to| Edge { from, to, partitioner: Partitioner::Hash, item: "u64".into(), feedback: false };
-    let mut vertices = vec![vertex("source".into(), rng.random_range(1..=slots), VertexRole::Task)];
-    let mut edges = Vec::new();
-    vertices.push(vertex("sink".into(), slots, VertexRole::Task));
-    edges.push(edge(0, 1));
-    for n in 0..committers {
-        vertices.push(vertex(format!("sink-{n}/committer"), 1, VertexRole::Committer));
-        edges.push(edge(1, 2 + n));
+    let (mut vertices, mut edges) = (Vec::new(), Vec::new());
+    let pipelines = *[1, 1, 1, 2, 3].choose(rng).unwrap_or(&1);
+    for n in 0..pipelines {
+        let sinks = if n == 0 { slots } else { rng.random_range(1..=slots) };
+        let forward = rng.random_bool(0.3);
+        let sources = if forward { sinks } else { rng.random_range(1..=slots) };
+        let partitioner = if forward { Partitioner::Forward } else { Partitioner::Hash };
+        let edge = |from, to, partitioner| Edge { from, to, partitioner, item: "u64".into(), feedback: false };
+        let source = vertices.len() as u32;
+        vertices.push(vertex(format!("source-{n}"), sources, VertexRole::Task));
+        vertices.push(vertex(format!("sink-{n}"), sinks, VertexRole::Task));
+        edges.push(edge(source, source + 1, partitioner));
+        let committers = if n == 0 || committers == 0 { committers } else { rng.random_range(0..=committers) };
+        for c in 0..committers {
+            edges.push(edge(source + 1, vertices.len() as u32, Partitioner::Hash));
+            vertices.push(vertex(format!("sink-{n}-{c}/committer"), 1, VertexRole::Committer));
+        }
     }
     JobGraph { vertices, edges, bounded }
 }

@@ -220,7 +220,7 @@ impl World {
         let event = match what {
             ExecutorCall::RequestSlot(request) => Event::RequestSlot { call, fence, request },
             ExecutorCall::Deploy { job, deploy } => Event::Deploy { call, fence, job, deploy },
-            ExecutorCall::Cancel { job, attempt } => Event::Cancel { call, fence, job, attempt },
+            ExecutorCall::Cancel { job, regions } => Event::Cancel { call, fence, job, regions },
             ExecutorCall::Commit { job, subtask, attempt } => Event::Commit { call, fence, job, subtask, attempt },
             ExecutorCall::ResetHost { job, attempt } => Event::ResetHost { call, fence, job, attempt },
             ExecutorCall::FreeSlot { job, allocation } => Event::FreeSlot { call, fence, job, allocation },
@@ -251,7 +251,7 @@ impl World {
                     Local::Executor(Box::new(Event::TaskReported { job, host, report: *report })),
                 );
             }
-            FromHost::Metrics { subtasks, .. } => {
+            FromHost::Metrics { subtasks } => {
                 let event = Event::HostMetrics { job, host, metrics: subtasks };
                 self.executor_hears(node, Local::Executor(Box::new(event)));
             }
@@ -297,6 +297,10 @@ impl World {
         match effect {
             Effect::Answer { call, answer } => match it.replies.take(call) {
                 Some(call) => self.sim.answer(call, node, Answer::Done(answer)),
+                None => self.checks.answered_twice("TaskExecutor"),
+            },
+            Effect::AnswerCancel { call, answer } => match it.replies.take(call) {
+                Some(call) => self.sim.answer(call, node, Answer::Ending(answer)),
                 None => self.checks.answered_twice("TaskExecutor"),
             },
             Effect::RegisterAtJobMaster { job, status } => {

@@ -27,6 +27,7 @@ const STORM: u64 = 50_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
     StaleAdoption,
+    StopNotAwaited,
     CleanBeforeCleanUp,
     TerminalStateLost,
     FenceNotChecked,
@@ -96,6 +97,8 @@ pub struct Report {
     pub cancelled: u32,
     pub restarts: u32,
     pub adoptions: u32,
+    /// Deployments of some regions of a job, while others went on.
+    pub in_part: u32,
     pub trace: String,
 }
 

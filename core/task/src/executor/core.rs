@@ -10,7 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use thalweg_model::{
-    AllocationId, Attempt, Epoch, ExecutionState, FailureKind, JobId, Moment, SubtaskId, SubtaskMetrics, TaskFailure,
+    AllocationId, Attempt, Epoch, ExecutionState, FailureKind, JobId, Moment, RegionAttempt, Regions, SubtaskId,
+    SubtaskMetrics, TaskFailure,
 };
 use thalweg_rpc::{
     Fault, Fence, Fences,
@@ -19,7 +20,7 @@ use thalweg_rpc::{
         TaskManagerStatus,
     },
 };
-use thalweg_wire::{Deploy, JobSpec, TaskReport, ToHost};
+use thalweg_wire::{Deploy, JobSpec, TaskDeployment, TaskReport, ToHost};
 
 pub use super::event::{Answer, CallId, Counts, Effect, Event, HostId, OfferId, Settings};
 
@@ -90,7 +91,13 @@ struct Job {
     heard: Moment,
     spec: Option<Box<JobSpec>>,
     host: Host,
+    regions: Regions,
+    /// The highest attempt that was deployed here, of any region.
     attempt: Attempt,
+    /// By region: the highest attempt that was deployed here.
+    deployed: BTreeMap<u32, Attempt>,
+    /// By region: up to this attempt it was cancelled, and what is still sent of it is late.
+    cancelled: BTreeMap<u32, Attempt>,
     /// Up to this attempt hosts were reset: what is still sent of it is late.
     reset: Option<Attempt>,
     tasks: BTreeMap<SubtaskId, Task>,
@@ -202,8 +209,8 @@ impl TaskExecutor {
                     && *h == host
                 {
                     *heard = now;
-                    for (subtask, metrics) in metrics {
-                        if let Some(task) = j.tasks.get_mut(&subtask) {
+                    for (subtask, attempt, metrics) in metrics {
+                        if let Some(task) = j.tasks.get_mut(&subtask).filter(|t| t.attempt == attempt) {
                             task.metrics = metrics;
                         }
                     }
@@ -224,12 +231,9 @@ impl TaskExecutor {
                 let answer = self.admit(fence).map(|()| self.deploy(job, *deploy));
                 self.answer(call, answer);
             }
-            Event::Cancel { call, fence, job, attempt } => {
-                let answer = self.admit(fence).map(|()| {
-                    self.send_host(job, ToHost::Cancel { attempt });
-                    Ok(())
-                });
-                self.answer(call, answer);
+            Event::Cancel { call, fence, job, regions } => {
+                let answer = self.admit(fence).map(|()| self.cancel(job, regions));
+                self.effects.push(Effect::AnswerCancel { call, answer });
             }
             Event::Commit { call, fence, job, subtask, attempt } => {
                 let answer = self.admit(fence).map(|()| {
@@ -378,7 +382,10 @@ impl TaskExecutor {
                     heard: now,
                     spec: None,
                     host: Host::None,
+                    regions: Regions::default(),
                     attempt: Attempt::default(),
+                    deployed: BTreeMap::new(),
+                    cancelled: BTreeMap::new(),
                     reset: None,
                     tasks: BTreeMap::new(),
                     offer: None,
@@ -430,12 +437,8 @@ impl TaskExecutor {
         if let Some(j) = self.jobs.get(&job) {
             status.host_failure = j.host_failure.clone();
             for (subtask, task) in &j.tasks {
-                if task.attempt == j.attempt || !task.state.is_terminal() || task.unacknowledged().is_some() {
-                    status.tasks.push((*subtask, task.attempt, task.state));
-                }
-                if task.attempt == j.attempt {
-                    status.metrics.push((*subtask, task.metrics));
-                }
+                status.tasks.push((*subtask, task.attempt, task.state));
+                status.metrics.push((*subtask, task.metrics));
             }
         }
         status
@@ -454,7 +457,9 @@ impl TaskExecutor {
             JobRegistrationAnswer::Accepted(spec) => {
                 let Some(j) = self.jobs.get_mut(&job) else { return };
                 (j.registered, j.registering, j.heard) = (true, false, now);
-                j.spec.get_or_insert(spec);
+                if j.spec.is_none() {
+                    (j.regions, j.spec) = (Regions::of(&spec.graph), Some(spec));
+                }
                 let again: Vec<_> = j.tasks.values().filter_map(Task::unacknowledged).cloned().map(Box::new).collect();
                 let failed = j.host_failure.clone();
                 self.effects.extend(again.into_iter().map(|report| Effect::Report { job, report }));
@@ -678,8 +683,14 @@ impl TaskExecutor {
         if j.reset.is_some_and(|reset| deploy.attempt <= reset) {
             return Err(format!("attempt {} was given up", deploy.attempt));
         }
-        if deploy.attempt < j.attempt {
-            return Err(format!("attempt {} is older than {}", deploy.attempt, j.attempt));
+        let regions: BTreeSet<u32> = deploy.tasks.iter().map(|t| j.regions.region(t.subtask)).collect();
+        for region in &regions {
+            if j.cancelled.get(region).is_some_and(|cancelled| deploy.attempt <= *cancelled) {
+                return Err(format!("attempt {} was cancelled", deploy.attempt));
+            }
+            if let Some(later) = j.deployed.get(region).filter(|deployed| deploy.attempt < **deployed) {
+                return Err(format!("attempt {} is older than {later}", deploy.attempt));
+            }
         }
         let slots: BTreeSet<u32> =
             deploy.tasks.iter().filter_map(|t| deploy.placement.of(t.subtask)).map(|p| p.slot).collect();
@@ -697,12 +708,14 @@ impl TaskExecutor {
                 *slot = Slot::Active { job, allocation };
             }
         }
-        let again = deploy.attempt == j.attempt && deploy.tasks.iter().all(|t| j.tasks.contains_key(&t.subtask));
-        if again && !j.tasks.is_empty() {
+        let same = |t: &TaskDeployment| j.tasks.get(&t.subtask).is_some_and(|task| task.attempt == deploy.attempt);
+        if !deploy.tasks.is_empty() && deploy.tasks.iter().all(same) {
             return Ok(());
         }
-        j.attempt = deploy.attempt;
-        j.tasks.retain(|_, t| t.attempt == deploy.attempt);
+        j.attempt = j.attempt.max(deploy.attempt);
+        let Job { regions: all, tasks, deployed, .. } = j;
+        tasks.retain(|subtask, task| task.attempt == deploy.attempt || !regions.contains(&all.region(*subtask)));
+        deployed.extend(regions.into_iter().map(|region| (region, deploy.attempt)));
         for task in &deploy.tasks {
             let new = Task {
                 attempt: deploy.attempt,
@@ -711,10 +724,27 @@ impl TaskExecutor {
                 report: None,
                 acknowledged: false,
             };
-            j.tasks.insert(task.subtask, new);
+            tasks.insert(task.subtask, new);
         }
         self.effects.push(Effect::SendHost { job, host, message: Box::new(ToHost::Deploy(Box::new(deploy))) });
         Ok(())
+    }
+
+    /// Answers what is there of these regions and has yet to end. What of them is still sent is refused from here on.
+    fn cancel(&mut self, job: JobId, regions: Vec<RegionAttempt>) -> Vec<SubtaskId> {
+        let Some(j) = self.jobs.get_mut(&job) else { return Vec::new() };
+        for RegionAttempt { region, attempt } in &regions {
+            let cancelled = j.cancelled.entry(*region).or_insert(*attempt);
+            *cancelled = *attempt.max(cancelled);
+        }
+        let ending = |subtask: &SubtaskId, task: &Task| {
+            let region = j.regions.region(*subtask);
+            let of_it = |r: &RegionAttempt| r.region == region && task.attempt <= r.attempt;
+            !task.state.is_terminal() && regions.iter().any(of_it)
+        };
+        let ending = j.tasks.iter().filter(|(subtask, task)| ending(subtask, task)).map(|(s, _)| *s).collect();
+        self.send_host(job, ToHost::Cancel { regions });
+        ending
     }
 
     fn task_reported(&mut self, now: Moment, job: JobId, host: HostId, report: TaskReport) {

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use thalweg_env::{Env, Shutdown};
-use thalweg_model::{JobId, Moment};
+use thalweg_model::{JobId, Moment, SubtaskId};
 use thalweg_rpc::{
     Envelope, Fault, Fence, Mailbox, Reply, RpcError, RpcService, Target,
     gateways::{
@@ -127,6 +127,7 @@ impl ExecutorHandle {
 enum Waiting {
     Unit(Reply<()>),
     Outcome(Reply<Result<(), String>>),
+    Ending(Reply<Vec<SubtaskId>>),
 }
 
 /// What the TaskExecutor tells of itself.
@@ -228,9 +229,9 @@ impl Driver {
                 let call = self.keep(Waiting::Outcome(reply));
                 self.feed(Event::Deploy { call, fence, job, deploy: Box::new(deploy) });
             }
-            TaskExecutorMessage::Cancel { job, attempt, reply } => {
-                let call = self.keep(Waiting::Unit(reply));
-                self.feed(Event::Cancel { call, fence, job, attempt });
+            TaskExecutorMessage::Cancel { job, regions, reply } => {
+                let call = self.keep(Waiting::Ending(reply));
+                self.feed(Event::Cancel { call, fence, job, regions });
             }
             TaskExecutorMessage::Commit { job, subtask, attempt, reply } => {
                 let call = self.keep(Waiting::Unit(reply));
@@ -273,7 +274,7 @@ impl Driver {
                 self.feed(Event::HostReady { job, host, data_address });
             }
             HostEvent::Message(FromHost::Task(report)) => self.feed(Event::TaskReported { job, host, report: *report }),
-            HostEvent::Message(FromHost::Metrics { subtasks, .. }) => {
+            HostEvent::Message(FromHost::Metrics { subtasks }) => {
                 self.feed(Event::HostMetrics { job, host, metrics: subtasks });
             }
             HostEvent::Message(_) => {}
@@ -318,7 +319,7 @@ impl Driver {
         match self.replies.remove(&call) {
             Some(Waiting::Outcome(reply)) => reply.send(answer),
             Some(Waiting::Unit(reply)) => reply.send(answer.map(drop)),
-            None => {}
+            Some(Waiting::Ending(_)) | None => {}
         }
     }
 
@@ -326,6 +327,11 @@ impl Driver {
         let (id, instance) = (self.services.info.id.clone(), self.services.info.instance);
         match effect {
             Effect::Answer { call, answer } => self.answer(call, answer),
+            Effect::AnswerCancel { call, answer } => {
+                if let Some(Waiting::Ending(reply)) = self.replies.remove(&call) {
+                    reply.send(answer);
+                }
+            }
             Effect::RegisterAtJobMaster { job, status } => self.register(job, status),
             Effect::StartHost { job, host, spec } => {
                 let handle = self.handle.clone();

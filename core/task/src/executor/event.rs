@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 use thalweg_model::{
-    AllocationId, Attempt, Epoch, ExecutionState, JobId, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId,
+    AllocationId, Attempt, Epoch, ExecutionState, JobId, RegionAttempt, SubtaskId, SubtaskMetrics, TaskFailure,
+    TaskManagerId,
 };
 use thalweg_rpc::{
     Fault, Fence,
@@ -88,8 +89,8 @@ pub enum Event {
         job: JobId,
         /// Which life.
         host: HostId,
-        /// By subtask.
-        metrics: Vec<(SubtaskId, SubtaskMetrics)>,
+        /// By subtask, each under its attempt.
+        metrics: Vec<(SubtaskId, Attempt, SubtaskMetrics)>,
     },
     /// The answer to [`Effect::Offer`].
     OfferAnswered {
@@ -126,14 +127,14 @@ pub enum Event {
     },
     /// A JobMaster stops tasks.
     Cancel {
-        /// Waits for [`Effect::Answer`].
+        /// Waits for [`Effect::AnswerCancel`].
         call: CallId,
         /// Whose call.
         fence: Fence,
         /// Which job.
         job: JobId,
-        /// Of this attempt and lower ones.
-        attempt: Attempt,
+        /// Under these attempts and lower ones.
+        regions: Vec<RegionAttempt>,
     },
     /// A JobMaster has recorded what a committer prepared.
     Commit {
@@ -209,6 +210,13 @@ pub enum Effect {
         call: CallId,
         /// With what.
         answer: Answer,
+    },
+    /// Answer a cancel.
+    AnswerCancel {
+        /// Which.
+        call: CallId,
+        /// The tasks that have yet to end.
+        answer: Result<Vec<SubtaskId>, Fault>,
     },
     /// Present this TaskManager to the job's JobMaster, until it answers.
     RegisterAtJobMaster {

@@ -3,8 +3,9 @@
 use super::core::{Effect, Event, Settings, TaskExecutor};
 use std::{collections::BTreeMap, time::Duration};
 use thalweg_model::{
-    AllocationId, Attempt, BlobKey, Epoch, ExecutionState, FailureKind, HostPlace, JobGraph, JobId, Moment, Placement,
-    SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure, TaskManagerId,
+    AllocationId, Attempt, BlobKey, Epoch, ExecutionState, FailureKind, HostPlace, JobGraph, JobId, Moment,
+    OperatorInfo, Placement, RegionAttempt, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure, TaskManagerId,
+    Vertex, VertexId, VertexRole,
 };
 use thalweg_rpc::{
     Fault, Fence,
@@ -99,6 +100,36 @@ fn deploy(fence: Fence, n: u32, slot: u32) -> Event {
     let tasks = vec![TaskDeployment { subtask: subtask(), publish: None }];
     let deploy = Deploy { attempt: attempt(n), tasks, placement, descriptors: vec![] };
     Event::Deploy { call: 6, fence, job: JOB, deploy: Box::new(deploy) }
+}
+
+/// A job of two subtasks without an edge between them: two regions.
+fn two_regions() -> Event {
+    let operator = OperatorInfo { uid: "map".into(), name: "map".into(), kind: "map".into(), states: vec![] };
+    let vertex = Vertex {
+        id: VertexId::from_uid("map"),
+        operators: vec![operator],
+        parallelism: 2,
+        max_parallelism: 128,
+        role: VertexRole::Task,
+        own_thread: false,
+    };
+    let graph = JobGraph { vertices: vec![vertex], edges: vec![], bounded: false };
+    let spec = Box::new(JobSpec { graph, ..*spec() });
+    Event::JobRegistered { job: JOB, answer: JobRegistrationAnswer::Accepted(spec) }
+}
+
+fn deploy_region(region: u32, n: u32) -> Event {
+    let hosts = vec![HostPlace { task_manager: TaskManagerId::new("a"), data_address: None }];
+    let place = SubtaskPlace { host: 0, slot: 0 };
+    let placement = Placement { hosts, subtasks: vec![vec![place; 2]] };
+    let tasks = vec![TaskDeployment { subtask: SubtaskId { vertex: 0, index: region }, publish: None }];
+    let deploy = Deploy { attempt: attempt(n), tasks, placement, descriptors: vec![] };
+    Event::Deploy { call: 6, fence: fence(), job: JOB, deploy: Box::new(deploy) }
+}
+
+fn cancel_region(region: u32, n: u32) -> Event {
+    let regions = vec![RegionAttempt { region, attempt: attempt(n) }];
+    Event::Cancel { call: 8, fence: fence(), job: JOB, regions }
 }
 
 fn reset(n: u32) -> Event {
@@ -396,4 +427,53 @@ fn a_silent_host_is_ended() {
     let effects = te.on_event(at(50), Event::Tick);
     assert_eq!(effects[0], Effect::KillHost { job: JOB, host });
     assert!(matches!(&effects[1], Effect::ReportHostFailed { failed, .. } if failed.host == host));
+}
+
+#[test]
+fn what_was_cancelled_is_refused_when_it_comes_late_and_other_regions_are_not() {
+    let mut te = executor(100);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), two_regions())).unwrap();
+    te.on_event(at(0), ready(host));
+    let answer = |effects: &[Effect]| {
+        effects.iter().find_map(|e| match e {
+            Effect::Answer { answer, .. } => Some(answer.clone()),
+            _ => None,
+        })
+    };
+    let ending = |effects: &[Effect]| {
+        effects.iter().find_map(|e| match e {
+            Effect::AnswerCancel { answer: Ok(ending), .. } => Some(ending.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(ending(&te.on_event(at(1), cancel_region(0, 1))), Some(vec![]), "nothing of it has arrived");
+    let refused = answer(&te.on_event(at(2), deploy_region(0, 1))).unwrap().unwrap().unwrap_err();
+    assert!(refused.contains("cancelled"), "{refused}");
+    assert_eq!(answer(&te.on_event(at(3), deploy_region(0, 2))), Some(Ok(Ok(()))));
+    assert_eq!(
+        answer(&te.on_event(at(4), deploy_region(1, 1))),
+        Some(Ok(Ok(()))),
+        "regions have attempts of their own"
+    );
+    let other = SubtaskId { vertex: 0, index: 1 };
+    let effects = te.on_event(at(5), cancel_region(1, 1));
+    assert_eq!(ending(&effects), Some(vec![other]));
+    assert!(
+        effects
+            .iter()
+            .any(|e| matches!(e, Effect::SendHost { message, .. } if matches!(**message, ToHost::Cancel { .. })))
+    );
+    // What goes on is there for a new leader, under its attempt, beside what ended.
+    let mut ended = report(ExecutionState::Canceled, false);
+    (ended.subtask, ended.attempt) = (other, attempt(1));
+    te.on_event(at(6), Event::TaskReported { job: JOB, host, report: ended });
+    te.on_event(at(7), Event::LeaderLost);
+    let effects = te.on_event(at(7), Event::LeaderFound { epoch: Epoch(4) });
+    let tasks = effects.iter().find_map(|e| match e {
+        Effect::RegisterAtJobMaster { status, .. } => Some(status.tasks.clone()),
+        _ => None,
+    });
+    let expected = [(subtask(), attempt(2), ExecutionState::Deploying), (other, attempt(1), ExecutionState::Canceled)];
+    assert_eq!(tasks.unwrap(), expected);
 }

@@ -134,7 +134,7 @@ pub async fn serve(env: &Env, stream: BoxStream, start: Start, plan: Arc<Plan>) 
                 let Some(Ok(bytes)) = frame else { break };
                 match decode::<ToHost>(&bytes, MAX_HOST_FRAME) {
                     Ok(ToHost::Deploy(deploy)) => engine.deploy(*deploy),
-                    Ok(ToHost::Cancel { attempt }) => engine.cancel(attempt),
+                    Ok(ToHost::Cancel { regions }) => engine.cancel(&regions),
                     Ok(ToHost::Commit { subtask, attempt }) => engine.commit(subtask, attempt),
                     Ok(ToHost::Stop) => break,
                     Ok(ToHost::Start { .. } | ToHost::Unknown) => {}
@@ -160,8 +160,7 @@ pub async fn serve(env: &Env, stream: BoxStream, start: Start, plan: Arc<Plan>) 
             }
             () = env.clock.sleep_until(next_metrics) => {
                 next_metrics = env.clock.now() + METRICS_EVERY;
-                let (attempt, subtasks) = engine.metrics().unwrap_or_default();
-                if socket.send(say(FromHost::Metrics { attempt, subtasks })).await.is_err() {
+                if socket.send(say(FromHost::Metrics { subtasks: engine.metrics() })).await.is_err() {
                     break;
                 }
             }

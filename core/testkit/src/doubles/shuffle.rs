@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use thalweg_env::Env;
-use thalweg_model::{Attempt, HostPlace, JobId};
+use thalweg_model::{Attempt, HostPlace, JobId, RegionAttempt};
 use thalweg_spi::{
     ChannelId, ChannelReader, ChannelWriter, EnvironmentSetup, ErrorKind, Parcel, ParcelKind, PartitionId, Result,
     ServiceError, Shuffle, ShuffleCapabilities, ShuffleDescriptor, ShuffleEnvironment, ShuffleMaster,
@@ -40,7 +40,8 @@ struct Table {
 struct HostEntry {
     secret: Bytes,
     max_parcel: usize,
-    released: Option<Attempt>,
+    /// By region: this attempt and lower ones.
+    released: BTreeMap<u32, Attempt>,
     out: u64,
     into: u64,
 }
@@ -101,9 +102,9 @@ impl MemoryEnvironment {
     }
 
     fn refuse(&self, table: &Table, channel: ChannelId, operation: &'static str) -> Result<()> {
-        let released = table.hosts.get(&self.address).map(|h| h.released);
-        match released {
-            Some(released) if released.is_none_or(|r| channel.partition.attempt > r) => Ok(()),
+        let PartitionId { region, attempt, .. } = channel.partition;
+        match table.hosts.get(&self.address) {
+            Some(host) if host.released.get(&region).is_none_or(|r| attempt > *r) => Ok(()),
             _ => Err(ServiceError::new(ErrorKind::Closed, operation, "the attempt was released")),
         }
     }
@@ -143,7 +144,7 @@ impl Shuffle for MemoryShuffle {
         table.counter += 1;
         let address = format!("memory:host-{}", table.counter);
         let EnvironmentSetup { secret, max_parcel, job, .. } = setup;
-        let entry = HostEntry { secret, max_parcel, released: None, out: 0, into: 0 };
+        let entry = HostEntry { secret, max_parcel, released: BTreeMap::new(), out: 0, into: 0 };
         table.hosts.insert(address.clone(), entry);
         let env = Env::in_process(tokio::runtime::Handle::current());
         Ok(Arc::new(MemoryEnvironment { shuffle: self.clone(), env, address, job }))
@@ -159,7 +160,7 @@ impl ShuffleMaster for MemoryShuffle {
         Ok(ShuffleDescriptor(Bytes::copy_from_slice(address.as_bytes())))
     }
 
-    async fn release(&self, _: JobId, _: Attempt) -> Result<()> {
+    async fn release(&self, _: JobId, _: RegionAttempt) -> Result<()> {
         Ok(())
     }
 }
@@ -215,15 +216,16 @@ impl ShuffleEnvironment for MemoryEnvironment {
         Ok(Box::new(Reader { shuffle: self.shuffle.clone(), host: self.address.clone(), id, refusal, finished: false }))
     }
 
-    fn release(&self, job: JobId, attempt: Attempt) {
+    fn release(&self, job: JobId, RegionAttempt { region, attempt }: RegionAttempt) {
         if job != self.job {
             return;
         }
         let mut table = self.table();
         if let Some(host) = table.hosts.get_mut(&self.address) {
-            host.released = host.released.max(Some(attempt));
+            let released = host.released.entry(region).or_insert(attempt);
+            *released = attempt.max(*released);
         }
-        let over = |id: &ChannelId| id.partition.attempt <= attempt;
+        let over = |id: &ChannelId| id.partition.region == region && id.partition.attempt <= attempt;
         Self::close(&mut table, &self.address, over, "the attempt was released", false);
     }
 

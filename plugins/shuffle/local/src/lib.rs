@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, task::Waker};
-use thalweg_model::{Attempt, HostPlace, JobId};
+use thalweg_model::{HostPlace, JobId, RegionAttempt};
 use thalweg_spi::{
     ChannelId, ChannelReader, ChannelWriter, EnvironmentSetup, ErrorKind, PartitionId, Plugin, PluginConfig,
     PluginContext, Result, ServiceError, Shuffle, ShuffleCapabilities, ShuffleDescriptor, ShuffleEnvironment,
@@ -47,7 +47,7 @@ impl ShuffleMaster for LocalShuffle {
         refused("register partition").map_err(|e: ServiceError| e.with("edge", partition.edge).with("producer", at))
     }
 
-    async fn release(&self, _: JobId, _: Attempt) -> Result<()> {
+    async fn release(&self, _: JobId, _: RegionAttempt) -> Result<()> {
         Ok(())
     }
 }
@@ -65,7 +65,7 @@ impl ShuffleEnvironment for LocalShuffle {
         refused("open reader")
     }
 
-    fn release(&self, _: JobId, _: Attempt) {}
+    fn release(&self, _: JobId, _: RegionAttempt) {}
 
     fn traffic(&self) -> (u64, u64) {
         (0, 0)

@@ -36,7 +36,8 @@ fn waker() -> Waker {
 }
 
 fn channel(n: u32) -> ChannelId {
-    let partition = PartitionId { job: JobId::from_bytes([1; 16]), attempt: Attempt::default(), edge: 0, producer: n };
+    let partition =
+        PartitionId { job: JobId::from_bytes([1; 16]), region: 0, attempt: Attempt::default(), edge: 0, producer: n };
     ChannelId { partition, consumer: 0 }
 }
 

@@ -26,9 +26,9 @@ use std::{
     time::Duration,
 };
 use thalweg_env::{Address, Env, Listener, Shutdown};
-use thalweg_model::{Attempt, JobId};
+use thalweg_model::{Attempt, JobId, RegionAttempt};
 use thalweg_spi::{
-    ChannelId, ChannelReader, ChannelWriter, EnvironmentSetup, ErrorKind, Result, Secret, ServiceError,
+    ChannelId, ChannelReader, ChannelWriter, EnvironmentSetup, ErrorKind, PartitionId, Result, Secret, ServiceError,
     ShuffleDescriptor, ShuffleEnvironment,
 };
 
@@ -63,8 +63,8 @@ pub(crate) struct State {
     gone: HashMap<ChannelId, String>,
     /// Readers of other hosts that came before their writer.
     early: HashMap<ChannelId, Early>,
-    /// This attempt and lower ones are over.
-    released: Option<Attempt>,
+    /// By region: this attempt and lower ones are over.
+    released: HashMap<u32, Attempt>,
 }
 
 #[derive(Clone)]
@@ -81,8 +81,8 @@ impl Early {
 }
 
 impl State {
-    fn is_released(&self, attempt: Attempt) -> bool {
-        self.released.is_some_and(|released| attempt <= released)
+    fn is_released(&self, partition: &PartitionId) -> bool {
+        self.released.get(&partition.region).is_some_and(|released| partition.attempt <= *released)
     }
 }
 
@@ -117,7 +117,7 @@ impl Shared {
         if channel.partition.job != self.job {
             drop(state);
             early.refuse(format!("it is a host of job {}", self.job));
-        } else if state.is_released(channel.partition.attempt) {
+        } else if state.is_released(&channel.partition) {
             drop(state);
             early.refuse(RELEASED.into());
         } else if let Some(cause) = state.gone.get(&channel).cloned() {
@@ -172,7 +172,7 @@ impl Shared {
         let mut state = self.state.lock();
         if state.writers.get(&writer.channel).is_some_and(|w| Arc::ptr_eq(w, writer)) {
             state.writers.remove(&writer.channel);
-            if let (Some(cause), false) = (cause, state.is_released(writer.channel.partition.attempt)) {
+            if let (Some(cause), false) = (cause, state.is_released(&writer.channel.partition)) {
                 state.gone.insert(writer.channel, cause);
             }
         }
@@ -231,7 +231,7 @@ impl NetworkEnvironment {
         if channel.partition.job != self.shared.job {
             return error(ErrorKind::InvalidConfig, format!("this is a host of job {}", self.shared.job));
         }
-        if state.is_released(channel.partition.attempt) {
+        if state.is_released(&channel.partition) {
             return error(ErrorKind::Closed, RELEASED.into());
         }
         Ok(())
@@ -308,13 +308,14 @@ impl ShuffleEnvironment for NetworkEnvironment {
         Ok(Box::new(Reader { me, shared: self.shared.clone() }))
     }
 
-    fn release(&self, job: JobId, attempt: Attempt) {
+    fn release(&self, job: JobId, RegionAttempt { region, attempt }: RegionAttempt) {
         if job != self.shared.job {
             return;
         }
         let mut state = self.shared.state.lock();
-        state.released = state.released.max(Some(attempt));
-        let over = |channel: &ChannelId| channel.partition.attempt <= attempt;
+        let released = state.released.entry(region).or_insert(attempt);
+        *released = attempt.max(*released);
+        let over = |channel: &ChannelId| channel.partition.region == region && channel.partition.attempt <= attempt;
         let readers: Vec<_> = state.readers.extract_if(|channel, _| over(channel)).map(|(_, r)| r).collect();
         let writers: Vec<_> = state.writers.extract_if(|channel, _| over(channel)).map(|(_, w)| w).collect();
         let early: Vec<_> = state.early.extract_if(|channel, _| over(channel)).map(|(_, e)| e).collect();

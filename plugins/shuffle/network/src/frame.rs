@@ -99,10 +99,10 @@ fn put_number(out: &mut BytesMut, kind: u8, stream: u32, bytes: u32) {
 }
 
 fn put_channel(out: &mut BytesMut, channel: &ChannelId) {
-    let PartitionId { job, attempt, edge, producer } = channel.partition;
+    let PartitionId { job, region, attempt, edge, producer } = channel.partition;
     out.put_slice(job.as_bytes());
     out.put_u64_le(attempt.epoch.0);
-    for n in [attempt.n, edge, producer, channel.consumer] {
+    for n in [attempt.n, region, edge, producer, channel.consumer] {
         out.put_u32_le(n);
     }
 }
@@ -173,8 +173,8 @@ fn get_channel(rest: &mut BytesMut) -> Option<ChannelId> {
     rest.try_copy_to_slice(&mut job).ok()?;
     let epoch = Epoch(rest.try_get_u64_le().ok()?);
     let mut number = || rest.try_get_u32_le().ok();
-    let (n, edge, producer, consumer) = (number()?, number()?, number()?, number()?);
-    let partition = PartitionId { job: JobId::from_bytes(job), attempt: Attempt { epoch, n }, edge, producer };
+    let (n, region, edge, producer, consumer) = (number()?, number()?, number()?, number()?, number()?);
+    let partition = PartitionId { job: JobId::from_bytes(job), region, attempt: Attempt { epoch, n }, edge, producer };
     Some(ChannelId { partition, consumer })
 }
 
@@ -187,7 +187,7 @@ mod tests {
 
     fn channel() -> ChannelId {
         let attempt = Attempt { epoch: Epoch(7), n: 3 };
-        let partition = PartitionId { job: JobId::from_bytes([9; 16]), attempt, edge: 1, producer: 2 };
+        let partition = PartitionId { job: JobId::from_bytes([9; 16]), region: 6, attempt, edge: 1, producer: 2 };
         ChannelId { partition, consumer: 4 }
     }
 

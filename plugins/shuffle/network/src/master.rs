@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use thalweg_env::Address;
-use thalweg_model::{Attempt, HostPlace, JobId};
+use thalweg_model::{HostPlace, JobId, RegionAttempt};
 use thalweg_spi::{ErrorKind, PartitionId, Result, ServiceError, ShuffleDescriptor, ShuffleMaster};
 
 pub(crate) struct Master;
@@ -21,7 +21,7 @@ impl ShuffleMaster for Master {
         }
     }
 
-    async fn release(&self, _: JobId, _: Attempt) -> Result<()> {
+    async fn release(&self, _: JobId, _: RegionAttempt) -> Result<()> {
         Ok(())
     }
 }

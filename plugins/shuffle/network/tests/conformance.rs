@@ -125,7 +125,7 @@ fn a_pair_of_hosts_has_one_connection() {
         for n in 0..50 {
             let (from, to) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
             let attempt = thalweg_model::Attempt::default();
-            let partition = thalweg_spi::PartitionId { job: JOB, attempt, edge: 0, producer: n };
+            let partition = thalweg_spi::PartitionId { job: JOB, region: 0, attempt, edge: 0, producer: n };
             let channel = thalweg_spi::ChannelId { partition, consumer: 0 };
             let waker = std::task::Waker::noop();
             ends.push((

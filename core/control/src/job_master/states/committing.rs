@@ -61,8 +61,7 @@ impl Committing {
 }
 
 fn publish(job: &mut Job) {
-    let attempt = job.attempt;
-    for (subtask, id) in job.committers() {
+    for (subtask, id, attempt) in job.committers() {
         job.effects.push(Effect::Commit { id, subtask, attempt });
     }
 }

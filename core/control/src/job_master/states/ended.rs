@@ -19,8 +19,8 @@ impl Ended {
     pub(super) fn begin(job: &mut Job, now: Now, status: JobStatus, failure: Option<TaskFailure>) -> Self {
         job.waiting = None;
         let result = job.result(now, status, failure);
-        let attempt = job.attempt;
-        job.effects.push(Effect::ReleasePartitions { attempt });
+        let regions = job.all_regions();
+        job.effects.push(Effect::ReleasePartitions { regions });
         job.effects.push(Effect::Require(0));
         job.effects.push(Effect::Ended(Box::new(result)));
         Self { status, recorded: false }
@@ -37,7 +37,7 @@ impl Ended {
     pub(super) fn on_input(mut self, job: &mut Job, _: Now, input: Input) -> State {
         if matches!(input, Input::ResultRecorded) && !self.recorded {
             self.recorded = true;
-            job.free_slots(0, "the job is over");
+            job.free_all("the job is over");
             job.effects.push(Effect::Over);
         }
         self.into()

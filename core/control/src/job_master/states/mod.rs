@@ -82,6 +82,11 @@ pub enum Input {
         /// Certain?
         done: bool,
     },
+    /// Nobody knows whether a host was told to stop what it shall.
+    NotStopped {
+        /// Where.
+        id: TaskManagerId,
+    },
     /// All that a TaskManager has of the job is known.
     Accounted {
         /// Whose.
@@ -168,7 +173,7 @@ transitions! {
     Deploying => Executing, Restarting, Failing, Cancelling, Suspended;
     Executing => Committing, Ended, Restarting, Failing, Cancelling, Suspended;
     Committing => Ended, Restarting, Failing, Suspended;
-    Restarting => WaitingForSlots, Cancelling, Suspended;
+    Restarting => Restarting, WaitingForSlots, Failing, Cancelling, Suspended;
     Cancelling => Ended, Suspended;
     Failing => Ended, Suspended;
 }
@@ -200,7 +205,7 @@ impl State {
         match self {
             State::Reconciling(s) => Some(s.deadline),
             State::WaitingForSlots(s) => Some(s.deadline(job)),
-            State::Restarting(s) => s.deadline(),
+            State::Restarting(s) => s.deadline(job),
             State::Cancelling(s) => Some(s.deadline),
             State::Failing(s) => Some(s.deadline),
             _ => None,

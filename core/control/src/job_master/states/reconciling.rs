@@ -1,10 +1,14 @@
-//! An earlier leader has deployed this attempt. Its tasks go on; who has which of them is found out, and if all are there
-//! they are adopted as they are. Nothing is asked of the ResourceManager before: what the job holds is still being told.
+//! An earlier leader has deployed the job. Its tasks go on; who has which of them is found out, and the regions of which all
+//! are there are adopted as they are; the others start again. Nothing is asked of the ResourceManager before: what the job
+//! holds is still being told.
 
 use super::{Cancelling, Committing, Executing, Input, State, ended, failed, go, suspended};
 use crate::{
     Now,
-    job_master::{core::Effect, job::Job},
+    job_master::{
+        core::Effect,
+        job::{Job, Task},
+    },
 };
 use std::collections::BTreeSet;
 use thalweg_model::{ExecutionState, FailureKind, JobStatus, Moment, TaskFailure, TaskManagerId};
@@ -52,8 +56,10 @@ impl Reconciling {
             }
             _ => {}
         }
-        // A cancel stops what can be found, so it waits for everybody who may still have something.
-        let known = self.expected.is_empty() || self.failure.is_some() && !self.cancel;
+        // Nobody who is still expected can change what is decided. A cancel stops what can be found, so it waits for
+        // everybody who may still have something.
+        let lost = self.failure.is_some() && !self.cancel && !job.may_be_adopted(&self.expected);
+        let known = self.expected.is_empty() || lost;
         if !known && now.at < self.deadline {
             return self.into();
         }
@@ -62,12 +68,14 @@ impl Reconciling {
     }
 
     /// Finished tasks of a host that is gone are no loss.
-    fn lost(&mut self, job: &Job, failure: TaskFailure, id: Option<TaskManagerId>) {
+    fn lost(&mut self, job: &mut Job, failure: TaskFailure, id: Option<TaskManagerId>) {
         if let Some(id) = &id {
             self.expected.remove(id);
         }
-        let needed = |t: &&crate::job_master::job::Task| t.at == id && t.state != ExecutionState::Finished;
-        if job.tasks.iter().flatten().any(|t| needed(&t)) {
+        let needed = |t: &Task| t.at == id && t.state != ExecutionState::Finished;
+        let needed: Vec<_> = job.subtasks().filter(|(_, t)| needed(t)).map(|(s, _)| s).collect();
+        if !needed.is_empty() {
+            needed.into_iter().for_each(|subtask| job.breaks(subtask));
             self.failure.get_or_insert((failure, id));
         }
     }
@@ -78,13 +86,16 @@ impl Reconciling {
             let state = go(job, self, cancelling);
             return state.on_input(job, now, Input::TaskChanged);
         }
-        if let Some((failure, id)) = self.failure.take() {
-            return failed(job, now, self, failure, id);
-        }
         if let Some((subtask, missing)) = job.not_found(None) {
             let message = format!("{missing} tasks were not found after the JobManager changed");
             let failure = TaskFailure::new(FailureKind::Lost, message).at(subtask);
             let id = job.task_manager(subtask);
+            self.failure.get_or_insert((failure, id));
+        }
+        if let Some((failure, id)) = self.failure.take() {
+            if job.goes_on_in_part() {
+                job.effects.push(Effect::Adopted);
+            }
             return failed(job, now, self, failure, id);
         }
         if job.all_finished() {

@@ -17,7 +17,7 @@ pub struct WaitingForSlots {
 impl WaitingForSlots {
     pub(super) fn begin(job: &mut Job, now: Now, first: bool) -> Self {
         let needed = job.slots_needed();
-        job.free_slots(needed, "fewer slots are needed");
+        job.free_unused(needed, false, "fewer slots are needed");
         job.effects.push(Effect::Require(needed));
         Self { since: now.at, first }
     }

@@ -21,7 +21,7 @@ pub async fn an_edge_that_it_cannot_carry_is_refused_by_name(fixture: &impl Shuf
         let waker = Signal::new().waker();
         let error = environment.open_writer(channel(setup.job, 0, 0), waker).err().expect("it carries nothing");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        environment.release(setup.job, channel(setup.job, 0, 0).partition.attempt);
+        environment.release(setup.job, channel(setup.job, 0, 0).partition.region_attempt());
         assert_eq!((environment.traffic(), environment.memory_in_use()), ((0, 0), 0));
     }
 }
@@ -32,7 +32,7 @@ pub async fn registering_is_idempotent(fixture: &impl ShuffleFixture) {
     assert_eq!(a.descriptor(channel).await, a.descriptor(channel).await);
     let master = a.shuffle.master();
     for _ in 0..2 {
-        master.release(a.job, channel.partition.attempt).await.unwrap();
+        master.release(a.job, channel.partition.region_attempt()).await.unwrap();
     }
 }
 

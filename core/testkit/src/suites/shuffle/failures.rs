@@ -4,7 +4,7 @@ use super::{Host, MEMORY, SOON, ShuffleFixture, Signal, channel, end, number, nu
 use crate::run::eventually;
 use bytes::Bytes;
 use std::time::Duration;
-use thalweg_spi::{ErrorKind, ParcelKind};
+use thalweg_spi::{ChannelId, ErrorKind, ParcelKind, PartitionId};
 
 pub async fn when_the_reader_goes_the_writer_is_told(fixture: &impl ShuffleFixture) {
     let Some((a, b)) = two_hosts(fixture, MEMORY).await else { return };
@@ -86,7 +86,7 @@ pub async fn a_released_attempt_frees_its_buffers_and_closes_its_ends(fixture: &
     assert!(b.environment.memory_in_use() > 0);
     let unread = b.read(channel(a.job, 1, 3), &a.descriptor(channel(a.job, 1, 3)).await);
     for host in [&a, &b, &a, &b] {
-        host.environment.release(a.job, old.partition.attempt);
+        host.environment.release(a.job, old.partition.region_attempt());
     }
     assert_eq!(receiver.end.try_recv().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(sender.failure().await.kind(), ErrorKind::Closed);
@@ -99,6 +99,27 @@ pub async fn a_released_attempt_frees_its_buffers_and_closes_its_ends(fixture: &
     }
     drop((sender, receiver, unread));
     let (mut sender, mut receiver) = a.pipe(&b, channel(a.job, 0, 4)).await;
+    sender.send(end()).await.unwrap();
+    assert_eq!(receiver.all().await.unwrap(), [end()]);
+}
+
+pub async fn releasing_a_region_leaves_the_others_alone(fixture: &impl ShuffleFixture) {
+    let Some((a, b)) = two_hosts(fixture, MEMORY).await else { return };
+    let one = channel(a.job, 0, 3);
+    let other = ChannelId { partition: PartitionId { region: 1, ..one.partition }, ..one };
+    let (mut over, _reader) = a.pipe(&b, one).await;
+    let (mut sender, mut receiver) = a.pipe(&b, other).await;
+    sender.send(numbered(1, 100)).await.unwrap();
+    for host in [&a, &b] {
+        host.environment.release(a.job, one.partition.region_attempt());
+    }
+    assert_eq!(over.failure().await.kind(), ErrorKind::Closed);
+    sender.send(end()).await.unwrap();
+    assert_eq!(receiver.all().await.unwrap(), [numbered(1, 100), end()]);
+    // Nor does it end what the other region had before.
+    let lower = channel(a.job, 1, 2);
+    let lower = ChannelId { partition: PartitionId { region: 1, ..lower.partition }, ..lower };
+    let (mut sender, mut receiver) = a.pipe(&b, lower).await;
     sender.send(end()).await.unwrap();
     assert_eq!(receiver.all().await.unwrap(), [end()]);
 }
@@ -190,6 +211,7 @@ macro_rules! shuffle_failure_cases {
         a_producer_that_cannot_be_reached_is_an_error_of_the_reader
         a_writer_that_never_comes_is_an_error_in_time
         a_released_attempt_frees_its_buffers_and_closes_its_ends
+        releasing_a_region_leaves_the_others_alone
         a_reader_of_one_attempt_never_gets_a_parcel_of_another
         a_producer_that_came_back_elsewhere_is_read_under_its_new_attempt
         a_host_without_the_secret_reads_nothing

@@ -106,7 +106,7 @@ async fn two_hosts(fixture: &impl ShuffleFixture, memory: usize) -> Option<(Host
 
 fn channel(job: JobId, n: u32, attempt: u32) -> ChannelId {
     let attempt = Attempt { epoch: Epoch(1), n: attempt };
-    ChannelId { partition: PartitionId { job, attempt, edge: 0, producer: n }, consumer: n }
+    ChannelId { partition: PartitionId { job, region: 0, attempt, edge: 0, producer: n }, consumer: n }
 }
 
 fn batch(body: impl Into<Bytes>) -> Parcel {
