@@ -29,7 +29,7 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("io.tmp.dirs", "process.working-dir"),
     ("jobmanager.bind-host", "job-manager.bind"),
-    ("jobmanager.execution.failover-strategy", "needs no option: the whole job restarts"),
+    ("jobmanager.execution.failover-strategy", "needs no option: the regions that broke restart"),
     ("jobmanager.memory.process.size", "needs no option: a JobManager takes what it needs, a few tens of MiB"),
     ("jobmanager.resource-id", "needs no option"),
     ("jobmanager.rpc.address", "job-manager.address"),
