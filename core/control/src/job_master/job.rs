@@ -578,11 +578,14 @@ impl Job {
         }
     }
 
-    /// The TaskManagers that hold slots, or still run tasks: after a change of leaders those may not have been offered yet.
+    /// The TaskManagers that hold slots, or still run tasks: after a change of leaders those may not have been offered yet,
+    /// and what an earlier leader sent may have arrived after they told what they have.
     pub(super) fn holders(&self) -> BTreeSet<TaskManagerId> {
+        let taken_over = self.attempt.epoch < self.settings.epoch;
+        let unsure = self.workers.keys().filter(|_| taken_over).cloned();
         let running = self.tasks.iter().flatten().filter(|t| t.handed_over && !t.state.is_terminal());
         let running = running.filter_map(|t| t.at.clone()).filter(|id| self.is_registered(id));
-        self.pool.values().map(|s| s.id.clone()).chain(running).collect()
+        self.pool.values().map(|s| s.id.clone()).chain(running).chain(unsure).collect()
     }
 
     // ---- tasks ----
@@ -899,8 +902,10 @@ impl Job {
         any
     }
 
-    /// Are there tasks of the present attempt in this slot, or on their way? With `all`, ended ones count.
+    /// Are there tasks of the present attempt in this slot, or on their way? With `all`, ended ones count. In a host that is
+    /// being ended there may be some until it is gone.
     fn in_use(&self, id: &TaskManagerId, slot: u32, all: bool) -> bool {
+        let all = all || self.ending.contains(id);
         self.subtasks().any(|(subtask, task)| {
             let here = self.placement.of(subtask).is_some_and(|p| p.slot == slot) && task.at.as_ref() == Some(id);
             here && (all || !task.state.is_terminal())
