@@ -8,10 +8,16 @@ pub mod calls;
 pub mod dispatcher;
 pub mod job_manager;
 pub mod job_master;
+#[cfg(feature = "rest")]
 pub mod portability;
 pub mod resource_manager;
+#[cfg(feature = "rest")]
+pub mod rest;
+#[cfg(not(feature = "rest"))]
+#[path = "no_rest.rs"]
 pub mod rest;
 pub mod stores;
+pub mod submission;
 
 pub use job_manager::{Bound, JobManager, JobManagerConfig, JobManagerEnd, JobManagerServices, MainRunner};
 

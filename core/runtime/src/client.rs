@@ -26,7 +26,7 @@ use thalweg_api::{
     JobError,
     executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
 };
-use thalweg_control::rest::api::{ResultAnswer, Submission, SubmissionAnswer};
+use thalweg_control::submission::{ResultAnswer, Submission, SubmissionAnswer};
 use thalweg_env::{Entropy, SystemEntropy};
 use thalweg_model::{BlobKey, ClusterId, JobId};
 use thalweg_spi::{Plugin, kind};

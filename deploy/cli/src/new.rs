@@ -6,6 +6,18 @@ use std::path::{Path, PathBuf};
 
 const MAIN: &str = include_str!("new/main.rs.txt");
 
+/// What is not on the records' way is built for a short build.
+const PROFILES: &str = "# What no record passes through is built to be built soon.
+[profile.release.package.\"*\"]
+debug = false
+[profile.release.package]
+thalweg-config.opt-level = 1
+thalweg-control.opt-level = 1
+thalweg-rpc.opt-level = 1
+thalweg-runtime.opt-level = 1
+thalweg-task.opt-level = 1
+";
+
 fn built_in() -> PathBuf {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
     deploy.join("thalweg")
@@ -46,7 +58,7 @@ pub fn run(name: &str, checkout: Option<PathBuf>) -> anyhow::Result<Exit> {
     };
     let manifest = format!(
         "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\n\n\
-         # A job is a workspace of its own.\n[workspace]\n\n[profile.release]\ndebug = \"line-tables-only\"\n"
+         # A job is a workspace of its own.\n[workspace]\n\n[profile.release]\ndebug = \"line-tables-only\"\n\n{PROFILES}"
     );
     std::fs::create_dir_all(dir.join("src"))?;
     std::fs::write(dir.join("Cargo.toml"), manifest)?;

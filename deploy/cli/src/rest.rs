@@ -4,7 +4,7 @@ use crate::exit::{Coded, Exit};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use thalweg_control::{job_manager::bearer, rest::api::ResultAnswer};
+use thalweg_control::{job_manager::bearer, submission::ResultAnswer};
 use thalweg_model::JobId;
 use thalweg_runtime::cluster_rest::{ClusterRest, Failure};
 use thalweg_spi::Secret;

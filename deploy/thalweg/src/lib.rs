@@ -36,17 +36,19 @@ pub mod prelude {
     };
 }
 
-/// Writes the library's log to standard error, at the level of `RUST_LOG` (`warn` when it is not set). For programs that
-/// have no logger of their own; the library never does this by itself.
+/// Writes the library's log to standard error, at the levels of `RUST_LOG` (`info`, or `warn,thalweg_runtime=debug`; `warn` when
+/// it is not set or cannot be read). For programs that have no logger of their own; the library never does this by itself.
 pub fn init() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // Somebody else may have been first, which is theirs to decide.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    use tracing_subscriber::{filter::Targets, prelude::*};
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    // An empty list of levels would switch everything off.
+    let levels = wanted.parse::<Targets>().ok().filter(|_| !wanted.is_empty());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(tracing_subscriber::filter::LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // Somebody else may have been first, which is theirs to decide.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
 }
 
 /// Compiles and runs the samples of the README and of the job author's guide.

@@ -16,6 +16,7 @@
 //! | `GET /api/jobmanager` | whether this very process leads, and who does; JSON, see [`super::proxy`] |
 
 use super::{RestError, RestState};
+pub use crate::submission::{ResultAnswer, Submission, SubmissionAnswer};
 use crate::{
     dispatcher::Submitted,
     portability::{self, Platform},
@@ -31,62 +32,14 @@ use axum::{
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use thalweg_model::{BlobKey, JobId, JobStatus, TaskManagerId};
+use thalweg_model::{BlobKey, JobId, TaskManagerId};
 use thalweg_rpc::{
     Fence, Target,
     gateways::{TaskExecutorGateway, endpoint},
 };
-use thalweg_wire::{JobResult, JobSpec, RestartStrategy, decode, encode};
+use thalweg_wire::{RestartStrategy, decode, encode};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::StreamReader;
-
-/// A job to run.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Submission {
-    /// Its id; the cluster derives one where its mode says so.
-    pub job: Option<JobId>,
-    /// What it is.
-    pub spec: JobSpec,
-    /// From a `main` that this cluster runs.
-    #[serde(default)]
-    pub from_main: bool,
-}
-
-/// What became of it.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum SubmissionAnswer {
-    /// It runs, or did already.
-    Running {
-        /// Its id.
-        job: JobId,
-    },
-    /// It has ended before.
-    Ended(Box<JobResult>),
-}
-
-/// How a job is doing.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ResultAnswer {
-    /// Its status.
-    pub status: JobStatus,
-    /// Its result, when it has ended.
-    pub result: Option<JobResult>,
-    /// Why it waits.
-    #[serde(default)]
-    pub waiting: Option<String>,
-    /// Tasks that run, of all.
-    #[serde(default)]
-    pub tasks: (u32, u32),
-    /// Records that its sources gave so far.
-    #[serde(default)]
-    pub records: u64,
-    /// Bytes that its sources read, of all.
-    #[serde(default)]
-    pub source_bytes: (u64, u64),
-    /// The present attempt.
-    #[serde(default)]
-    pub attempt: u32,
-}
 
 /// Longest submission: a graph, arguments and earlier results.
 const MAX_SUBMISSION: usize = 64 << 20;
