@@ -1,11 +1,15 @@
-//! A cluster on a real etcd, whose JobManagers come and go.
+//! A cluster on a real etcd, whose JobManagers come and go, and a stopwatch for the change of leaders.
 
 use crate::{
-    Started,
+    Started, kill_leader,
     proxy::{Proxy, Way},
     start_job_manager,
 };
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 use thalweg_cluster_tests::*;
 
 /// Short, so that a test may lose many leaders.
@@ -66,6 +70,21 @@ impl BehindProxies {
     }
 }
 
+/// When what was so after a leader was killed, counted from its death.
+#[derive(Debug, Clone, Copy)]
+pub struct Takeover {
+    /// Its lease ends, as its last renewal has it.
+    pub lease: Duration,
+    /// etcd has let it go.
+    pub let_go: Duration,
+    /// The next leader gives its word, which is where commands find it.
+    pub word: Duration,
+    /// Its REST tells of the jobs.
+    pub rest: Duration,
+    /// All of them run.
+    pub reconciled: Duration,
+}
+
 impl Site {
     /// With the configuration that ships. `None`, visibly, where there is no etcd.
     pub fn start(plan: Plan) -> Option<Self> {
@@ -123,6 +142,46 @@ impl Site {
     pub fn log(&self, name: &str) -> String {
         log_at(&self.cluster.dir().join(format!("log/again-{name}.log")))
     }
+
+    /// Kills the leader, and watches until another one has all these jobs.
+    pub fn takeover(&self, jobs: usize) -> Takeover {
+        let lease = self.etcd.lease_of(&format!("/thalweg/{NAME}/@leader"));
+        let began = Instant::now();
+        let leader = kill_leader(&self.cluster);
+        let (mut last_second, mut let_go) = (None, None);
+        while !self.is_replaced(leader) {
+            assert!(began.elapsed() < TAKEOVER, "another JobManager leads: not within {TAKEOVER:?}");
+            if let_go.is_none() {
+                match self.etcd.left_of(lease) {
+                    // Whole seconds, cut off.
+                    Some(0) => drop(last_second.get_or_insert(began.elapsed())),
+                    Some(_) => {}
+                    None => let_go = Some(began.elapsed()),
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let word = began.elapsed();
+        let mut told = serde_json::Value::Null;
+        let statuses = |told: &serde_json::Value| -> Vec<String> {
+            let jobs = told["jobs"].as_array().cloned().unwrap_or_default();
+            jobs.iter().map(|j| j["status"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        eventually("its REST serves", TAKEOVER, || {
+            told = self.cluster.try_get("/api/overview").unwrap_or_default();
+            !told.is_null()
+        });
+        let rest = began.elapsed();
+        let all_run = |told: &serde_json::Value| statuses(told).iter().filter(|s| *s == "RUNNING").count() == jobs;
+        eventually("all jobs are reconciled", TAKEOVER, || {
+            if !all_run(&told) {
+                told = self.cluster.try_get("/api/overview").unwrap_or_default();
+            }
+            all_run(&told)
+        });
+        let lease = last_second.map_or(word, |at| at + Duration::from_secs(1));
+        Takeover { lease, let_go: let_go.unwrap_or(word), word, rest, reconciled: began.elapsed() }
+    }
 }
 
 /// `key=value` of a lease.
@@ -140,4 +199,16 @@ pub fn told(what: &str, mut times: Vec<Duration>) {
     if let (Some(median), Some(worst)) = (times.get(times.len() / 2), times.last()) {
         println!("{what}: median {} ms, worst {} ms of {}", median.as_millis(), worst.as_millis(), times.len());
     }
+}
+
+/// The parts of some takeovers, one after the other, and what they come to.
+pub fn told_in_parts(all: &[Takeover]) {
+    let part = |what: &str, of: fn(&Takeover) -> Duration| told(what, all.iter().map(of).collect());
+    part("a leader is killed; then to the end of its lease", |t| t.lease);
+    part("  then until etcd lets the lease go", |t| t.let_go.saturating_sub(t.lease));
+    part("  then to the next leader's word", |t| t.word.saturating_sub(t.let_go));
+    part("  then until its REST serves", |t| t.rest.saturating_sub(t.word));
+    part("  then until all jobs are reconciled", |t| t.reconciled.saturating_sub(t.rest));
+    part("in all, from the end of the lease", |t| t.reconciled.saturating_sub(t.lease));
+    part("in all, from the kill", |t| t.reconciled);
 }
