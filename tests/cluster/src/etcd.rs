@@ -1,7 +1,9 @@
 //! A real etcd for a test, started by `tests/real/etcd.sh`. Where it is not offered the test is skipped, visibly.
 
-use crate::{Place, run, thalweg};
+use crate::{Place, http, run, thalweg};
+use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -53,13 +55,50 @@ impl Etcd {
         assert!(status.success(), "etcd.sh {what} {member}");
     }
 
+    /// What `etcdctl` answers, as JSON.
+    fn ctl(&self, args: &[&str]) -> Value {
+        let mut command = Command::new(script());
+        let output = command.arg("ctl").arg(&self.dir).args(args).args(["-w", "json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("etcdctl {args:?}: {e}: {output:?}"))
+    }
+
+    /// The lease that a key is bound to.
+    pub fn lease_of(&self, key: &str) -> i64 {
+        self.ctl(&["get", key])["kvs"][0]["lease"].as_i64().unwrap_or_else(|| panic!("{key} has no lease"))
+    }
+
+    /// Whole seconds that are left of a lease; `None` when it is no more. Quick: it can be asked often.
+    pub fn left_of(&self, lease: i64) -> Option<i64> {
+        let at = self.endpoints[0].trim_start_matches("http://");
+        let question = format!("{{\"ID\": \"{lease}\"}}");
+        let (_, answer) = http(at, "POST", "/v3/lease/timetolive", &[], question.as_bytes());
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+        // Nothing is as good as zero in etcd's JSON.
+        answer.get("grantedTTL")?;
+        Some(answer["TTL"].as_str().and_then(|ttl| ttl.parse().ok()).unwrap_or(0))
+    }
+
+    /// How many requests the members have taken since they started, by method. Each message of a stream counts.
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        let mut requests = BTreeMap::new();
+        for endpoint in &self.endpoints {
+            let (_, text) = http(endpoint.trim_start_matches("http://"), "GET", "/metrics", &[], b"");
+            for line in text.lines().filter(|l| l.starts_with("grpc_server_msg_received_total{")) {
+                let method = line.split("grpc_method=\"").nth(1).and_then(|rest| rest.split('"').next());
+                let count = line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok());
+                if let (Some(method), Some(count)) = (method, count) {
+                    *requests.entry(method.to_owned()).or_default() += count as u64;
+                }
+            }
+        }
+        requests
+    }
+
     /// The member that leads etcd, from 1.
     pub fn leader(&self) -> usize {
-        let mut command = Command::new(script());
-        command.arg("ctl").arg(&self.dir).args(["endpoint", "status", "-w", "json"]);
-        let output = command.output().unwrap();
-        let all: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
-        let leads = |s: &&serde_json::Value| s["Status"]["leader"] == s["Status"]["header"]["member_id"];
+        let all = self.ctl(&["endpoint", "status"]);
+        let all = all.as_array().unwrap();
+        let leads = |s: &&Value| s["Status"]["leader"] == s["Status"]["header"]["member_id"];
         let endpoint = all.iter().find(leads).unwrap()["Endpoint"].as_str().unwrap();
         1 + self.endpoints.iter().position(|e| e == endpoint).unwrap()
     }

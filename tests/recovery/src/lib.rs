@@ -1,7 +1,18 @@
 //! What the tests of fail-over share: a cluster whose JobManagers die and are started again, and the check of the numbered
 //! output that tells whether anything stopped, was lost or came twice.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests: the system's clock is what is measured by"
+)]
+
+mod proxy;
+mod site;
+
+pub use proxy::{Proxy, Way};
+pub use site::*;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +34,11 @@ impl Started {
     /// Collects it once it has ended.
     pub fn wait(&mut self) -> Option<i32> {
         self.0.wait().ok().and_then(|status| status.code())
+    }
+
+    /// Its exit code, once it has ended; -1 when a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().ok().flatten().map(|status| status.code().unwrap_or(-1))
     }
 }
 
