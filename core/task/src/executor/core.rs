@@ -67,6 +67,7 @@ enum Host {
 #[derive(Debug, Clone)]
 struct Task {
     attempt: Attempt,
+    slot: u32,
     state: ExecutionState,
     metrics: SubtaskMetrics,
     /// The report that must not get lost: a terminal state, or what was prepared. Kept as long as the task, for a leader
@@ -538,7 +539,8 @@ impl TaskExecutor {
         self.free(job, |a| offered.contains(&a) && !accepted.contains(&a));
     }
 
-    /// Frees those slots of the job; with the last one its host is ended first.
+    /// Frees those slots of the job; with the last one its host is ended first. Tasks that are still in one of the others are
+    /// stopped, and it is free when they have.
     fn free(&mut self, job: JobId, which: impl Fn(AllocationId) -> bool) {
         let held = self.allocations(job);
         let freed: Vec<_> = held.iter().copied().filter(|a| which(*a)).collect();
@@ -550,7 +552,9 @@ impl TaskExecutor {
         // Tasks of a host that is being ended are still there until it is gone, in whichever slot.
         let ending = self.jobs.get(&job).is_some_and(|j| matches!(j.host, Host::Ending { .. }));
         let busy = ending || (last && host.is_some());
-        for slot in &mut self.slots {
+        let live = self.live_tasks(job);
+        let mut stop = BTreeSet::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
             let (of, allocation) = match *slot {
                 Slot::Allocated { job, allocation, .. } | Slot::Active { job, allocation } => (job, allocation),
                 _ => continue,
@@ -558,7 +562,10 @@ impl TaskExecutor {
             if of != job || !freed.contains(&allocation) {
                 continue;
             }
-            if busy {
+            let occupied = live.iter().filter(|(at, _)| *at as usize == index).map(|(_, of)| *of);
+            let known = stop.len();
+            stop.extend(occupied);
+            if busy || stop.len() > known {
                 *slot = Slot::Releasing { job, allocation };
             } else {
                 *slot = Slot::Free;
@@ -566,11 +573,39 @@ impl TaskExecutor {
             }
         }
         if !last {
+            if !busy && !stop.is_empty() {
+                self.send_host(job, ToHost::Cancel { regions: stop.into_iter().collect() });
+            }
             return;
         }
         match host {
             Some(host) => self.kill_host(job, host, false, None),
             None => self.forget(job),
+        }
+    }
+
+    /// The slots that have tasks of the job which have not ended, and the regions of those.
+    fn live_tasks(&self, job: JobId) -> BTreeSet<(u32, RegionAttempt)> {
+        let Some(j) = self.jobs.get(&job) else { return BTreeSet::new() };
+        let live = j.tasks.iter().filter(|(_, t)| !t.state.is_terminal());
+        let of = |s: &SubtaskId, t: &Task| RegionAttempt { region: j.regions.region(*s), attempt: t.attempt };
+        live.map(|(s, t)| (t.slot, of(s, t))).collect()
+    }
+
+    /// Slots that were given up and have no task in them any more are free, unless the whole host is being ended.
+    fn free_emptied(&mut self, job: JobId) {
+        if !self.jobs.get(&job).is_some_and(|j| matches!(j.host, Host::Ready { .. })) {
+            return;
+        }
+        let live = self.live_tasks(job);
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Slot::Releasing { job: of, allocation } = *slot
+                && of == job
+                && !live.iter().any(|(at, _)| *at as usize == index)
+            {
+                *slot = Slot::Free;
+                self.effects.push(Effect::SlotFreed { allocation });
+            }
         }
     }
 
@@ -719,6 +754,7 @@ impl TaskExecutor {
         for task in &deploy.tasks {
             let new = Task {
                 attempt: deploy.attempt,
+                slot: deploy.placement.of(task.subtask).map_or(0, |p| p.slot),
                 state: ExecutionState::Deploying,
                 metrics: SubtaskMetrics::default(),
                 report: None,
@@ -764,7 +800,11 @@ impl TaskExecutor {
         if report.state.is_terminal() || report.prepared.is_some() {
             (task.report, task.acknowledged) = (Some(report.clone()), false);
         }
+        let ended = report.state.is_terminal();
         self.effects.push(Effect::Report { job, report });
+        if ended {
+            self.free_emptied(job);
+        }
     }
 
     fn job_master_heartbeat(&mut self, now: Moment, fence: Fence, job: JobId, report: &AllocatedSlotReport) {

@@ -477,3 +477,24 @@ fn what_was_cancelled_is_refused_when_it_comes_late_and_other_regions_are_not() 
     let expected = [(subtask(), attempt(2), ExecutionState::Deploying), (other, attempt(1), ExecutionState::Canceled)];
     assert_eq!(tasks.unwrap(), expected);
 }
+
+#[test]
+fn a_slot_that_is_given_up_with_tasks_in_it_is_free_when_they_have_ended() {
+    let mut te = executor(100);
+    te.on_event(at(0), request(1, 0));
+    te.on_event(at(0), request(2, 1));
+    let host = started(&te.on_event(at(0), two_regions())).unwrap();
+    let (offer, _) = offered(&te.on_event(at(0), ready(host))).unwrap();
+    te.on_event(at(0), offer_answered(offer, Some(vec![grant(1), grant(2)])));
+    te.on_event(at(1), deploy_region(0, 1));
+    let effects = te.on_event(at(2), free(1));
+    let stops =
+        |e: &Effect| matches!(e, Effect::SendHost { message, .. } if matches!(**message, ToHost::Cancel { .. }));
+    assert!(effects.iter().any(stops), "{effects:?}");
+    let freed = |effects: &[Effect]| effects.contains(&Effect::SlotFreed { allocation: grant(1) });
+    assert!(!freed(&effects) && te.slot_report().slots[0] == SlotStatus::Releasing { job: JOB });
+    let mut ended = report(ExecutionState::Canceled, false);
+    ended.attempt = attempt(1);
+    assert!(freed(&te.on_event(at(3), Event::TaskReported { job: JOB, host, report: ended })));
+    assert_eq!(te.slot_report().slots[0], SlotStatus::Free);
+}
