@@ -1,7 +1,7 @@
 //! One job's master: a pure function of (state, now, event). `driver.rs` carries out what it decides.
 //!
 //! What belongs to every state (TaskManagers that register, slots that are offered, reports) is handled here and in
-//! `job.rs`; what differs by state is in `states/`, one file each.
+//! `job/`; what differs by state is in `states/`, one file each.
 
 use super::{
     job::{Job, Left, Settings},
