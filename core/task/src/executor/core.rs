@@ -598,10 +598,15 @@ impl TaskExecutor {
             return;
         }
         let live = self.live_tasks(job);
+        self.free_released(job, |index| !live.iter().any(|(at, _)| *at as usize == index));
+    }
+
+    /// Those slots that the job has given up are free.
+    fn free_released(&mut self, job: JobId, which: impl Fn(usize) -> bool) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
             if let Slot::Releasing { job: of, allocation } = *slot
                 && of == job
-                && !live.iter().any(|(at, _)| *at as usize == index)
+                && which(index)
             {
                 *slot = Slot::Free;
                 self.effects.push(Effect::SlotFreed { allocation });
@@ -669,6 +674,7 @@ impl TaskExecutor {
                 let failed = HostFailure { host: gone, failure };
                 j.host_failure = Some(failed.clone());
                 self.effects.push(Effect::ReportHostFailed { job, failed });
+                self.free_released(job, |_| true);
                 self.will_not_wait(now, job);
             }
             Host::Ending { host, again, calls } if *host == gone => {
@@ -678,14 +684,7 @@ impl TaskExecutor {
                 for call in calls {
                     self.answer(call, Ok(Ok(())));
                 }
-                for slot in &mut self.slots {
-                    if let Slot::Releasing { job: of, allocation } = *slot
-                        && of == job
-                    {
-                        *slot = Slot::Free;
-                        self.effects.push(Effect::SlotFreed { allocation });
-                    }
-                }
+                self.free_released(job, |_| true);
                 if self.allocations(job).is_empty() {
                     self.forget(job);
                 } else if again {
