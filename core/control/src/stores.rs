@@ -41,6 +41,19 @@ impl From<Result<u64>> for Written {
     }
 }
 
+impl Written {
+    /// As who submits a job is answered: accepted or refused; `Err` when it is written again. A full store takes no job until
+    /// somebody has made room, which the client should not wait for in silence. What runs already is tried until there is.
+    pub fn for_submission(self) -> Result<std::result::Result<(), ServiceError>, ServiceError> {
+        match self {
+            Self::Yes => Ok(Ok(())),
+            Self::No(e) => Ok(Err(e)),
+            Self::Unknown(e) if e.happened() == Happened::No && e.kind() == ErrorKind::QuotaExceeded => Ok(Err(e)),
+            Self::Unknown(e) => Err(e),
+        }
+    }
+}
+
 impl Stores {
     /// The stores of the leader of this epoch.
     pub fn new(metadata: Arc<dyn MetadataStore>, epoch: Epoch) -> Self {
@@ -135,5 +148,24 @@ impl Stores {
     pub async fn results(&self) -> Result<Vec<ResultRecord>> {
         let all = self.metadata.list("results/").await?;
         all.iter().map(|(key, v)| Self::read(key, &v.value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_store_refuses_a_job_and_an_absent_one_is_tried_again() {
+        let answered = |kind, maybe: bool| {
+            let error = ServiceError::new(kind, "put record", "as the test wants it");
+            let error = if maybe { error.maybe_happened() } else { error };
+            Written::from(Err(error)).for_submission().map(|known| known.is_ok()).map_err(|e| e.kind())
+        };
+        assert!(matches!(Written::Yes.for_submission(), Ok(Ok(()))));
+        assert_eq!(answered(ErrorKind::QuotaExceeded, false), Ok(false), "somebody has to make room");
+        assert_eq!(answered(ErrorKind::QuotaExceeded, true), Err(ErrorKind::QuotaExceeded), "it may be written");
+        assert_eq!(answered(ErrorKind::Unavailable, false), Err(ErrorKind::Unavailable));
+        assert_eq!(answered(ErrorKind::PermissionDenied, false), Ok(false));
     }
 }

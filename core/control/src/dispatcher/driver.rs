@@ -291,10 +291,9 @@ impl Driver {
             Effect::AnswerCancel { call, answer } => self.cancels.answer(call, Ok(answer)),
             Effect::Persist(record) => self.spawn("persist-job", async move {
                 let job = record.job;
-                let outcome = match stores.put_job(&record).await {
-                    Written::Yes => Some(Ok(())),
-                    Written::No(e) => Some(Err(e.to_string())),
-                    Written::Unknown(e) => {
+                let outcome = match stores.put_job(&record).await.for_submission() {
+                    Ok(known) => Some(known.map_err(|e| e.to_string())),
+                    Err(e) => {
                         tracing::warn!(%job, "the job may or may not be written down, trying again: {e}");
                         None
                     }
