@@ -1,18 +1,18 @@
 //! Decisions of the core about a job of two regions: what breaks one leaves the other alone.
 
-use super::{Effect, Event, JobMaster, Left, Settings};
+use super::{Effect, Event, JobMaster, Left, tests::master_of};
 use crate::Now;
 use std::{collections::BTreeMap, time::Duration};
 use thalweg_model::{
-    AllocationId, Attempt, BlobKey, Edge, Epoch, ExecutionState, FailureKind, InstanceId, JobGraph, JobId, JobStatus,
-    Moment, OperatorInfo, Partitioner, RegionAttempt, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId,
-    UnixMillis, Vertex, VertexId, VertexRole,
+    AllocationId, Attempt, Edge, Epoch, ExecutionState, FailureKind, InstanceId, JobGraph, JobId, JobStatus, Moment,
+    OperatorInfo, Partitioner, RegionAttempt, SubtaskId, SubtaskMetrics, TaskFailure, TaskManagerId, UnixMillis,
+    Vertex, VertexId, VertexRole,
 };
 use thalweg_rpc::{
-    Fence, HeartbeatSettings,
+    Fence,
     gateways::{HostFailure, JobRegistration, SlotOffer, TaskManagerStatus},
 };
-use thalweg_wire::{Deploy, DeploymentRecord, ExecutionMode, JobRecord, JobSpec, RestartStrategy, TaskReport};
+use thalweg_wire::{Deploy, DeploymentRecord, RestartStrategy, TaskReport};
 
 const JOB: JobId = JobId::from_bytes([1; 16]);
 const LIFE: InstanceId = InstanceId::from_bytes([7; 16]);
@@ -35,32 +35,9 @@ fn vertex(uid: &str) -> Vertex {
 /// Two sources, each with its sink: subtasks 0 are region 0, subtasks 1 are region 1.
 fn job(epoch: Epoch, left: Left) -> JobMaster {
     let edge = Edge { from: 0, to: 1, partitioner: Partitioner::Forward, item: "u64".into(), feedback: false };
-    let spec = JobSpec {
-        name: "job".into(),
-        graph: JobGraph { vertices: vec![vertex("source"), vertex("sink")], edges: vec![edge], bounded: false },
-        executable: BlobKey::of(b""),
-        args: vec![],
-        files: BTreeMap::new(),
-        env: BTreeMap::new(),
-        client_dir: String::new(),
-        ordinal: 0,
-        earlier: vec![],
-        default_parallelism: 2,
-        mode: ExecutionMode::Automatic,
-        restart: RestartStrategy::FixedDelay { attempts: 9, delay: Duration::ZERO },
-        client_timeout: None,
-        options: BTreeMap::new(),
-        plugins: vec![],
-        protocol: (1, 1),
-    };
-    let settings = Settings {
-        epoch,
-        heartbeat: HeartbeatSettings::default(),
-        reconcile_timeout: Duration::from_secs(15),
-        slot_request_timeout: Duration::from_secs(300),
-        cancel_timeout: Duration::from_secs(30),
-    };
-    JobMaster::new(JobRecord { job: JOB, spec, submitted: UnixMillis(0) }, left, settings)
+    let graph = JobGraph { vertices: vec![vertex("source"), vertex("sink")], edges: vec![edge], bounded: false };
+    let restart = RestartStrategy::FixedDelay { attempts: 9, delay: Duration::ZERO };
+    master_of(graph, restart, epoch, left)
 }
 
 /// A job and what stands around it.

@@ -46,6 +46,11 @@ fn job_with(restart: RestartStrategy, epoch: Epoch, left: Left) -> JobMaster {
         edges: vec![edge],
         bounded: true,
     };
+    master_of(graph, restart, epoch, left)
+}
+
+/// A master of a job that is this graph, and otherwise like any other.
+pub(super) fn master_of(graph: JobGraph, restart: RestartStrategy, epoch: Epoch, left: Left) -> JobMaster {
     let spec = JobSpec {
         name: "job".into(),
         graph,
