@@ -24,6 +24,11 @@ fn script() -> PathBuf {
 impl Etcd {
     /// So many members; `None`, visibly, where etcd or its plugin is missing.
     pub fn start(place: &Place, members: u32) -> Option<Self> {
+        Self::start_with(place, members, "")
+    }
+
+    /// The same, each with these flags too.
+    pub fn start_with(place: &Place, members: u32, flags: &str) -> Option<Self> {
         let linked = run(Command::new(thalweg()).args(["plugins"])).out.contains("high-availability \"etcd\"");
         let there = Command::new("etcd").arg("--version").output().is_ok() && linked;
         let required = std::env::var("THALWEG_TEST_REQUIRE").unwrap_or_default();
@@ -34,7 +39,13 @@ impl Etcd {
         }
         let dir = place.path().join("etcd");
         let mut command = Command::new(script());
-        command.arg("hold").arg(&dir).arg(members.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg("hold")
+            .arg(&dir)
+            .arg(members.to_string())
+            .env("ETCD_FLAGS", flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -76,6 +87,33 @@ impl Etcd {
         // Nothing is as good as zero in etcd's JSON.
         answer.get("grantedTTL")?;
         Some(answer["TTL"].as_str().and_then(|ttl| ttl.parse().ok()).unwrap_or(0))
+    }
+
+    /// Writes records of somebody else until there is no room: `NOSPACE`.
+    pub fn fill(&self) {
+        let value = self.dir.join("value");
+        std::fs::write(&value, vec![b'x'; 1_000_000]).unwrap();
+        for n in 0..200 {
+            let mut command = Command::new(script());
+            command.arg("ctl").arg(&self.dir).args(["put", &format!("/fill/{n}")]);
+            let output = command.stdin(std::fs::File::open(&value).unwrap()).output().unwrap();
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(said.contains("database space exceeded"), "{said}");
+                return;
+            }
+        }
+        panic!("200 MB did not fill etcd");
+    }
+
+    /// Takes what [`fill`](Self::fill) wrote away again, as an operator would: removed, compacted, defragmented, disarmed.
+    pub fn make_room(&self) {
+        let removed = self.ctl(&["del", "--prefix", "/fill/"]);
+        let revision = removed["header"]["revision"].as_u64().unwrap();
+        for step in [&["compact", "--physical", &revision.to_string()][..], &["defrag"], &["alarm", "disarm"]] {
+            let output = Command::new(script()).arg("ctl").arg(&self.dir).args(step).output().unwrap();
+            assert!(output.status.success(), "etcdctl {step:?}: {output:?}");
+        }
     }
 
     /// How many requests the members have taken since they started, by method. Each message of a stream counts.

@@ -37,6 +37,8 @@ pub struct Plan {
     pub task_managers: u32,
     /// Slots of each.
     pub slots: u32,
+    /// Flags for etcd's members.
+    pub etcd_flags: &'static str,
 }
 
 /// The cluster's name, as etcd knows it.
@@ -89,7 +91,7 @@ impl Site {
     /// With the configuration that ships. `None`, visibly, where there is no etcd.
     pub fn start(plan: Plan) -> Option<Self> {
         let place = Place::new();
-        let etcd = Etcd::start(&place, plan.members)?;
+        let etcd = Etcd::start_with(&place, plan.members, plan.etcd_flags)?;
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conf/etcd-ha.toml");
         let mut flags: Vec<String> = vec!["-c".into(), shipped.into()];
         let (lease, name) = (lease_option(plan.lease), format!("cluster.name={NAME}"));

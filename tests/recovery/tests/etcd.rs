@@ -29,7 +29,11 @@ struct World {
 
 impl World {
     fn start(lease: Duration, job_managers: u32) -> Option<Self> {
-        let site = Site::start(Plan { members: 3, lease, job_managers, task_managers: 2, slots: 2 })?;
+        Self::start_as(Plan { members: 3, lease, job_managers, task_managers: 2, slots: 2, etcd_flags: "" })
+    }
+
+    fn start_as(plan: Plan) -> Option<Self> {
+        let site = Site::start(plan)?;
         let (job, output) = start_unbounded(&site.cluster, &site.place, 4, 2000);
         let mut world = Self { site, job, output, epoch: 0 };
         world.goes_on("the start");
@@ -237,6 +241,40 @@ fn no_task_notices_what_happens_to_etcd() {
         world.site.cluster.try_get("/api/overview").is_some() && world.site.cluster.job_manager() != leader
     });
     world.goes_on("the quorum is back");
+    world.end(&unharmed);
+}
+
+#[test]
+fn a_full_etcd_stops_no_task_and_loses_no_request() {
+    let etcd_flags = "--quota-backend-bytes 16777216";
+    let plan = Plan { members: 1, lease: SHORT, job_managers: 1, task_managers: 2, slots: 3, etcd_flags };
+    let Some(mut world) = World::start_as(plan) else { return };
+    let unharmed = Numbers::read(&world.output);
+    world.site.etcd.fill();
+    // Nothing that is acknowledged may be lost, so that nothing is.
+    let other = world.site.place.path().join("other");
+    let mut submit = world.site.cluster.command(&["run", "-d", "-p", "1"]);
+    submit = submit.arg(example("unbounded")).args(["--", "--rate", "10", "--output", other.to_str().unwrap()]);
+    let refused = run(submit);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.err.contains("etcdctl alarm disarm"), "it says what to do: {refused:?}");
+    assert!(refused.took < Duration::from_secs(10), "it says so at once: {refused:?}");
+    // Office does not need room.
+    std::thread::sleep(SHORT);
+    world.goes_on("etcd is full");
+    let mut asked = world.ask_to_cancel();
+    std::thread::sleep(Duration::from_secs(2));
+    world.goes_on("a cancel cannot be written down");
+    world.site.etcd.make_room();
+    let mut answer = Vec::new();
+    let _ = (asked.set_read_timeout(Some(TAKEOVER)), asked.read_to_end(&mut answer));
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains(" 202 "), "written down at last: {answer}");
+    world.site.cluster.wait_for(&world.job, "CANCELED", TAKEOVER);
+    let again = run(submit);
+    assert_eq!(again.code, 0, "there is room again: {again:?}");
+    world.site.cluster.wait_for(again.out.trim(), "RUNNING", TAKEOVER);
+    assert_eq!(run(world.site.cluster.command(&["cancel", again.out.trim()])).code, 0);
     world.end(&unharmed);
 }
 

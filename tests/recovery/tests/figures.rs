@@ -12,7 +12,7 @@ use std::{
 use thalweg_cluster_tests::*;
 use thalweg_recovery_tests::*;
 
-const PLAN: Plan = Plan { members: 3, lease: SHORT, job_managers: 2, task_managers: 2, slots: 15 };
+const PLAN: Plan = Plan { members: 3, lease: SHORT, job_managers: 2, task_managers: 2, slots: 15, etcd_flags: "" };
 
 /// Jobs as the leader knows them.
 fn jobs(cluster: &Cluster) -> Vec<Value> {
