@@ -304,6 +304,13 @@ impl Cluster {
         });
     }
 
+    /// Do all its tasks run? A job is RUNNING as soon as it is being deployed.
+    pub fn tasks_run(&self, job: &str) -> bool {
+        let details = self.get(&format!("/jobs/{job}"));
+        let vertices = details["vertices"].as_array().map(Vec::as_slice).unwrap_or_default();
+        !vertices.is_empty() && vertices.iter().all(|v| v["tasks"]["RUNNING"] == v["parallelism"])
+    }
+
     /// Bytes that the job's sources have read, of all.
     pub fn progress(&self, job: &str) -> (u64, u64) {
         let details = self.get(&format!("/api/jobs/{job}/progress"));

@@ -185,8 +185,10 @@ fn two_job_managers_start_answer_change_places_under_waiting_clients_and_stop() 
     let mut follows = command(&["run"]);
     let follows = follows.arg(example("unbounded")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let jobs = || cluster.get("/api/overview")["jobs"].as_array().unwrap().clone();
-    eventually("both jobs run", Duration::from_secs(20), || {
-        jobs().iter().filter(|j| j["status"] == "RUNNING").count() == 2
+    // Their tasks, and not only the jobs: what was not deployed yet would be started again by whoever leads next.
+    eventually("all tasks of both jobs run", Duration::from_secs(20), || {
+        let run: Vec<_> = jobs().into_iter().filter(|j| j["status"] == "RUNNING").collect();
+        run.len() == 2 && run.iter().all(|j| cluster.tasks_run(j["id"].as_str().unwrap()))
     });
     // Without a word, so that nobody leads until the lease is over.
     kill(leaders[0].1, 9);
