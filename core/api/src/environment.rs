@@ -169,7 +169,7 @@ impl Environment {
     #[track_caller]
     pub fn source<S: Source>(&self, source: S) -> DataStream<S::Item, SourceHead<S>> {
         let (op, head) = add_source(&self.plan, source);
-        DataStream::new(self.plan.clone(), op, head)
+        DataStream::new(self.plan.clone(), op, head, false)
     }
 
     /// Ends the program that was written so far and numbers it.

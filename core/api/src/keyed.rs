@@ -1,23 +1,32 @@
 //! Streams that are grouped by key.
 
-use crate::DataStream;
-use std::{marker::PhantomData, ops::AddAssign};
+use crate::{DataStream, JoinedStreams, KeyedConnectedStreams, Windows};
+use std::{cmp::Ordering, marker::PhantomData, ops::AddAssign, panic::Location};
 use thalweg_dataflow::{
-    Data, Key, OwnedKey, PlanBuilder,
-    fold::{Combine, Count, CountKeys, Fold, Keys, Merge, Pairs, Reduce, Sum, Values, Yield},
+    Data, Either, Key, OpId, OwnedKey, PlanBuilder, Time,
+    either::{CoOf, EitherKey},
+    fold::{
+        AggregateFunction, Aggregating, Combine, Count, CountKeys, Extreme, Fold, FoldSpec, Keys, Merge, Pairs, Reduce,
+        Sum, Values, Yield,
+    },
     gate_task::add_gate,
+    interval::IntervalJoin,
     key::{ByFirst, KeySelect},
-    keyed::{KeyedProcess, ProcessSpec, StatefulMap},
-    ops::UserFn,
-    pipe::{Inlet, KeyRoute, Pipe, Then, Transform, close},
+    keyed::{First, KeyedProcess, ProcessSpec, StatefulMap},
+    ops::{Map, UserFn},
+    pipe::{Inlet, Pipe, Then, Transform, close},
+    routes::KeyRoute,
+    side::Sides,
+    window::WindowTime,
 };
 use thalweg_model::{Partitioner, VertexRole};
 
 /// A stream whose records are grouped by key. Records of one key meet in one subtask.
 #[must_use = "a keyed stream does nothing until it is aggregated or processed"]
 pub struct KeyedStream<T, S, P> {
-    up: DataStream<T, P>,
-    key: S,
+    pub(crate) up: DataStream<T, P>,
+    pub(crate) key: S,
+    combines: bool,
 }
 
 /// What comes out of an aggregation of `A` by `K`.
@@ -25,7 +34,11 @@ type Aggregated<K, A, F, T, Y> = DataStream<<Y as Yield<K, A>>::Out, Then<Inlet<
 
 impl<T, S, P> KeyedStream<T, S, P> {
     pub(crate) fn new(up: DataStream<T, P>, key: S) -> Self {
-        Self { up, key }
+        Self { up, key, combines: true }
+    }
+
+    pub(crate) fn parts(self) -> (DataStream<T, P>, S) {
+        (self.up, self.key)
     }
 }
 
@@ -51,26 +64,37 @@ where
     let op = plan.operator(to, kind, &["value"]);
     plan.set_companion(before, op, "/combine");
     let edge = plan.edge::<(K, F::Acc)>(up.op.vertex, to, Partitioner::Hash, false);
-    close(&plan, up.op.vertex, Then::new(up.pipe, combine, before.op), KeyRoute { edge, key: ByFirst });
+    close(
+        &plan,
+        up.op.vertex,
+        Then::new(up.pipe, combine, before.op),
+        KeyRoute { edge, timed: up.timed, key: ByFirst },
+    );
     let inlet = add_gate(&plan, to, vec![edge], op);
-    DataStream::new(plan, op, Then::new(inlet, Merge::new(fold), op.op))
+    DataStream::new(plan, op, Then::new(inlet, Merge::new(fold), op.op), up.timed)
 }
 
 impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     #[track_caller]
-    fn fold<F: Fold<T>, Y: Yield<S::Key, F::Acc>>(
+    fn fold_by<F: Fold<T>, Y: Yield<S::Key, F::Acc>>(
         self,
         kind: &'static str,
         fold: F,
     ) -> Aggregated<S::Key, F::Acc, F, T, Y> {
-        let combine = Combine { fold: fold.clone(), key: self.key };
+        let combine = Combine { fold: fold.clone(), key: self.key, gathers: self.combines };
         merged(self.up, combine, kind, fold)
+    }
+
+    /// Each record crosses the exchange by itself in batch mode too, where else those of one key are combined before: for
+    /// keys that hardly ever repeat.
+    pub fn without_combining(self) -> Self {
+        Self { combines: false, ..self }
     }
 
     /// How many records of each key. In batch mode one pair a key at the end, in streaming mode one a record.
     #[track_caller]
     pub fn count(self) -> Aggregated<S::Key, u64, Count, T, Pairs> {
-        self.fold("count", Count)
+        self.fold_by("count", Count)
     }
 
     /// The sum of what the function gives of the records of each key.
@@ -79,7 +103,125 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Sum<F>, T, Pairs> {
-        self.fold("sum", Sum(f))
+        self.fold_by("sum", Sum(f))
+    }
+
+    /// The greatest of what the function gives of the records of each key.
+    #[track_caller]
+    pub fn max<V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn>(
+        self,
+        f: F,
+    ) -> Aggregated<S::Key, V, Extreme<F>, T, Pairs> {
+        self.fold_by("max", Extreme { f, greatest: true })
+    }
+
+    /// The least of what the function gives of the records of each key.
+    #[track_caller]
+    pub fn min<V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn>(
+        self,
+        f: F,
+    ) -> Aggregated<S::Key, V, Extreme<F>, T, Pairs> {
+        self.fold_by("min", Extreme { f, greatest: false })
+    }
+
+    /// The greatest record of each key by this order; of equal ones the first that came.
+    #[track_caller]
+    pub fn max_by<C: FnMut(&T, &T) -> Ordering + UserFn>(
+        self,
+        mut compare: C,
+    ) -> Aggregated<S::Key, T, Reduce<impl FnMut(&mut T, T) + UserFn>, T, Values>
+    where
+        T: Data + Clone,
+    {
+        self.fold_by(
+            "max-by",
+            Reduce(move |best: &mut T, other: T| {
+                if compare(&other, best) == Ordering::Greater {
+                    *best = other;
+                }
+            }),
+        )
+    }
+
+    /// The least record of each key by this order; of equal ones the first that came.
+    #[track_caller]
+    pub fn min_by<C: FnMut(&T, &T) -> Ordering + UserFn>(
+        self,
+        mut compare: C,
+    ) -> Aggregated<S::Key, T, Reduce<impl FnMut(&mut T, T) + UserFn>, T, Values>
+    where
+        T: Data + Clone,
+    {
+        self.fold_by(
+            "min-by",
+            Reduce(move |best: &mut T, other: T| {
+                if compare(&other, best) == Ordering::Less {
+                    *best = other;
+                }
+            }),
+        )
+    }
+
+    /// An aggregate of your own: each key with what `result` makes of it. In batch mode at the end, in streaming mode for
+    /// each record.
+    #[track_caller]
+    pub fn aggregate<A: AggregateFunction<T>>(
+        self,
+        f: A,
+    ) -> DataStream<
+        (S::Key, A::Out),
+        Then<
+            Then<Inlet<(S::Key, A::Acc)>, Merge<Aggregating<A>, T, Pairs>>,
+            Map<impl FnMut((S::Key, A::Acc)) -> (S::Key, A::Out) + UserFn>,
+        >,
+    > {
+        let mut of = f.clone();
+        let gathered = self.fold_by::<_, Pairs>("aggregate", Aggregating(f));
+        gathered.map(move |(key, acc)| (key, of.result(acc)))
+    }
+
+    /// Adds records to a value of each key, in the order in which they come; it begins as `init`. For what is not
+    /// associative: else `aggregate`, which is combined before the exchange. In batch mode at the end, in streaming mode
+    /// for each record.
+    #[track_caller]
+    pub fn fold<V: Data + Clone, F: FnMut(&mut V, T) + UserFn>(
+        self,
+        init: V,
+        f: F,
+    ) -> DataStream<(S::Key, V), Then<Inlet<T>, FoldSpec<F, V, S>>>
+    where
+        T: Data,
+    {
+        let (key, timed) = (self.key.clone(), self.up.timed);
+        let (plan, inlet, op) = self.exchanged("fold");
+        DataStream::new(plan, op, Then::new(inlet, FoldSpec { f, init, key }, op.op), timed)
+    }
+
+    /// The first record of each key. State grows with the number of keys.
+    #[track_caller]
+    pub fn distinct(self) -> DataStream<T, Then<Inlet<T>, ProcessSpec<First<S::Key>, S>>>
+    where
+        T: Data,
+    {
+        self.processed("distinct", First::new())
+    }
+
+    /// Pairs with another stream's records of one key whose times are near each other.
+    #[track_caller]
+    pub fn interval_join<U, R: KeySelect<U, Key = S::Key>, Q: Pipe<Item = U>>(
+        self,
+        other: KeyedStream<U, R, Q>,
+    ) -> IntervalJoined<T, U, S, R, P, Q> {
+        for stream in [self.up.timed, other.up.timed] {
+            if !stream {
+                self.up.plan.error(format!(
+                    "{}: an interval join needs event time on both streams: call assign_timestamps_and_watermarks before \
+                     key_by",
+                    Location::caller()
+                ));
+            }
+        }
+        IntervalJoined { streams: self.connect(other), lower: 0, upper: 0 }
     }
 
     /// One record of each key, into which the function merges the others. It must be associative.
@@ -88,7 +230,38 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     where
         T: Data + Clone,
     {
-        self.fold("reduce", Reduce(f))
+        self.fold_by("reduce", Reduce(f))
+    }
+
+    /// Groups further, by windows.
+    #[track_caller]
+    pub fn window<W: Windows>(self, windows: W) -> W::Of<T, S, P> {
+        if !self.up.timed && windows.time() == WindowTime::Event {
+            self.up.plan.error(format!(
+                "{}: a window needs event time: call assign_timestamps_and_watermarks on the stream before key_by",
+                Location::caller()
+            ));
+        }
+        if let Err(e) = windows.check() {
+            self.up.plan.error(format!("{}: {e}", Location::caller()));
+        }
+        windows.group(self)
+    }
+
+    /// Brings another stream's records with the same keys together with this one's.
+    pub fn join<U, R: KeySelect<U, Key = S::Key>, Q: Pipe<Item = U>>(
+        self,
+        other: KeyedStream<U, R, Q>,
+    ) -> JoinedStreams<T, U, S, R, P, Q> {
+        JoinedStreams { left: self, right: other }
+    }
+
+    /// Another stream's records with the same keys, to be handled together with this one's over one state.
+    pub fn connect<U, R: KeySelect<U, Key = S::Key>, Q: Pipe<Item = U>>(
+        self,
+        other: KeyedStream<U, R, Q>,
+    ) -> KeyedConnectedStreams<T, U, S, R, P, Q> {
+        KeyedConnectedStreams { left: self, right: other }
     }
 
     /// A function with one value of state for each key.
@@ -124,13 +297,64 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     where
         T: Data,
     {
+        let (key, timed, sides) = (self.key.clone(), self.up.timed, Sides::default());
+        let (plan, inlet, op) = self.exchanged(kind);
+        let spec = ProcessSpec { f, key, sides: sides.clone() };
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), timed).with_sides(sides)
+    }
+
+    /// Records as they are, in the subtasks of a new operator that own their keys.
+    #[track_caller]
+    fn exchanged(self, kind: &'static str) -> (PlanBuilder, Inlet<T>, OpId)
+    where
+        T: Data,
+    {
         let plan = self.up.plan.clone();
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, kind, &["value"]);
         let edge = plan.edge::<T>(self.up.op.vertex, to, Partitioner::Hash, false);
-        close(&plan, self.up.op.vertex, self.up.pipe, KeyRoute { edge, key: self.key.clone() });
+        close(&plan, self.up.op.vertex, self.up.pipe, KeyRoute { edge, timed: self.up.timed, key: self.key });
         let inlet = add_gate(&plan, to, vec![edge], op);
-        DataStream::new(plan, op, Then::new(inlet, ProcessSpec { f, key: self.key }, op.op))
+        (plan, inlet, op)
+    }
+}
+
+/// Two keyed streams whose records meet within a span of time.
+#[must_use = "a join does nothing until it has a function"]
+pub struct IntervalJoined<A, B, S, R, P, Q> {
+    streams: KeyedConnectedStreams<A, B, S, R, P, Q>,
+    lower: Time,
+    upper: Time,
+}
+
+impl<A, B, S, R, P, Q> IntervalJoined<A, B, S, R, P, Q>
+where
+    A: Data,
+    B: Data,
+    S: KeySelect<A>,
+    R: KeySelect<B, Key = S::Key>,
+    P: Pipe<Item = A>,
+    Q: Pipe<Item = B>,
+{
+    /// A record `b` of the other stream meets `a` if `a + lower <= b <= a + upper` by their times, in ms; negative bounds are
+    /// before. Without it: at the same time.
+    #[track_caller]
+    pub fn between(self, lower: Time, upper: Time) -> Self {
+        if lower > upper {
+            let plan = &self.streams.left.up.plan;
+            plan.error(format!("{}: the lower bound {lower} is above the upper one, {upper}", Location::caller()));
+        }
+        Self { lower, upper, ..self }
+    }
+
+    /// A record for each pair; its time is the one of the record that came last. What is behind the watermark is dropped.
+    #[track_caller]
+    pub fn apply<O: 'static, F: FnMut(&A, &B) -> O + UserFn>(
+        self,
+        f: F,
+    ) -> DataStream<O, Then<Inlet<Either<A, B>>, ProcessSpec<CoOf<IntervalJoin<F, S::Key, O>, A, B>, EitherKey<S, R>>>>
+    {
+        self.streams.process(IntervalJoin::new(self.lower, self.upper, f))
     }
 }
 

@@ -26,35 +26,60 @@
 //!
 //! Who executes is behind [`Executor`]; this crate knows neither clusters nor processes.
 
+pub mod connected;
 pub mod environment;
 pub mod error;
 pub mod executor;
 pub mod job;
+pub mod joined;
 pub mod keyed;
 pub mod sinks;
 pub mod stream;
 pub mod testing;
+pub mod triggered;
+pub mod windowed;
 
+pub use connected::{BroadcastConnectedStreams, ConnectedStreams, KeyedConnectedStreams};
 pub use environment::Environment;
 pub use error::JobError;
 pub use executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob};
 pub use job::{JobHandle, JobResult};
-pub use keyed::{KeyedKeys, KeyedStream};
+pub use joined::{JoinedStreams, JoinedWindows};
+pub use keyed::{IntervalJoined, KeyedKeys, KeyedStream};
 pub use sinks::{Collected, SinkRef, TextOutput};
 pub use stream::DataStream;
 pub use thalweg_dataflow::{
-    Data, Key, OwnedKey,
-    keyed::{KeyedContext, KeyedProcess},
+    Data, Either, Key, NO_TIME, OutputTag, OwnedKey, Str, Time,
+    asynchronous::AsyncOptions,
+    broadcast::BroadcastProcessFunction,
+    either::KeyedCoProcess,
+    event_time::{WatermarkGenerator, WatermarkStrategy},
+    fold::AggregateFunction,
+    keyed::{KeyedContext, KeyedProcess, TimeDomain},
+    process::{ProcessContext, ProcessFunction},
     sink::{Committable, Committer, Manifest, Sink, SinkWriter},
     source::{
         Assignment, Collection, Enumerator, Polled, Reader, ReaderCx, Sequence, SocketText, Source, TextBlock,
         TextBlocks, TextLines,
     },
+    window::{
+        ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
+        EventTimeSessionWindows, EventTimeTrigger, Evictor, GlobalWindows, ProcessingTimeSessionWindows,
+        ProcessingTimeTrigger, ProcessingTimeWindows, PurgingTrigger, SessionWindows, SlidingEventTimeWindows,
+        SlidingProcessingTimeWindows, TimeEvictor, TimeWindow, TimeWindows, Trigger, TriggerContext, TriggerResult,
+        TumblingEventTimeWindows, TumblingProcessingTimeWindows, WindowAssigner, WindowFunction, WindowTime, Windowed,
+    },
 };
 pub use thalweg_model::{FailureKind, TaskFailure};
 pub use thalweg_wire::{ExecutionMode, RestartStrategy};
+pub use triggered::{DefaultTrigger, EvictedStream, TriggeredStream, Windows};
+pub use windowed::{LateAware, WindowedStream};
 
 /// What most programs need.
 pub mod prelude {
-    pub use crate::{DataStream, Environment, ExecutionMode, JobError, Key, KeyedContext, KeyedProcess, TextBlock};
+    pub use crate::{
+        AggregateFunction, DataStream, Environment, EventTimeSessionWindows, ExecutionMode, JobError, Key,
+        KeyedContext, KeyedProcess, OutputTag, SlidingEventTimeWindows, TextBlock, TimeWindow,
+        TumblingEventTimeWindows, WatermarkStrategy, Windowed,
+    };
 }

@@ -1,21 +1,30 @@
 //! Streams that are being written down.
 
 use crate::{
+    Windows,
+    connected::{BroadcastConnectedStreams, ConnectedStreams},
     keyed::{KeyedKeys, KeyedStream},
     sinks::{Collected, SinkRef, TextOutput},
 };
-use std::{cmp::Ordering, fmt::Display, marker::PhantomData};
+use std::{cmp::Ordering, fmt::Display, marker::PhantomData, panic::Location};
 use thalweg_dataflow::{
-    Data, Key, OpId, OwnedKey, PlanBuilder,
+    Data, Key, OpId, OutputTag, OwnedKey, PlanBuilder, Time,
+    asynchronous::{AsyncMap, AsyncOptions, Blocking, blocking},
+    event_time::{Stamp, WatermarkGenerator, WatermarkStrategy},
     fold::Keys,
     gate_task::add_gate,
     key::{ByRef, ByValue},
     ops::{Filter, FilterMap, FlatMap, Inspect, Map, TryMap, UserFn},
-    pipe::{Inlet, Pipe, Then, ToInlet, Transform, TurnRoute, close},
+    pipe::{Inlet, Pipe, Terminal, Then, ToInlet, Transform, close},
+    process::{ProcessFunction, ProcessSpec},
+    routes::{BroadcastRoute, CustomRoute, GlobalRoute, ShuffleRoute, TurnRoute},
+    side::Sides,
     sink::{Collect, Discard, ForEach, Print, Sink, add_sink},
     top::Top,
 };
 use thalweg_model::{Partitioner, VertexRole};
+
+fn no_key<T>(_: &T) {}
 
 /// A stream of records. `DataStream<Order>` names one that came out of an exchange, `split()`, `union()` or `boxed()`;
 /// the second parameter is left to inference everywhere else.
@@ -26,19 +35,28 @@ pub struct DataStream<T, P = Inlet<T>> {
     pub(crate) plan: PlanBuilder,
     pub(crate) op: OpId,
     pub(crate) pipe: P,
+    /// Have its records times?
+    pub(crate) timed: bool,
+    /// Side outputs of the last operator, if it has any.
+    pub(crate) sides: Option<Sides>,
     _t: PhantomData<fn() -> T>,
 }
 
 impl<T: Clone + 'static> Clone for DataStream<T> {
     fn clone(&self) -> Self {
         self.pipe.share();
-        Self::new(self.plan.clone(), self.op, self.pipe.clone())
+        Self { sides: self.sides.clone(), ..Self::new(self.plan.clone(), self.op, self.pipe.clone(), self.timed) }
     }
 }
 
 impl<T, P> DataStream<T, P> {
-    pub(crate) fn new(plan: PlanBuilder, op: OpId, pipe: P) -> Self {
-        Self { plan, op, pipe, _t: PhantomData }
+    pub(crate) fn new(plan: PlanBuilder, op: OpId, pipe: P, timed: bool) -> Self {
+        Self { plan, op, pipe, timed, sides: None, _t: PhantomData }
+    }
+
+    /// Its last operator has side outputs.
+    pub(crate) fn with_sides(self, sides: Sides) -> Self {
+        Self { sides: Some(sides), ..self }
     }
 
     /// Addresses the last operator's state, and names it in messages. Keep it stable between releases.
@@ -119,11 +137,42 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.apply("try-map", TryMap(f))
     }
 
+    /// Event time begins here: the function gives a record's time, in ms since 1970 UTC, and the strategy says how the
+    /// watermark follows. Times and watermarks that the stream had before are replaced.
+    #[track_caller]
+    pub fn assign_timestamps_and_watermarks<F: FnMut(&T) -> Time + UserFn, G: WatermarkGenerator<T>>(
+        self,
+        time: F,
+        strategy: WatermarkStrategy<G>,
+    ) -> DataStream<T, Then<P, Stamp<F, G>>> {
+        DataStream { timed: true, ..self.apply("timestamps", Stamp::new(time, strategy)) }
+    }
+
+    /// What the last operator writes to this tag. Each tag is taken once.
+    #[track_caller]
+    pub fn side_output<U: 'static>(&self, tag: &OutputTag<U>) -> DataStream<U> {
+        let inlet = Inlet::default();
+        let added = match &self.sides {
+            Some(sides) => sides.add(tag, &inlet),
+            None => Err(format!(
+                "what comes before {} has no side outputs: ask the stream that the operator itself gives, before anything \
+                 else follows",
+                Location::caller()
+            )),
+        };
+        if let Err(e) = added {
+            self.plan.error(e);
+        }
+        let watch = inlet.clone();
+        self.plan.open_end(self.op, move || watch.is_taken());
+        DataStream::new(self.plan.clone(), self.op, inlet, self.timed)
+    }
+
     /// Any operator of your own.
     #[track_caller]
     pub fn apply<O: Transform<T>>(self, kind: &'static str, op: O) -> DataStream<O::Out, Then<P, O>> {
         let id = self.plan.operator(self.op.vertex, kind, &[]);
-        DataStream::new(self.plan, id, Then::new(self.pipe, op, id.op))
+        DataStream::new(self.plan, id, Then::new(self.pipe, op, id.op), self.timed)
     }
 
     /// Groups by a key that is computed, or `Copy`.
@@ -138,6 +187,12 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         F: Fn(&T) -> &Q + UserFn,
     {
         KeyedStream::new(self, ByRef(f))
+    }
+
+    /// Groups all records by windows, without keys. One subtask has them all.
+    #[track_caller]
+    pub fn window_all<W: Windows>(self, windows: W) -> W::Of<T, ByValue<fn(&T)>, P> {
+        self.key_by(no_key as fn(&T)).window(windows)
     }
 
     /// Groups by each of the keys that lie in a record, without making one of them: the words of a block of text.
@@ -168,7 +223,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         close(&self.plan, self.op.vertex, self.pipe, ToInlet(inlet.clone()));
         let watch = inlet.clone();
         self.plan.open_end(self.op, move || watch.is_taken());
-        DataStream::new(self.plan, self.op, inlet)
+        DataStream { sides: self.sides, ..DataStream::new(self.plan, self.op, inlet, self.timed) }
     }
 
     /// `let [a, b] = s.split();` Each branch gets every record, in the same task.
@@ -189,8 +244,10 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let plan = self.plan.clone();
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, "union", &[]);
+        // Times only where all have them: a window behind it is refused then, with its place.
+        let timed = self.timed && other.timed;
         let edges = vec![self.turn(to, Partitioner::Forward), other.turn(to, Partitioner::Forward)];
-        DataStream::new(plan.clone(), op, add_gate(&plan, to, edges, op))
+        DataStream::new(plan.clone(), op, add_gate(&plan, to, edges, op), timed)
     }
 
     /// Deals the records out to all subtasks of what follows, a batch to each in turn.
@@ -199,27 +256,136 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        self.exchange("rebalance", None)
+        let timed = self.timed;
+        self.exchange("rebalance", Partitioner::Rebalance, |edge| TurnRoute { edge, timed })
     }
 
+    /// Deals the records out to all subtasks of what follows by chance, a batch at a time.
     #[track_caller]
-    fn exchange(self, kind: &'static str, parallelism: Option<u32>) -> DataStream<T>
+    pub fn shuffle(self) -> DataStream<T>
     where
         T: Data,
     {
-        let plan = self.plan.clone();
-        let to = plan.vertex(VertexRole::Task, parallelism);
-        let op = plan.operator(to, kind, &[]);
-        let edge = self.turn(to, Partitioner::Rebalance);
-        DataStream::new(plan.clone(), op, add_gate(&plan, to, vec![edge], op))
+        let timed = self.timed;
+        self.exchange("shuffle", Partitioner::Shuffle, |edge| ShuffleRoute { edge, timed })
     }
 
-    fn turn(self, to: usize, how: Partitioner) -> u32
+    /// Gives every record to all subtasks of what follows.
+    #[track_caller]
+    pub fn broadcast(self) -> DataStream<T>
+    where
+        T: Data + Clone,
+    {
+        let timed = self.timed;
+        self.exchange("broadcast", Partitioner::Broadcast, |edge| BroadcastRoute { edge, timed })
+    }
+
+    /// Gives all records to the first subtask of what follows.
+    #[track_caller]
+    pub fn global(self) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let timed = self.timed;
+        self.exchange("global", Partitioner::Global, |edge| GlobalRoute { edge, timed })
+    }
+
+    /// Gives each record to the subtask of what follows that the function names: it is told the record and how many there
+    /// are, and its answer is taken modulo that.
+    #[track_caller]
+    pub fn partition_custom<F: FnMut(&T, usize) -> usize + UserFn>(self, f: F) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let timed = self.timed;
+        self.exchange("partition-custom", Partitioner::Custom, |edge| CustomRoute { edge, timed, f })
+    }
+
+    #[track_caller]
+    fn exchange<K: Terminal<T>>(
+        self,
+        kind: &'static str,
+        how: Partitioner,
+        route: impl FnOnce(u32) -> K,
+    ) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let (plan, timed) = (self.plan.clone(), self.timed);
+        let to = plan.vertex(VertexRole::Task, None);
+        let op = plan.operator(to, kind, &[]);
+        let edge = plan.edge::<T>(self.op.vertex, to, how, false);
+        close(&plan, self.op.vertex, self.pipe, route(edge));
+        DataStream::new(plan.clone(), op, add_gate(&plan, to, vec![edge], op), timed)
+    }
+
+    /// One record for each, made by a future on the runtime's threads, while other records go on. The record is kept until
+    /// then, and a failure fails the job; see [`AsyncOptions`].
+    ///
+    /// ```
+    /// # let env = thalweg_api::testing::environment(1, std::env::temp_dir())?;
+    /// # use thalweg_api::{AsyncOptions, prelude::*};
+    /// # use std::time::Duration;
+    /// let options = AsyncOptions::unordered().capacity(50).timeout(Duration::from_secs(2)).retries(3, Duration::from_millis(50));
+    /// let answers = env.sequence(0..10).map_async(options, |i| async move { Ok::<_, std::io::Error>(i * i) }).collect();
+    /// # let result = env.execute("asks")?;
+    /// # assert_eq!(result.collected(&answers)?.len(), 10);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn map_async<U, E, F, Fut>(self, options: AsyncOptions, f: F) -> DataStream<U, Then<P, AsyncMap<F, Fut>>>
+    where
+        T: Data + Clone,
+        U: Send + 'static,
+        E: Display + 'static,
+        F: FnMut(T) -> Fut + UserFn,
+        Fut: Future<Output = Result<U, E>> + Send + 'static,
+    {
+        self.apply("async-map", AsyncMap::new(options, f))
+    }
+
+    /// The same with a function that blocks: each call has a thread for itself, as many as the options' capacity.
+    #[track_caller]
+    pub fn map_blocking<U, E, F>(
+        self,
+        options: AsyncOptions,
+        f: F,
+    ) -> DataStream<U, Then<P, AsyncMap<impl FnMut(T) -> Blocking<U> + UserFn, Blocking<U>>>>
+    where
+        T: Data + Clone,
+        U: Send + 'static,
+        E: Display + 'static,
+        F: FnMut(T) -> Result<U, E> + UserFn,
+    {
+        self.apply("blocking-map", AsyncMap::new(options, blocking(f)))
+    }
+
+    /// A function that sees time, and has side outputs.
+    #[track_caller]
+    pub fn process<F: ProcessFunction<T>>(self, f: F) -> DataStream<F::Out, Then<P, ProcessSpec<F>>> {
+        let sides = Sides::default();
+        self.apply("process", ProcessSpec { f, sides: sides.clone() }).with_sides(sides)
+    }
+
+    /// Two streams of different types, to be handled together.
+    pub fn connect<U, Q: Pipe<Item = U>>(self, other: DataStream<U, Q>) -> ConnectedStreams<T, U, P, Q> {
+        ConnectedStreams { left: self, right: other }
+    }
+
+    /// The same, where every subtask gets all records of the other stream: rules, rates, anything that all must know.
+    pub fn connect_broadcast<U: Data + Clone, Q: Pipe<Item = U>>(
+        self,
+        other: DataStream<U, Q>,
+    ) -> BroadcastConnectedStreams<T, U, P, Q> {
+        BroadcastConnectedStreams { stream: self, broadcast: other }
+    }
+
+    pub(crate) fn turn(self, to: usize, how: Partitioner) -> u32
     where
         T: Data,
     {
         let edge = self.plan.edge::<T>(self.op.vertex, to, how, false);
-        close(&self.plan, self.op.vertex, self.pipe, TurnRoute { edge });
+        close(&self.plan, self.op.vertex, self.pipe, TurnRoute { edge, timed: self.timed });
         edge
     }
 
@@ -240,9 +406,9 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let to = plan.vertex(VertexRole::Task, Some(1));
         let op = plan.operator(to, "top", &["kept"]);
         plan.set_companion(local, op, "/local");
-        let edge = DataStream::<T, _>::new(plan.clone(), local, pipe).turn(to, Partitioner::Rebalance);
+        let edge = DataStream::<T, _>::new(plan.clone(), local, pipe, false).turn(to, Partitioner::Rebalance);
         let inlet = add_gate(&plan, to, vec![edge], op);
-        DataStream::new(plan, op, Then::new(inlet, Top::new(n, compare), op.op))
+        DataStream::new(plan, op, Then::new(inlet, Top::new(n, compare), op.op), false)
     }
 
     /// A line for each record on standard output. In a cluster that is the job's log.

@@ -7,10 +7,26 @@ use crate::{
     executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
 };
 use futures::future::BoxFuture;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
-use thalweg_dataflow::testing::{LocalRun, TestRuntime};
-use thalweg_model::{JobId, JobStatus, UnixMillis, VertexRole};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use thalweg_dataflow::{
+    Plan,
+    task::Snapshot,
+    testing::{LocalResult, LocalRun, SteppedEnd, SteppedJob, TestRuntime},
+};
+use thalweg_model::{FailureKind, JobId, JobStatus, TaskFailure, UnixMillis, VertexRole};
 use thalweg_wire::{ExecutionMode, JobResult};
+
+/// How a program's tasks are driven.
+enum Drive {
+    /// By slots' threads of a real engine.
+    Threads,
+    /// One step after the other on the calling thread.
+    Steps(Stepped),
+}
 
 /// One engine a program.
 pub struct LocalExecutor {
@@ -18,18 +34,71 @@ pub struct LocalExecutor {
     parallelism: u32,
     dir: PathBuf,
     ordinals: Ordinals,
+    drive: Drive,
 }
 
 impl LocalExecutor {
     /// Programs have this parallelism, and their relative paths begin in this folder.
     pub fn new(parallelism: u32, dir: impl Into<PathBuf>) -> std::io::Result<Self> {
-        Ok(Self { runtime: TestRuntime::new()?, parallelism, dir: dir.into(), ordinals: Ordinals::new() })
+        let (runtime, ordinals) = (TestRuntime::new()?, Ordinals::new());
+        Ok(Self { runtime, parallelism, dir: dir.into(), ordinals, drive: Drive::Threads })
+    }
+
+    fn run(&self, plan: &Arc<Plan>) -> LocalResult {
+        let env = self.runtime.env.clone();
+        match &self.drive {
+            Drive::Threads => LocalRun::start(plan.clone(), env, self.dir.clone()).finish(),
+            Drive::Steps(steps) => {
+                let mut job = match SteppedJob::start(plan, &env, steps.seed, steps.from.clone()) {
+                    Ok(job) => job,
+                    Err(failure) => return LocalResult { failure: Some(failure), ..LocalResult::default() },
+                };
+                let failure = match job.run(steps.checkpoint_at) {
+                    Ok(SteppedEnd::Finished) => None,
+                    Ok(SteppedEnd::Checkpoint(snapshot)) => {
+                        *steps.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+                        Some(TaskFailure::new(FailureKind::Lost, "ended by its checkpoint"))
+                    }
+                    Err(failure) => Some(failure),
+                };
+                LocalResult { failure, collected: job.collected().clone(), metrics: job.metrics() }
+            }
+        }
     }
 }
 
 /// An environment for a test.
 pub fn environment(parallelism: u32, dir: impl Into<PathBuf>) -> std::io::Result<Environment> {
     Ok(Environment::with_executor(Arc::new(LocalExecutor::new(parallelism, dir)?)))
+}
+
+/// An environment whose jobs run on the calling thread, one step after the other, in an order that the seed gives: tasks
+/// stall, budgets and channels are tiny, and time jumps instead of passing. One seed gives one run.
+///
+/// For programs whose operators keep to themselves; a source of sockets, say, waits for nobody here.
+pub fn stepped(parallelism: u32, dir: impl Into<PathBuf>, seed: u64) -> std::io::Result<Environment> {
+    Stepped { seed, ..Stepped::default() }.environment(parallelism, dir)
+}
+
+/// Steps with a checkpoint, or from one on.
+#[derive(Debug, Clone, Default)]
+pub struct Stepped {
+    /// Gives the order of steps.
+    pub seed: u64,
+    /// What a job begins with; a job of any parallelism.
+    pub from: Snapshot,
+    /// In which round a checkpoint is asked for. If it becomes complete the job fails, and `taken` has it.
+    pub checkpoint_at: Option<u64>,
+    /// The last checkpoint that was complete.
+    pub taken: Arc<Mutex<Option<Snapshot>>>,
+}
+
+impl Stepped {
+    /// An environment whose jobs run so.
+    pub fn environment(self, parallelism: u32, dir: impl Into<PathBuf>) -> std::io::Result<Environment> {
+        let executor = LocalExecutor { drive: Drive::Steps(self), ..LocalExecutor::new(parallelism, dir)? };
+        Ok(Environment::with_executor(Arc::new(executor)))
+    }
 }
 
 struct Ended(JobResult);
@@ -60,7 +129,7 @@ impl Executor for LocalExecutor {
     /// Runs the job to its end before it answers.
     fn submit(&self, program: Program) -> BoxFuture<'static, Result<Arc<dyn RunningJob>, JobError>> {
         let plan = program.plan;
-        let ended = LocalRun::start(plan.clone(), self.runtime.env.clone(), self.dir.clone()).finish();
+        let ended = self.run(&plan);
         let mut source_records = BTreeMap::new();
         let coordinators: Vec<String> = plan
             .graph()

@@ -77,6 +77,17 @@ impl<T> Batch<T> {
         self.times.push(at);
     }
 
+    /// The time of the record that is pushed next, where only some have one.
+    #[inline(always)]
+    pub fn push_any_time(&mut self, at: Time) {
+        if at != NO_TIME || !self.times.is_empty() {
+            if self.times.len() != self.items.len() {
+                self.times.resize(self.items.len(), NO_TIME);
+            }
+            self.times.push(at);
+        }
+    }
+
     /// The hash of the record that is pushed with it; for all records of a batch or none.
     #[inline(always)]
     pub fn push_hash(&mut self, hash: u64) {

@@ -22,8 +22,97 @@ pub trait Fold<T>: Clone + Send + 'static {
     type Acc: Data + Clone;
     /// Of one record.
     fn lift(&mut self, item: T) -> Self::Acc;
+    /// Adds one record.
+    #[inline(always)]
+    fn add(&mut self, acc: &mut Self::Acc, item: T) {
+        let more = self.lift(item);
+        self.merge(acc, more);
+    }
     /// Adds what was gathered elsewhere.
     fn merge(&mut self, acc: &mut Self::Acc, more: Self::Acc);
+}
+
+/// Of pairs of a key and what was gathered of it elsewhere.
+#[derive(Clone)]
+pub struct Gathered<F, T>(pub F, PhantomData<fn(T)>);
+
+impl<F, T> Gathered<F, T> {
+    /// By this aggregate.
+    pub fn new(fold: F) -> Self {
+        Self(fold, PhantomData)
+    }
+}
+
+impl<K: 'static, T: 'static, F: Fold<T>> Fold<(K, F::Acc)> for Gathered<F, T>
+where
+    Self: Clone,
+{
+    type Acc = F::Acc;
+    #[inline(always)]
+    fn lift(&mut self, item: (K, F::Acc)) -> F::Acc {
+        item.1
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut F::Acc, more: F::Acc) {
+        self.0.merge(acc, more);
+    }
+}
+
+/// An aggregate of your own: what is gathered begins as `create` has it, takes records and others of its kind, and gives
+/// a result.
+pub trait AggregateFunction<T>: Clone + Send + 'static {
+    /// What is gathered.
+    type Acc: Data + Clone;
+    /// What comes of it.
+    type Out: 'static;
+    /// Of nothing.
+    fn create(&self) -> Self::Acc;
+    /// Adds one record.
+    fn add(&mut self, acc: &mut Self::Acc, item: T);
+    /// Adds what was gathered elsewhere, in no order.
+    fn merge(&mut self, acc: &mut Self::Acc, more: Self::Acc);
+    /// What came of it.
+    fn result(&mut self, acc: Self::Acc) -> Self::Out;
+}
+
+/// An [`AggregateFunction`] as a [`Fold`].
+#[derive(Clone)]
+pub struct Aggregating<A>(pub A);
+impl<T, A: AggregateFunction<T>> Fold<T> for Aggregating<A> {
+    type Acc = A::Acc;
+    #[inline(always)]
+    fn lift(&mut self, item: T) -> A::Acc {
+        let mut acc = self.0.create();
+        self.0.add(&mut acc, item);
+        acc
+    }
+    #[inline(always)]
+    fn add(&mut self, acc: &mut A::Acc, item: T) {
+        self.0.add(acc, item);
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut A::Acc, more: A::Acc) {
+        self.0.merge(acc, more);
+    }
+}
+
+/// All records, in the order in which they come.
+#[derive(Clone, Copy)]
+pub struct ToList;
+impl<T: Data + Clone> Fold<T> for ToList {
+    type Acc = Vec<T>;
+    #[inline(always)]
+    fn lift(&mut self, item: T) -> Vec<T> {
+        vec![item]
+    }
+    #[inline(always)]
+    fn add(&mut self, acc: &mut Vec<T>, item: T) {
+        acc.push(item);
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut Vec<T>, mut more: Vec<T>) {
+        acc.append(&mut more);
+    }
 }
 
 /// How many.
@@ -36,8 +125,34 @@ impl<T> Fold<T> for Count {
         1
     }
     #[inline(always)]
+    fn add(&mut self, acc: &mut u64, _: T) {
+        *acc += 1;
+    }
+    #[inline(always)]
     fn merge(&mut self, acc: &mut u64, more: u64) {
         *acc += more;
+    }
+}
+
+/// The greatest, or the least, of what a function gives.
+#[derive(Clone)]
+pub struct Extreme<F> {
+    /// Gives what is compared.
+    pub f: F,
+    /// The greatest, else the least.
+    pub greatest: bool,
+}
+impl<T, V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn> Fold<T> for Extreme<F> {
+    type Acc = V;
+    #[inline(always)]
+    fn lift(&mut self, item: T) -> V {
+        (self.f)(item)
+    }
+    #[inline(always)]
+    fn merge(&mut self, acc: &mut V, more: V) {
+        if (more > *acc) == self.greatest && more != *acc {
+            *acc = more;
+        }
     }
 }
 
@@ -197,6 +312,8 @@ pub struct Combine<F, S> {
     pub fold: F,
     /// Finds the key.
     pub key: S,
+    /// Else each record passes at once in batch mode too.
+    pub gathers: bool,
 }
 
 /// A live [`Combine`].
@@ -215,7 +332,7 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for Combine<F, S> {
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let gathered = Gatherer::open(cx, |a, b| self.fold.merge(a, b))?;
         let (uid, cell) = (cx.uid.clone(), cx.cell());
-        Ok(CombineOp { fold: self.fold, key: self.key, batch: cx.is_batch(), gathered, uid, cell })
+        Ok(CombineOp { fold: self.fold, key: self.key, batch: cx.is_batch() && self.gathers, gathered, uid, cell })
     }
 }
 
@@ -398,6 +515,67 @@ impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Operator<(K, F::A
             self.leaving = Some(self.rows.take());
         }
         leave(&mut self.leaving, budget, Y::last, out)
+    }
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        keep(self.rows.snapshot(), &self.cell, &self.uid)
+    }
+}
+
+/// Adds records to a value of each key, in the order in which they come: for what is not associative.
+pub struct FoldSpec<F, V, S> {
+    /// Adds one.
+    pub f: F,
+    /// Where each key begins.
+    pub init: V,
+    /// Finds the key.
+    pub key: S,
+}
+
+impl<F: Clone, V: Clone, S: Clone> Clone for FoldSpec<F, V, S> {
+    fn clone(&self) -> Self {
+        Self { f: self.f.clone(), init: self.init.clone(), key: self.key.clone() }
+    }
+}
+
+/// A live [`FoldSpec`].
+pub struct FoldOp<F, V, S, K> {
+    f: F,
+    init: V,
+    key: S,
+    batch: bool,
+    rows: Rows<K, V>,
+    leaving: Leaving<K, V>,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+}
+
+impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + UserFn, S: KeySelect<T>> Transform<T> for FoldSpec<F, V, S> {
+    type Out = (S::Key, V);
+    type Op = FoldOp<F, V, S, S::Key>;
+    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let (rows, uid, cell) = (Rows::open(cx)?, cx.uid.clone(), cx.cell());
+        Ok(FoldOp { f: self.f, init: self.init, key: self.key, batch: cx.is_batch(), rows, leaving: None, uid, cell })
+    }
+}
+
+impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + UserFn, S: KeySelect<T>> Operator<T>
+    for FoldOp<F, V, S, S::Key>
+{
+    type Out = (S::Key, V);
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<Self::Out>) {
+        let (select, init, hash) = (&self.key, &self.init, self.key.hash(&item));
+        let row = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), init.clone()));
+        (self.f)(&mut row.1, item);
+        if !self.batch {
+            out.push(at, (row.0.clone(), row.1.clone()));
+        }
+    }
+    fn end(&mut self, budget: &mut usize, out: &mut impl Push<Self::Out>) -> Flow {
+        if self.batch && self.leaving.is_none() && self.rows.len() > 0 {
+            self.leaving = Some(self.rows.take());
+        }
+        leave(&mut self.leaving, budget, |k, v| (k, v), out)
     }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         keep(self.rows.snapshot(), &self.cell, &self.uid)

@@ -5,6 +5,9 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::Cell;
+
+/// A string that lies in the record itself where it is short: up to 24 bytes nothing is allocated, nor for a clone.
+pub use compact_str::CompactString as Str;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What can leave its task or live in state: it is encoded on the way to another process.
@@ -159,7 +162,13 @@ macro_rules! strings { ($($t:ty => $bytes:path),*) => { $(
         fn stable_hash(&self) -> u64 { hash_bytes($bytes(self)) }
     }
 )* } }
-strings!(str => str::as_bytes, String => String::as_bytes, [u8] => same, Vec<u8> => Vec::as_slice);
+strings!(
+    str => str::as_bytes,
+    String => String::as_bytes,
+    Str => Str::as_bytes,
+    [u8] => same,
+    Vec<u8> => Vec::as_slice
+);
 
 fn same(bytes: &[u8]) -> &[u8] {
     bytes

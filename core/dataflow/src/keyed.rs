@@ -1,26 +1,59 @@
-//! Keyed functions: one value of state a key, handed over as an argument.
+//! Keyed functions: one value of state a key, handed over as an argument, and timers of keys.
 
 use crate::{
-    batch::{Batch, Time},
+    batch::{Batch, NO_TIME, Time},
     build::OpCx,
+    codec,
+    event_time::{Due, Timers},
     key::{Data, KeySelect, OwnedKey},
     ops::UserFn,
     pipe::Transform,
-    push::{Operator, Push},
+    push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
+    side::{LiveSides, OutputTag, Sides},
     state::Rows,
-    task::TaskCell,
+    task::{TaskCell, add},
 };
-use std::{marker::PhantomData, rc::Rc, sync::Arc};
+use std::{marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
+use thalweg_env::Clock;
 use thalweg_model::{FailureKind, TaskFailure};
+
+/// Which clock a time or a timer is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimeDomain {
+    /// The records' own times, and the watermark.
+    EventTime,
+    /// The machine's clock.
+    ProcessingTime,
+}
 
 /// What a keyed function may ask and do beside its state.
 pub trait KeyedContext<K, O> {
     /// The key.
     fn key(&self) -> &K;
-    /// The record's event time, or `NO_TIME`.
+    /// The record's event time, or `NO_TIME`. In a timer, the time that was asked for.
     fn time(&self) -> Time;
-    /// Gives a record out.
+    /// No record with this time or an earlier one is expected any more; `NO_TIME` before the first watermark.
+    fn watermark(&self) -> Time;
+    /// The machine's clock, ms since 1970 UTC.
+    fn processing_time(&self) -> Time;
+    /// Gives a record out. Its time is the one of the record that came in, or of the timer.
     fn emit(&mut self, item: O);
+    /// Gives a record out by the side.
+    fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U);
+    /// Calls `on_timer` for this key when the watermark has reached `at`: at the end of the input at the latest. Asked for
+    /// again, it changes nothing.
+    fn register_event_time_timer(&mut self, at: Time);
+    /// Takes that back.
+    fn delete_event_time_timer(&mut self, at: Time);
+    /// Calls `on_timer` for this key when the machine's clock has reached `at`. What is not due when the input ends is
+    /// dropped.
+    fn register_processing_time_timer(&mut self, at: Time);
+    /// Takes that back.
+    fn delete_processing_time_timer(&mut self, at: Time);
+    /// Counts the record as one that came too late and was dropped.
+    fn drop_late(&mut self);
+    /// Forgets this key's state when the function returns: it begins as its default again. Timers stay.
+    fn clear_state(&mut self);
 }
 
 /// A function over a keyed stream. The state of one key is one value of a plain type; it begins as its default.
@@ -33,24 +66,81 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     type Out: 'static;
     /// One record.
     fn process(&mut self, item: T, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
+    /// A time that was asked for has come. `ctx.time()` is the time.
+    fn on_timer(
+        &mut self,
+        _domain: TimeDomain,
+        _state: &mut Self::State,
+        _ctx: &mut impl KeyedContext<Self::Key, Self::Out>,
+    ) {
+    }
+}
+
+/// Time as a keyed operator has it.
+struct Times<K> {
+    event: Timers<K>,
+    processing: Timers<K>,
+    watermark: Time,
+    clock: Arc<dyn Clock>,
+}
+
+impl<K: OwnedKey> Times<K> {
+    fn wall(&self) -> Time {
+        Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
+    }
 }
 
 struct RowCx<'a, K, N> {
     key: &'a K,
+    hash: u64,
     at: Time,
+    times: &'a mut Times<K>,
+    sides: &'a mut LiveSides,
+    // The key whose state is forgotten.
+    cleared: &'a mut Option<K>,
+    late: &'a mut u64,
     out: &'a mut N,
 }
 
-impl<K, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
+impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
+    #[inline(always)]
     fn key(&self) -> &K {
         self.key
     }
+    #[inline(always)]
     fn time(&self) -> Time {
         self.at
+    }
+    fn watermark(&self) -> Time {
+        self.times.watermark
+    }
+    fn processing_time(&self) -> Time {
+        self.times.wall()
     }
     #[inline(always)]
     fn emit(&mut self, item: O) {
         self.out.push(self.at, item);
+    }
+    fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U) {
+        self.sides.emit(tag, self.at, item);
+    }
+    fn register_event_time_timer(&mut self, at: Time) {
+        self.times.event.add(at, self.hash, self.key);
+    }
+    fn delete_event_time_timer(&mut self, at: Time) {
+        self.times.event.remove(at, self.hash, self.key);
+    }
+    fn register_processing_time_timer(&mut self, at: Time) {
+        self.times.processing.add(at, self.hash, self.key);
+    }
+    fn delete_processing_time_timer(&mut self, at: Time) {
+        self.times.processing.remove(at, self.hash, self.key);
+    }
+    fn drop_late(&mut self) {
+        *self.late += 1;
+    }
+    fn clear_state(&mut self) {
+        *self.cleared = Some(self.key.clone());
     }
 }
 
@@ -61,6 +151,8 @@ pub struct ProcessSpec<F, S> {
     pub f: F,
     /// Finds the key.
     pub key: S,
+    /// Who asked for side outputs.
+    pub sides: Sides,
 }
 
 /// A live one.
@@ -68,15 +160,31 @@ pub struct ProcessOp<F, S, K, V> {
     f: F,
     key: S,
     rows: Rows<K, V>,
+    times: Times<K>,
+    sides: LiveSides,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
 }
+
+type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>);
 
 impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T> for ProcessSpec<F, S> {
     type Out = F::Out;
     type Op = ProcessOp<F, S, F::Key, F::State>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
-        Ok(ProcessOp { f: self.f, key: self.key, rows: Rows::open(cx)?, uid: cx.uid.clone(), cell: cx.cell() })
+        let mut rows = Rows::new();
+        let clock = cx.env().clock.clone();
+        let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
+        for (writer, part) in cx.restored() {
+            let (part, event, processing): Saved<F::Key, F::State> = codec::decode(part).map_err(|e| {
+                cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
+            })?;
+            rows.restore(cx, part);
+            times.event.restore(cx, event);
+            times.processing.restore(cx, processing);
+        }
+        let sides = self.sides.open(cx.build)?;
+        Ok(ProcessOp { f: self.f, key: self.key, rows, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
     }
 }
 
@@ -89,7 +197,31 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
     {
         let select = &self.key;
         let (key, state) = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()));
-        self.f.process(item, state, &mut RowCx { key, at, out });
+        let (mut cleared, mut late) = (None, 0);
+        let (times, sides) = (&mut self.times, &mut self.sides);
+        let cx = &mut RowCx { key, hash, at, times, sides, cleared: &mut cleared, late: &mut late, out };
+        self.f.process(item, state, cx);
+        if late > 0 {
+            add(&self.cell.metrics().late_dropped, late);
+        }
+        if let Some(key) = cleared {
+            self.rows.remove(hash, &key);
+        }
+    }
+
+    fn timer<T>(&mut self, domain: TimeDomain, due: Due<K>, out: &mut impl Push<F::Out>)
+    where
+        F: KeyedProcess<T, Key = K, State = V>,
+    {
+        let Due { at, hash, key: owner } = due;
+        let (key, state) = self.rows.row(hash, |k| *k == owner, || (owner.clone(), V::default()));
+        let (mut cleared, mut late) = (None, 0);
+        let (times, sides) = (&mut self.times, &mut self.sides);
+        let cx = &mut RowCx { key, hash, at, times, sides, cleared: &mut cleared, late: &mut late, out };
+        self.f.on_timer(domain, state, cx);
+        if let Some(key) = cleared {
+            self.rows.remove(hash, &key);
+        }
     }
 }
 
@@ -106,8 +238,39 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
             self.one(hash, at, item, out);
         });
     }
+    fn ready(&mut self, out: &mut impl Push<F::Out>) -> Ready {
+        let Some(next) = self.times.processing.next() else { return Ready::Yes };
+        let now = self.times.wall();
+        if next > now {
+            let left = Duration::from_millis(next.abs_diff(now));
+            self.cell.wake_at(self.times.clock.now() + left);
+            return Ready::Yes;
+        }
+        for _ in 0..STRIDE {
+            let Some(due) = self.times.processing.pop(now) else { break };
+            self.timer::<T>(TimeDomain::ProcessingTime, due, out);
+        }
+        // What was emitted just now may have used the room downstream up.
+        Ready::Busy
+    }
+    fn mark(&mut self, mark: Mark, budget: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
+        let Mark::At(at) = mark else { return Flow::Done };
+        self.times.watermark = self.times.watermark.max(at);
+        while *budget > 0 {
+            let Some(due) = self.times.event.pop(at) else { return Flow::Done };
+            *budget -= 1;
+            self.timer::<T>(TimeDomain::EventTime, due, out);
+        }
+        Flow::More
+    }
+    fn side(&mut self) -> Option<&mut dyn Control> {
+        self.sides.control()
+    }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
-        keep(self.rows.snapshot(), &self.cell, &self.uid)
+        let (event, processing): (Vec<_>, Vec<_>) =
+            (self.times.event.iter().collect(), self.times.processing.iter().collect());
+        let rows: Vec<_> = self.rows.iter().collect();
+        keep(codec::encode(&(rows, event, processing)), &self.cell, &self.uid)
     }
 }
 
@@ -148,5 +311,39 @@ impl<T, V: Default + Data, U: 'static, K: OwnedKey, F: FnMut(&mut V, T) -> U + U
     fn process(&mut self, item: T, state: &mut V, ctx: &mut impl KeyedContext<K, U>) {
         let u = (self.0)(state, item);
         ctx.emit(u);
+    }
+}
+
+/// The first record of each key.
+pub struct First<K>(PhantomData<fn() -> K>);
+
+impl<K> First<K> {
+    /// A new one.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K> Default for First<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> Clone for First<K> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl<T: 'static, K: OwnedKey> KeyedProcess<T> for First<K> {
+    type Key = K;
+    type State = bool;
+    type Out = T;
+    #[inline(always)]
+    fn process(&mut self, item: T, seen: &mut bool, ctx: &mut impl KeyedContext<K, T>) {
+        if !std::mem::replace(seen, true) {
+            ctx.emit(item);
+        }
     }
 }

@@ -2,13 +2,8 @@
 //! erased at the price of one dynamic call a batch.
 
 use crate::{
-    batch::{Batch, NO_TIME, Time},
+    batch::{Batch, Time},
     build::{BuildCx, OpCx},
-    exchange::{
-        out::ExchangeOut,
-        route::{Addressed, DirectRouter, KeyRouter, TurnRouter},
-    },
-    key::{Data, KeySelect},
     plan::PlanBuilder,
     push::{Barrier, Chained, Control, Flow, Mark, Operator, Push, Ready, STRIDE},
 };
@@ -154,7 +149,7 @@ impl<T> Clone for ToInlet<T> {
 impl<T: 'static> Terminal<T> for ToInlet<T> {
     type End = Outlet<T>;
     fn open(self, cx: &BuildCx) -> Result<Outlet<T>, TaskFailure> {
-        Ok(Outlet::new(vec![self.0.open(cx)?], None))
+        Outlet::feeding(&self.0, cx)
     }
 }
 
@@ -168,6 +163,11 @@ pub struct Outlet<T> {
 }
 
 impl<T: 'static> Outlet<T> {
+    /// Feeds this inlet: a side output.
+    pub(crate) fn feeding(inlet: &Inlet<T>, cx: &BuildCx) -> Result<Self, TaskFailure> {
+        Ok(Self::new(vec![inlet.open(cx)?], None))
+    }
+
     fn new(takers: Vec<Box<dyn Push<T>>>, copy: Option<fn(&T) -> T>) -> Self {
         Self { passed: vec![false; takers.len()], takers, gathered: Batch::with_capacity(STRIDE), copy }
     }
@@ -240,9 +240,7 @@ impl<T: 'static> Control for Outlet<T> {
 impl<T: 'static> Push<T> for Outlet<T> {
     #[inline(always)]
     fn push(&mut self, at: Time, item: T) {
-        if at != NO_TIME {
-            self.gathered.push_time(at);
-        }
+        self.gathered.push_any_time(at);
         self.gathered.push(item);
         if self.gathered.len() == STRIDE {
             self.drain();
@@ -256,50 +254,4 @@ impl<T: 'static> Push<T> for Outlet<T> {
         }
         batch.each(limit, |_, at, item| self.push(at, item));
     }
-}
-
-/// Ends a chain in an exchange by key.
-#[derive(Clone)]
-pub struct KeyRoute<S> {
-    /// Index of the edge.
-    pub edge: u32,
-    /// Finds the key.
-    pub key: S,
-}
-
-impl<T: Data, S: KeySelect<T>> Terminal<T> for KeyRoute<S> {
-    type End = ExchangeOut<T, KeyRouter<S>>;
-    fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
-        let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
-        let router = KeyRouter::new(self.key, to.parallelism, to.max_parallelism);
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, capacity, false, cx.cell.clone()))
-    }
-}
-
-/// Ends a chain in an exchange that serves its consumers in turn; on a forward edge there is one.
-#[derive(Clone)]
-pub struct TurnRoute {
-    /// Index of the edge.
-    pub edge: u32,
-}
-
-impl<T: Data> Terminal<T> for TurnRoute {
-    type End = ExchangeOut<T, TurnRouter>;
-    fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
-        let senders = cx.senders(self.edge)?;
-        let channels = senders.len();
-        // Producers begin at different consumers.
-        let at = if channels == 0 { 0 } else { cx.subtask.index as usize % channels };
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(senders, TurnRouter { at, channels }, capacity, false, cx.cell.clone()))
-    }
-}
-
-/// The sending side of an edge whose records name their consumer.
-pub(crate) fn direct<T: Data + Addressed>(
-    cx: &BuildCx,
-    edge: u32,
-) -> Result<ExchangeOut<T, DirectRouter>, TaskFailure> {
-    Ok(ExchangeOut::new(cx.senders(edge)?, DirectRouter, 1, false, cx.cell.clone()))
 }

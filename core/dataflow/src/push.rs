@@ -111,9 +111,24 @@ pub trait Operator<T>: 'static {
     fn ready(&mut self, _out: &mut impl Push<Self::Out>) -> Ready {
         Ready::Yes
     }
-    /// A watermark; it is forwarded once the answer is `Done`.
+    /// A watermark; what [`passes`](Operator::passes) makes of it is forwarded once the answer is `Done`.
     fn mark(&mut self, _mark: Mark, _budget: &mut usize, _out: &mut impl Push<Self::Out>) -> Flow {
         Flow::Done
+    }
+    /// What goes on of a watermark that came in: all of it, but where an operator makes its own.
+    #[inline(always)]
+    fn passes(&mut self, mark: Mark) -> Option<Mark> {
+        Some(mark)
+    }
+    /// A watermark of the operator's own. Asked between records, at least every [`STRIDE`], and in every step.
+    #[inline(always)]
+    fn makes(&mut self) -> Option<Mark> {
+        None
+    }
+    /// Where a second kind of output goes. It is told all that the first one is told.
+    #[inline(always)]
+    fn side(&mut self) -> Option<&mut dyn Control> {
+        None
     }
     /// The input pauses.
     fn flush(&mut self, _out: &mut impl Push<Self::Out>) {}
@@ -127,20 +142,33 @@ pub trait Operator<T>: 'static {
     }
 }
 
+/// How far a mark or an end has come that is on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    /// Nothing is on its way, or the operator itself is not done with it.
+    Nobody,
+    /// The operator is done with it; the rest of the chain has yet to be.
+    Operator,
+    /// Only the side output is left.
+    Chain,
+}
+
 /// An operator in a nest: forwards everything that is not a record.
 pub struct Chained<T, O, N> {
     op: O,
     uid: Arc<str>,
     next: N,
-    // The operator itself is done with the mark or end that is on its way; the rest of the chain is not.
-    passed: bool,
+    passed: Passed,
+    // What the rest of the chain is told: a mark that came in, or the operator's own.
+    mark: Mark,
+    own: bool,
     _t: PhantomData<fn(T)>,
 }
 
 impl<T, O, N> Chained<T, O, N> {
     /// `op` before `next`.
     pub fn new(op: O, uid: Arc<str>, next: N) -> Self {
-        Self { op, uid, next, passed: false, _t: PhantomData }
+        Self { op, uid, next, passed: Passed::Nobody, mark: Mark::Idle, own: false, _t: PhantomData }
     }
 }
 
@@ -148,38 +176,87 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Chained<T, O, N> {
     fn settled(&mut self) -> bool {
         self.ready() == Ready::Yes
     }
+
+    /// Tells what the operator is done with to the rest of the chain, and then to the side output.
+    fn forward(&mut self, budget: &mut usize, mut say: impl FnMut(&mut dyn Control, &mut usize) -> Flow) -> Flow
+    where
+        N: Sized,
+    {
+        if self.passed == Passed::Operator {
+            if say(&mut self.next, budget) == Flow::More {
+                return Flow::More;
+            }
+            self.passed = Passed::Chain;
+        }
+        if let Some(side) = self.op.side()
+            && say(side, budget) == Flow::More
+        {
+            return Flow::More;
+        }
+        self.passed = Passed::Nobody;
+        Flow::Done
+    }
+
+    fn room(&mut self) -> Ready {
+        let next = self.next.ready();
+        let side = self.op.side().map_or(Ready::Yes, |side| side.ready());
+        match (next, side) {
+            // One that is busy can go on by itself, so the slot must not park.
+            (Ready::Busy, _) | (_, Ready::Busy) => Ready::Busy,
+            (Ready::Yes, side) => side,
+            (next, _) => next,
+        }
+    }
+
+    /// Goes on with a mark of the operator's own.
+    #[cold]
+    #[inline(never)]
+    fn tell_own(&mut self) -> Ready {
+        let mark = self.mark;
+        self.own = self.forward(&mut STRIDE.clone(), |to, budget| to.mark(mark, budget)) == Flow::More;
+        if self.own { Ready::Busy } else { self.room() }
+    }
 }
 
 impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
     #[inline]
     fn ready(&mut self) -> Ready {
-        match self.next.ready() {
-            Ready::Yes => {
-                let guard = Guard::new(&self.uid);
-                let ready = self.op.ready(&mut self.next);
-                guard.leave();
-                ready
+        match self.room() {
+            Ready::Yes if self.own => return self.tell_own(),
+            Ready::Yes => {}
+            not => return not,
+        }
+        let guard = Guard::new(&self.uid);
+        let ready = self.op.ready(&mut self.next);
+        let made = if ready == Ready::Yes && self.passed == Passed::Nobody { self.op.makes() } else { None };
+        guard.leave();
+        match made {
+            Some(mark) => {
+                (self.mark, self.own, self.passed) = (mark, true, Passed::Operator);
+                self.tell_own()
             }
-            not => not,
+            None => ready,
         }
     }
 
     fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
-        if !self.passed {
+        // A mark of its own that is still on its way goes first.
+        if self.own || self.passed == Passed::Nobody {
             if !self.settled() {
                 return Flow::More;
             }
             let guard = Guard::new(&self.uid);
             let flow = self.op.mark(mark, budget, &mut self.next);
+            let passes = if flow == Flow::Done { self.op.passes(mark) } else { None };
             guard.leave();
             if flow == Flow::More {
                 return Flow::More;
             }
-            self.passed = true;
+            let Some(mark) = passes else { return Flow::Done };
+            (self.mark, self.passed) = (mark, Passed::Operator);
         }
-        let flow = self.next.mark(mark, budget);
-        self.passed = flow == Flow::More;
-        flow
+        let mark = self.mark;
+        self.forward(budget, |to, budget| to.mark(mark, budget))
     }
 
     fn barrier(&mut self, barrier: &mut Barrier) {
@@ -189,17 +266,26 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
         }
         guard.leave();
         self.next.barrier(barrier);
+        if let Some(side) = self.op.side() {
+            side.barrier(barrier);
+        }
     }
 
     fn flush(&mut self) {
-        let guard = Guard::new(&self.uid);
-        self.op.flush(&mut self.next);
-        guard.leave();
+        // What is on its way down the chain is told to its end before anything else.
+        if self.passed == Passed::Nobody {
+            let guard = Guard::new(&self.uid);
+            self.op.flush(&mut self.next);
+            guard.leave();
+        }
         self.next.flush();
+        if let Some(side) = self.op.side() {
+            side.flush();
+        }
     }
 
     fn end(&mut self, budget: &mut usize) -> Flow {
-        if !self.passed {
+        if self.own || self.passed == Passed::Nobody {
             if !self.settled() {
                 return Flow::More;
             }
@@ -209,15 +295,13 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
             if flow == Flow::More {
                 return Flow::More;
             }
-            self.passed = true;
+            self.passed = Passed::Operator;
         }
-        let flow = self.next.end(budget);
-        self.passed = flow == Flow::More;
-        flow
+        self.forward(budget, |to, budget| to.end(budget))
     }
 
     fn drained(&mut self) -> bool {
-        self.next.drained()
+        self.next.drained() && self.op.side().is_none_or(|side| side.drained())
     }
 }
 

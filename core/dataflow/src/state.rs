@@ -28,14 +28,26 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
             let part: Vec<(K, V)> = codec::decode(part).map_err(|e| {
                 cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
             })?;
-            for (key, value) in part {
-                let hash = key.stable_hash();
-                if cx.owns(hash) {
-                    rows.table.insert_unique(hash, (key, value), |row| row.0.stable_hash());
-                }
-            }
+            rows.restore(cx, part);
         }
         Ok(rows)
+    }
+
+    /// Takes those rows of a snapshot that are this subtask's.
+    pub(crate) fn restore(&mut self, cx: &OpCx, part: Vec<(K, V)>) {
+        for (key, value) in part {
+            let hash = key.stable_hash();
+            if cx.owns(hash) {
+                self.table.insert_unique(hash, (key, value), |row| row.0.stable_hash());
+            }
+        }
+    }
+
+    /// Forgets a key.
+    pub(crate) fn remove(&mut self, hash: u64, key: &K) {
+        if let Ok(row) = self.table.find_entry(hash, |row| row.0 == *key) {
+            row.remove();
+        }
     }
 
     /// The row of a key, made when there is none.
@@ -70,6 +82,33 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// The value of a key, if it has a row.
+    #[inline]
+    pub(crate) fn get(&self, hash: u64, key: &K) -> Option<&V> {
+        self.table.find(hash, |row| row.0 == *key).map(|row| &row.1)
+    }
+
+    /// The value of a key, to be changed.
+    pub(crate) fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
+        self.table.find_mut(hash, |row| row.0 == *key).map(|row| &mut row.1)
+    }
+
+    /// The row at a place of the table, or the nearest one behind it, and the place after it: a walk that may be left and
+    /// gone on with, as long as no row is added.
+    pub(crate) fn at_or_after(&self, mut place: usize) -> Option<(&(K, V), usize)> {
+        while place < self.table.num_buckets() {
+            if let Some(row) = self.table.get_bucket(place) {
+                return Some((row, place + 1));
+            }
+            place += 1;
+        }
+        None
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.table.iter()
     }
 
     /// All rows, leaving none.

@@ -86,6 +86,7 @@ pub struct TaskMetrics {
     pub(crate) source_bytes: AtomicU64,
     pub(crate) source_bytes_total: AtomicU64,
     pub(crate) slow_steps: AtomicU64,
+    pub(crate) late_dropped: AtomicU64,
 }
 
 impl TaskMetrics {
@@ -152,6 +153,7 @@ pub struct TaskCell {
     failure: RefCell<Option<TaskFailure>>,
     pub(crate) prepared: RefCell<Option<Prepared>>,
     pub(crate) checkpoints: Arc<Checkpoints>,
+    wish: Cell<Option<Moment>>,
 }
 
 impl TaskCell {
@@ -162,6 +164,7 @@ impl TaskCell {
             failure: RefCell::new(None),
             prepared: RefCell::new(None),
             checkpoints,
+            wish: Cell::new(None),
         })
     }
 
@@ -181,6 +184,15 @@ impl TaskCell {
     #[inline]
     pub fn has_failed(&self) -> bool {
         self.failed.get()
+    }
+
+    /// Step this task again at `at`, also when nothing wakes it. It holds for one step: who still waits says it in each.
+    pub fn wake_at(&self, at: Moment) {
+        self.wish.set(Some(self.wish.get().map_or(at, |other| other.min(at))));
+    }
+
+    pub(crate) fn take_wish(&self) -> Option<Moment> {
+        self.wish.take()
     }
 
     pub(crate) fn take_failure(&self) -> Option<TaskFailure> {
@@ -240,6 +252,8 @@ pub(crate) enum Saying {
 pub(crate) struct Head {
     cell: Rc<TaskCell>,
     saying: Option<Saying>,
+    // The end is said after the last watermark.
+    ending: bool,
     ended: bool,
     flushed: Moment,
     timeout: Duration,
@@ -251,12 +265,24 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(cell: Rc<TaskCell>, timeout: Duration) -> Self {
         let epoch = CheckpointId { n: 0, epoch: cell.shared.attempt.epoch };
-        Self { cell, saying: None, ended: false, flushed: Moment::default(), timeout, own: Vec::new(), epoch }
+        Self {
+            cell,
+            saying: None,
+            ending: false,
+            ended: false,
+            flushed: Moment::default(),
+            timeout,
+            own: Vec::new(),
+            epoch,
+        }
     }
 
     /// Says this next. Only when [`Head::advance`] answered `None`.
+    ///
+    /// Before an end comes the last watermark: whoever waits for time has waited long enough.
     pub(crate) fn say(&mut self, saying: Saying) {
-        self.saying = Some(saying);
+        self.ending = saying == Saying::End;
+        self.saying = Some(if self.ending { Saying::Mark(Mark::At(crate::batch::Time::MAX)) } else { saying });
     }
 
     /// Goes on with what was begun; `None` when there is nothing and the chain takes records.
@@ -277,7 +303,7 @@ impl Head {
             }
             match self.saying? {
                 Saying::Mark(mark) => match chain.mark(mark, budget) {
-                    Flow::Done => self.saying = None,
+                    Flow::Done => self.saying = self.ending.then_some(Saying::End),
                     Flow::More => return Some(Step::Progress),
                 },
                 Saying::Barrier(id) => {

@@ -12,7 +12,8 @@ use thalweg_dataflow::{
     gate_task::add_gate,
     key::{ByFirst, ByRef},
     ops::{Filter, Map},
-    pipe::{KeyRoute, Pipe, Then, TurnRoute, close},
+    pipe::{Pipe, Then, close},
+    routes::{KeyRoute, TurnRoute},
     sink::{Collect, Discard, ForEach, TextSink, add_sink, decode_collected},
     source::{Sequence, SocketText, Source, SourceHead, add_source},
 };
@@ -48,11 +49,11 @@ fn words(n: u64, parallelism: u32) -> Plan {
     let pipe = then(&b, op, head, |i: u64| (word(i), i));
     let fold = Sum(|p: (String, u64)| p.1);
     let combine = b.operator(op.vertex, "combine", &[]);
-    let pipe = Then::new(pipe, Combine { fold: fold.clone(), key: ByRef(first) }, combine.op);
+    let pipe = Then::new(pipe, Combine { fold: fold.clone(), key: ByRef(first), gathers: true }, combine.op);
     let to = b.vertex(VertexRole::Task, None);
     let sum = b.operator(to, "sum", &[]);
     let edge = b.edge::<(String, u64)>(op.vertex, to, Partitioner::Hash, false);
-    close(&b, op.vertex, pipe, KeyRoute { edge, key: ByFirst });
+    close(&b, op.vertex, pipe, KeyRoute { edge, timed: false, key: ByFirst });
     let inlet = add_gate::<(String, u64)>(&b, to, vec![edge], sum);
     add_sink(&b, to, Then::new(inlet, Merge::<_, (String, u64), Pairs>::new(fold), sum.op), Collect::new());
     freeze(&b, parallelism)
@@ -92,7 +93,7 @@ fn unbounded(range: std::ops::Range<u64>, rate: Option<f64>, own_thread: bool, p
     let to = b.vertex(VertexRole::Task, None);
     let re = b.operator(to, "rebalance", &[]);
     let edge = b.edge::<u64>(op.vertex, to, Partitioner::Rebalance, false);
-    close(&b, op.vertex, head, TurnRoute { edge });
+    close(&b, op.vertex, head, TurnRoute { edge, timed: false });
     add_sink(&b, to, add_gate::<u64>(&b, to, vec![edge], re), Discard);
     freeze(&b, parallelism)
 }
@@ -230,7 +231,7 @@ fn two_regions() -> Plan {
         let to = b.vertex(VertexRole::Task, None);
         let re = b.operator(to, "rebalance", &[]);
         let edge = b.edge::<u64>(op.vertex, to, Partitioner::Rebalance, false);
-        close(&b, op.vertex, head, TurnRoute { edge });
+        close(&b, op.vertex, head, TurnRoute { edge, timed: false });
         add_sink(&b, to, add_gate::<u64>(&b, to, vec![edge], re), Discard);
     }
     freeze(&b, 2)
@@ -349,7 +350,7 @@ fn a_record_that_is_too_long_for_the_exchange_is_a_named_error() {
     let to = b.vertex(VertexRole::Task, None);
     let re = b.operator(to, "rebalance", &[]);
     let edge = b.edge::<String>(op.vertex, to, Partitioner::Rebalance, false);
-    close(&b, op.vertex, pipe, TurnRoute { edge });
+    close(&b, op.vertex, pipe, TurnRoute { edge, timed: false });
     let inlet = add_gate::<String>(&b, to, vec![edge], re);
     let keep = b.operator(to, "filter", &[]);
     add_sink(&b, to, Then::new(inlet, Filter(|_: &String| true), keep.op), Discard);

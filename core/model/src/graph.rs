@@ -20,6 +20,12 @@ pub enum Partitioner {
     Hash,
     /// Every record to every consumer.
     Broadcast,
+    /// A batch to a consumer by chance.
+    Shuffle,
+    /// All to the first consumer.
+    Global,
+    /// As a function of the program says.
+    Custom,
     /// The producer names the consumer of each record (coordinators do).
     Direct,
 }

@@ -31,8 +31,9 @@ use thalweg_shuffle_network as _;
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        DataStream, Environment, ExecutionMode, JobError, JobResult, Key, KeyedContext, KeyedProcess, RestartStrategy,
-        TextBlock,
+        AggregateFunction, DataStream, Environment, ExecutionMode, JobError, JobResult, Key, KeyedContext,
+        KeyedProcess, OutputTag, RestartStrategy, SlidingEventTimeWindows, Str, TextBlock, TimeWindow,
+        TumblingEventTimeWindows, WatermarkStrategy, Windowed,
     };
 }
 

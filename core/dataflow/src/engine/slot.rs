@@ -198,6 +198,9 @@ impl SlotThread {
         if self.clock.now().since(began) > SLOW {
             add(&live.wanted.shared.metrics.slow_steps, 1);
         }
+        if let Some(at) = live.cell.take_wish() {
+            cx.wake_at(at);
+        }
         if live.cell.has_failed() {
             let failure = live.cell.take_failure();
             let unknown = || TaskFailure::new(FailureKind::User, "the task failed without saying why");

@@ -1,29 +1,51 @@
 //! Alignment of all channels of all gates of one task. It knows nothing of items.
 
 use crate::{
-    batch::NO_TIME,
+    batch::{NO_TIME, Time},
     push::{CheckpointId, Mark},
     task::Saying,
 };
+
+/// One channel's event time.
+#[derive(Clone, Copy)]
+struct Clock {
+    at: Time,
+    idle: bool,
+}
 
 /// Which channels are held back by a barrier, which have ended, and how far each one's watermark is.
 pub(crate) struct Align {
     held: Vec<bool>,
     ended: Vec<bool>,
-    marks: Vec<Mark>,
+    clocks: Vec<Clock>,
     pending: Option<CheckpointId>,
-    told: Mark,
+    // What was told: a time that never goes back, and whether the task was told that all are idle.
+    told: Clock,
+    // Told next: the idleness that follows a last watermark.
+    idle_next: bool,
 }
 
 impl Align {
     pub(crate) fn new(channels: usize) -> Self {
+        let begin = Clock { at: NO_TIME, idle: false };
         Self {
             held: vec![false; channels],
             ended: vec![false; channels],
-            marks: vec![Mark::At(NO_TIME); channels],
+            clocks: vec![begin; channels],
             pending: None,
-            told: Mark::At(NO_TIME),
+            told: begin,
+            idle_next: false,
         }
+    }
+
+    /// What is to be said before anything else is taken.
+    #[inline]
+    pub(crate) fn due(&mut self) -> Option<Saying> {
+        if !std::mem::take(&mut self.idle_next) {
+            return None;
+        }
+        self.told.idle = true;
+        Some(Saying::Mark(Mark::Idle))
     }
 
     /// Nothing may be taken from this channel now.
@@ -33,7 +55,11 @@ impl Align {
     }
 
     pub(crate) fn mark(&mut self, channel: usize, mark: Mark) -> Option<Saying> {
-        self.marks[channel] = mark;
+        let clock = &mut self.clocks[channel];
+        match mark {
+            Mark::At(at) => *clock = Clock { at: at.max(clock.at), idle: false },
+            Mark::Idle => clock.idle = true,
+        }
         self.lowest()
     }
 
@@ -63,15 +89,33 @@ impl Align {
     }
 
     fn lowest(&mut self) -> Option<Saying> {
-        let open = self.marks.iter().zip(&self.ended).filter(|(_, ended)| !**ended);
-        let times = open.filter_map(|(mark, _)| if let Mark::At(t) = mark { Some(*t) } else { None });
-        let mark = times.min().map_or(Mark::Idle, Mark::At);
-        // Time does not go back when an idle channel with an old watermark wakes up.
-        if mark == self.told || matches!((mark, self.told), (Mark::At(a), Mark::At(b)) if a <= b) {
+        let open = || self.clocks.iter().zip(&self.ended).filter(|(_, ended)| !**ended).map(|(clock, _)| clock);
+        let told = self.told.at;
+        if open().any(|c| !c.idle) {
+            self.idle_next = false;
+            // A channel that was idle counts again once it has caught up: what it brings before that is late.
+            let at = open().filter(|c| !c.idle && c.at >= told).map(|c| c.at).min()?;
+            if at == told && !self.told.idle {
+                return None;
+            }
+            self.told = Clock { at, idle: false };
+            return Some(Saying::Mark(Mark::At(at)));
+        }
+        if self.told.idle {
             return None;
         }
-        self.told = mark;
-        Some(Saying::Mark(mark))
+        // All are idle: nobody holds back the one that is furthest.
+        match open().map(|c| c.at).max() {
+            Some(at) if at > told => {
+                self.told.at = at;
+                self.idle_next = true;
+                Some(Saying::Mark(Mark::At(at)))
+            }
+            _ => {
+                self.told.idle = true;
+                Some(Saying::Mark(Mark::Idle))
+            }
+        }
     }
 
     fn aligned(&mut self) -> Option<Saying> {
@@ -121,8 +165,24 @@ mod tests {
         assert_eq!(a.mark(1, Mark::At(3)), Some(Saying::Mark(Mark::At(3))));
         assert_eq!(a.mark(1, Mark::Idle), Some(Saying::Mark(Mark::At(5))));
         assert_eq!(a.mark(1, Mark::At(4)), None, "time does not go back");
-        assert_eq!(a.end(1), None);
-        assert_eq!(a.mark(0, Mark::At(9)), Some(Saying::Mark(Mark::At(9))));
+        assert_eq!(a.mark(0, Mark::At(9)), Some(Saying::Mark(Mark::At(9))), "and who is behind holds nobody back");
+        assert_eq!(a.mark(1, Mark::At(11)), None);
+        assert_eq!(a.mark(0, Mark::At(10)), Some(Saying::Mark(Mark::At(10))));
+        assert_eq!(a.mark(0, Mark::Idle), Some(Saying::Mark(Mark::At(11))));
+        assert_eq!(a.mark(0, Mark::At(12)), None);
+        assert_eq!(a.end(1), Some(Saying::Mark(Mark::At(12))));
         assert_eq!(a.mark(0, Mark::Idle), Some(Saying::Mark(Mark::Idle)));
+        assert_eq!(a.mark(0, Mark::Idle), None, "told once");
+        assert_eq!(a.mark(0, Mark::At(12)), Some(Saying::Mark(Mark::At(12))), "awake again");
+    }
+
+    #[test]
+    fn when_all_become_idle_the_furthest_one_counts_first() {
+        let mut a = Align::new(2);
+        assert_eq!(a.mark(0, Mark::At(5)), None);
+        assert_eq!(a.mark(1, Mark::At(3)), Some(Saying::Mark(Mark::At(3))));
+        assert_eq!(a.mark(0, Mark::Idle), None);
+        assert_eq!(a.mark(1, Mark::Idle), Some(Saying::Mark(Mark::At(5))));
+        assert_eq!((a.due(), a.due()), (Some(Saying::Mark(Mark::Idle)), None));
     }
 }

@@ -36,6 +36,9 @@ impl<T: Data> Gate<T> {
 
     /// The next message, from each channel in turn.
     pub(crate) fn next(&mut self, align: &mut Align) -> Result<Next<T>, TaskFailure> {
+        if let Some(say) = align.due() {
+            return Ok(Next::Say(say));
+        }
         let n = self.channels.len();
         let mut idle = 0;
         while idle < n {

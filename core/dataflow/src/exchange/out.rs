@@ -2,7 +2,7 @@
 
 use super::{
     channel::{Msg, Sender},
-    route::Router,
+    route::{GlobalRouter, Router},
 };
 use crate::{
     batch::{Batch, Time},
@@ -97,9 +97,13 @@ impl<T: Data, R: Router<T>> Control for ExchangeOut<T, R> {
     }
 
     fn mark(&mut self, mark: Mark, _: &mut usize) -> Flow {
+        // The end follows, and says it to whoever receives that.
+        if mark == Mark::At(Time::MAX) {
+            return Flow::Done;
+        }
         self.lanes.iter_mut().for_each(|l| l.mark = Some(mark));
         self.unsent_marks += 1;
-        if self.unsent_marks == MARKS || mark == Mark::Idle || mark == Mark::At(Time::MAX) {
+        if self.unsent_marks == MARKS || mark == Mark::Idle {
             self.flush();
         }
         Flow::Done
@@ -132,10 +136,9 @@ impl<T: Data, R: Router<T>> Control for ExchangeOut<T, R> {
     }
 }
 
-impl<T: Data, R: Router<T>> Push<T> for ExchangeOut<T, R> {
+impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
     #[inline(always)]
-    fn push(&mut self, at: Time, item: T) {
-        let (i, hash) = self.router.route(&item);
+    fn push_to(&mut self, i: usize, hash: u64, at: Time, item: T) {
         if self.lanes[i].filling.is_full() {
             self.ship(i);
         }
@@ -148,8 +151,64 @@ impl<T: Data, R: Router<T>> Push<T> for ExchangeOut<T, R> {
         }
         batch.push(item);
     }
+}
+
+impl<T: Data, R: Router<T>> Push<T> for ExchangeOut<T, R> {
+    #[inline(always)]
+    fn push(&mut self, at: Time, item: T) {
+        let (i, hash) = self.router.route(&item);
+        self.push_to(i, hash, at, item);
+    }
 
     #[inline]
+    fn push_batch(&mut self, batch: &mut Batch<T>, limit: usize) {
+        batch.each(limit, |_, at, item| self.push(at, item));
+    }
+}
+
+/// The end of a chain each of whose records goes to all tasks.
+pub struct BroadcastOut<T> {
+    out: ExchangeOut<T, GlobalRouter>,
+}
+
+impl<T: Data + Clone> BroadcastOut<T> {
+    pub(crate) fn new(senders: Vec<Sender<T>>, capacity: usize, timed: bool, cell: Rc<TaskCell>) -> Self {
+        Self { out: ExchangeOut::new(senders, GlobalRouter, capacity, timed, cell) }
+    }
+}
+
+impl<T: Data + Clone> Control for BroadcastOut<T> {
+    fn ready(&mut self) -> Ready {
+        self.out.ready()
+    }
+    fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
+        self.out.mark(mark, budget)
+    }
+    fn barrier(&mut self, barrier: &mut Barrier) {
+        self.out.barrier(barrier);
+    }
+    fn flush(&mut self) {
+        self.out.flush();
+    }
+    fn end(&mut self, budget: &mut usize) -> Flow {
+        self.out.end(budget)
+    }
+    fn drained(&mut self) -> bool {
+        self.out.drained()
+    }
+}
+
+impl<T: Data + Clone> Push<T> for BroadcastOut<T> {
+    #[inline]
+    fn push(&mut self, at: Time, item: T) {
+        let last = self.out.lanes.len().saturating_sub(1);
+        for i in 0..last {
+            self.out.push_to(i, 0, at, item.clone());
+        }
+        if !self.out.lanes.is_empty() {
+            self.out.push_to(last, 0, at, item);
+        }
+    }
     fn push_batch(&mut self, batch: &mut Batch<T>, limit: usize) {
         batch.each(limit, |_, at, item| self.push(at, item));
     }

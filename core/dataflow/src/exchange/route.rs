@@ -52,6 +52,64 @@ impl<T: 'static> Router<T> for TurnRouter {
     }
 }
 
+/// A batch to a channel by chance, which evens out what taking turns would keep in step.
+pub struct ShuffleRouter {
+    at: usize,
+    channels: usize,
+    state: u64,
+}
+
+impl ShuffleRouter {
+    /// The same seed gives the same choices.
+    pub(crate) fn new(channels: usize, seed: u64) -> Self {
+        let mut new = Self { at: 0, channels: channels.max(1), state: seed };
+        new.draw();
+        new
+    }
+
+    fn draw(&mut self) {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let word = crate::key::hash_word(self.state);
+        self.at = ((u128::from(word) * self.channels as u128) >> 64) as usize;
+    }
+}
+
+impl<T: 'static> Router<T> for ShuffleRouter {
+    const SHIP: bool = false;
+    #[inline(always)]
+    fn route(&mut self, _: &T) -> (usize, u64) {
+        (self.at, 0)
+    }
+    fn shipped(&mut self) {
+        self.draw();
+    }
+}
+
+/// All to the first channel.
+pub struct GlobalRouter;
+
+impl<T: 'static> Router<T> for GlobalRouter {
+    const SHIP: bool = false;
+    #[inline(always)]
+    fn route(&mut self, _: &T) -> (usize, u64) {
+        (0, 0)
+    }
+}
+
+/// As a function of the program says: it is told how many channels there are, and its answer is taken modulo that.
+pub struct CustomRouter<F> {
+    pub(crate) f: F,
+    pub(crate) channels: usize,
+}
+
+impl<T: 'static, F: FnMut(&T, usize) -> usize + 'static> Router<T> for CustomRouter<F> {
+    const SHIP: bool = false;
+    #[inline(always)]
+    fn route(&mut self, item: &T) -> (usize, u64) {
+        ((self.f)(item, self.channels) % self.channels.max(1), 0)
+    }
+}
+
 /// The record says whom it is for.
 pub(crate) trait Addressed {
     /// Index of the subtask.

@@ -38,8 +38,15 @@ impl<T: Data> Sink<T> for Collect<T> {
     fn kind(&self) -> &'static str {
         "collect-sink"
     }
-    fn writer(&self, _: &OpCx) -> Result<CollectWriter, TaskFailure> {
-        Ok(CollectWriter { pieces: Vec::new(), piece: Vec::new(), bytes: 0 })
+    fn writer(&self, cx: &OpCx) -> Result<CollectWriter, TaskFailure> {
+        let mut pieces: Vec<Vec<u8>> = Vec::new();
+        for (writer, part) in cx.restored().filter(|(writer, _)| writer % cx.parallelism == cx.subtask) {
+            let part: Vec<Vec<u8>> = codec::decode(part).map_err(|e| {
+                cx.failure(FailureKind::Storage, format!("what subtask {writer} had collected cannot be read: {e}"))
+            })?;
+            pieces.extend(part);
+        }
+        Ok(CollectWriter { bytes: pieces.iter().map(Vec::len).sum(), pieces, piece: Vec::new() })
     }
     fn commits(&self) -> bool {
         true
@@ -75,6 +82,11 @@ impl<T: Data> SinkWriter<T> for CollectWriter {
             self.pieces.push(std::mem::take(&mut self.piece));
         }
         Ok(())
+    }
+    fn snapshot(&mut self) -> Result<Option<Vec<u8>>, TaskFailure> {
+        let all: Vec<&Vec<u8>> = self.pieces.iter().chain([&self.piece]).collect();
+        let bytes = codec::encode(&all).map_err(|e| TaskFailure::new(FailureKind::User, e))?;
+        Ok(Some(bytes))
     }
     fn end(&mut self) -> Result<Vec<Vec<u8>>, TaskFailure> {
         self.pieces.push(std::mem::take(&mut self.piece));

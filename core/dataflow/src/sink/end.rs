@@ -6,8 +6,9 @@ use crate::{
     build::BuildCx,
     exchange::{out::ExchangeOut, route::TurnRouter},
     panics::Guard,
-    pipe::{Terminal, TurnRoute},
+    pipe::Terminal,
     push::{Barrier, Control, Flow, Mark, Push, Ready},
+    routes::TurnRoute,
     task::TaskCell,
 };
 use std::{marker::PhantomData, rc::Rc, sync::Arc};
@@ -41,7 +42,7 @@ impl<T: 'static, K: Sink<T>> Terminal<T> for SinkTerminal<K> {
         guard.leave();
         let writer = writer.map_err(|f| named(f, &op.uid))?;
         let committer = match self.edge {
-            Some(edge) => Some(Terminal::<Committable>::open(TurnRoute { edge }, cx)?),
+            Some(edge) => Some(Terminal::<Committable>::open(TurnRoute { edge, timed: false }, cx)?),
             None => None,
         };
         let subtask = op.subtask;

@@ -5,8 +5,8 @@ use crate::{
     build::BuildCx,
     exchange::{channel::Msg, gate::Gate, out::ExchangeOut, route::DirectRouter},
     panics::Guard,
-    pipe::direct,
     push::{Control, Push},
+    routes::direct,
     task::{Head, Saying, SlotCx, Step, Task, TaskCell, add},
 };
 use std::{

@@ -16,7 +16,7 @@ pub use collection::Collection;
 pub use reader::SourceHead;
 pub use sequence::Sequence;
 pub use socket::SocketText;
-pub use text::{TextBlock, TextBlocks, TextLines, Words};
+pub use text::{IntoWords, TextBlock, TextBlocks, TextLines, Words};
 
 use crate::{
     build::OpCx,

@@ -11,6 +11,7 @@ use thalweg_model::{Moment, TaskFailure};
 pub struct Sequence {
     range: Range<u64>,
     rate: Option<f64>,
+    interleaved: bool,
 }
 
 /// Every `step`-th number from `next` up to `end`.
@@ -24,12 +25,19 @@ pub struct Numbers {
 impl Sequence {
     /// The numbers of the range. One up to `u64::MAX` counts as unbounded.
     pub fn new(range: Range<u64>) -> Self {
-        Self { range, rate: None }
+        Self { range, rate: None, interleaved: false }
     }
 
     /// So many a second, all readers together. They come in order of size within each reader, and about so overall.
     pub fn rate(mut self, per_second: f64) -> Self {
         self.rate = Some(per_second);
+        self
+    }
+
+    /// Each reader has every so-manieth number, so that all readers together go up: for numbers that stand for times. Else
+    /// each has a part of the range, but where there is a rate or no end.
+    pub fn interleaved(mut self) -> Self {
+        self.interleaved = true;
         self
     }
 }
@@ -56,7 +64,7 @@ impl Source for Sequence {
         let readers = cx.readers();
         let Range { start, end } = self.range;
         let make = || {
-            Ok(if self.rate.is_some() || !self.is_bounded() {
+            Ok(if self.interleaved || self.rate.is_some() || !self.is_bounded() {
                 // Each reader has every readers-th number, so that together they go up.
                 let step = u64::from(readers);
                 (0..step).map(|i| Numbers { next: start.saturating_add(i), end, step }).collect()

@@ -2,7 +2,7 @@
 //! readers, each a range of whole lines.
 
 use super::{Polled, Reader, ReaderCx, Source, splits::Known};
-use crate::{build::OpCx, push::Push};
+use crate::{build::OpCx, key::Str, push::Push};
 use memchr::{memchr, memrchr};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -280,6 +280,29 @@ impl TextBlock {
     /// The words: what stands between ASCII white space.
     pub fn words(&self) -> Words<'_> {
         Words(&self.0)
+    }
+
+    /// The words as strings of their own; what is no UTF-8 is replaced in them.
+    pub fn into_words(self) -> IntoWords {
+        IntoWords { block: self.0, at: 0 }
+    }
+}
+
+/// The words of a block that is given up for them.
+#[derive(Clone, Debug)]
+pub struct IntoWords {
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl Iterator for IntoWords {
+    type Item = Str;
+    #[inline]
+    fn next(&mut self) -> Option<Str> {
+        let mut words = Words(self.block.get(self.at..)?);
+        let word = words.next()?;
+        self.at = self.block.len() - words.0.len();
+        Some(Str::from_utf8_lossy(word))
     }
 }
 

@@ -59,7 +59,9 @@ fn ship_strategy(partitioner: Partitioner) -> &'static str {
         Partitioner::Rebalance => "REBALANCE",
         Partitioner::Hash => "HASH",
         Partitioner::Broadcast => "BROADCAST",
-        Partitioner::Direct => "CUSTOM",
+        Partitioner::Shuffle => "SHUFFLE",
+        Partitioner::Global => "GLOBAL",
+        Partitioner::Direct | Partitioner::Custom => "CUSTOM",
     }
 }
 

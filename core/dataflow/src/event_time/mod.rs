@@ -1,0 +1,12 @@
+//! Event time: where records get their times, and how the watermark follows them.
+//!
+//! A watermark of `t` says that no record with a time of `t` or earlier follows. Streams have event time from
+//! [`Stamp`] on; what an exchange carries is the time of each record and, behind a batch, the newest watermark.
+
+mod stamp;
+mod strategy;
+mod timers;
+
+pub use stamp::{Stamp, StampOp};
+pub use strategy::{BoundedOutOfOrderness, MonotonousTimestamps, NoWatermarks, WatermarkGenerator, WatermarkStrategy};
+pub use timers::{Due, Timers};

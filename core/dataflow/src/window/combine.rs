@@ -1,0 +1,168 @@
+//! The half of a window aggregation that lies before the exchange: records of one key and pane are gathered until the
+//! watermark passes the pane's end, and travel as one.
+//!
+//! A window's result waits for the watermark anyway, so this costs no time. Where keys hardly repeat it would be work for
+//! nothing: it looks now and then, and lets records pass one by one.
+
+use super::{TimeWindows, panes::Panes};
+use crate::{
+    batch::{NO_TIME, Time},
+    build::OpCx,
+    fold::Fold,
+    key::KeySelect,
+    keyed::keep,
+    pipe::Transform,
+    push::{Flow, Mark, Operator, Push, Ready, STRIDE},
+    task::TaskCell,
+};
+use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
+use thalweg_model::TaskFailure;
+
+/// Rows that are gathered: beyond these all go, so that memory is bounded.
+const GATHERED: usize = 1 << 17;
+/// Records between two looks at how many keys there are.
+const LOOK: u32 = 1 << 13;
+/// Records that pass one by one where keys hardly repeat.
+const PASS: u32 = 1 << 18;
+
+/// Gathers by key and pane.
+pub struct WindowCombine<F, S> {
+    /// The windows that are made of it.
+    pub windows: TimeWindows,
+    /// What is gathered.
+    pub fold: F,
+    /// Finds the key.
+    pub key: S,
+}
+
+impl<F: Clone, S: Clone> Clone for WindowCombine<F, S> {
+    fn clone(&self) -> Self {
+        Self { windows: self.windows, fold: self.fold.clone(), key: self.key.clone() }
+    }
+}
+
+type Rows<K, A> = hashbrown::hash_table::IntoIter<(K, A)>;
+
+/// A live [`WindowCombine`].
+pub struct WindowCombineOp<T, F: Fold<T>, S: KeySelect<T>> {
+    fold: F,
+    key: S,
+    panes: Panes<S::Key, F::Acc>,
+    pane: Time,
+    /// Rows on their way out, and the time that they travel with.
+    leaving: VecDeque<(Time, Rows<S::Key, F::Acc>)>,
+    /// Records until the next look.
+    look: u32,
+    /// Rows at the last look.
+    had: usize,
+    /// Records that still pass one by one.
+    pass: u32,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+    _t: PhantomData<fn(T)>,
+}
+
+impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for WindowCombine<F, S> {
+    type Out = (S::Key, F::Acc);
+    type Op = WindowCombineOp<T, F, S>;
+    fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let mut panes = Panes::new(self.windows);
+        // Any subtask may gather any key: parts are dealt out by who wrote them.
+        for (writer, part) in cx.restored().filter(|(writer, _)| writer % cx.parallelism == cx.subtask) {
+            panes.restore(cx, writer, part, |_| true, |a, b| self.fold.merge(a, b))?;
+        }
+        Ok(WindowCombineOp {
+            fold: self.fold,
+            key: self.key,
+            had: panes.len(),
+            panes,
+            pane: self.windows.pane(),
+            leaving: VecDeque::new(),
+            look: LOOK,
+            pass: 0,
+            uid: cx.uid.clone(),
+            cell: cx.cell(),
+            _t: PhantomData,
+        })
+    }
+}
+
+impl<T: 'static, F: Fold<T>, S: KeySelect<T>> WindowCombineOp<T, F, S> {
+    /// Panes that end by then go. What travels of a pane has its last moment as its time: so it is not behind a watermark
+    /// that the pane is not behind.
+    fn leave(&mut self, until: Time) {
+        let pane = self.pane;
+        let ended = self.panes.take_ended(until).map(|(start, mut rows)| (start.saturating_add(pane - 1), rows.take()));
+        self.leaving.extend(ended);
+        self.had = self.panes.len();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look(&mut self) {
+        let (rows, gathered) = (self.panes.len(), LOOK as usize);
+        let new = rows.saturating_sub(self.had);
+        (self.look, self.had) = (LOOK, rows);
+        if new > gathered / 2 {
+            self.pass = PASS;
+            self.leave(Time::MAX);
+        } else if rows > GATHERED {
+            self.leave(Time::MAX);
+        }
+    }
+
+    fn drain(&mut self, budget: &mut usize, out: &mut impl Push<(S::Key, F::Acc)>) -> Flow {
+        while let Some((at, rows)) = self.leaving.front_mut() {
+            for row in rows.by_ref() {
+                out.push(*at, row);
+                *budget -= 1;
+                if *budget == 0 {
+                    return Flow::More;
+                }
+            }
+            self.leaving.pop_front();
+        }
+        Flow::Done
+    }
+}
+
+impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for WindowCombineOp<T, F, S> {
+    type Out = (S::Key, F::Acc);
+
+    #[inline(always)]
+    fn item(&mut self, at: Time, item: T, out: &mut impl Push<Self::Out>) {
+        // What has no time is refused behind the exchange.
+        if self.pass > 0 || at == NO_TIME {
+            self.pass = self.pass.saturating_sub(1);
+            let key = self.key.own(&item);
+            return out.push(at, (key, self.fold.lift(item)));
+        }
+        let (select, hash) = (&self.key, self.key.hash(&item));
+        let make = |fold: &mut F, item| (select.own(&item), fold.lift(item));
+        self.panes.rows(at).upsert(hash, item, &mut self.fold, |item, k| select.same(item, k), F::add, make);
+        self.look -= 1;
+        if self.look == 0 {
+            self.look();
+        }
+    }
+
+    fn ready(&mut self, out: &mut impl Push<Self::Out>) -> Ready {
+        if self.leaving.is_empty() {
+            return Ready::Yes;
+        }
+        // What was emitted just now may have used the room downstream up.
+        let _ = self.drain(&mut STRIDE.clone(), out);
+        Ready::Busy
+    }
+
+    fn mark(&mut self, mark: Mark, budget: &mut usize, out: &mut impl Push<Self::Out>) -> Flow {
+        if let Mark::At(at) = mark {
+            self.leave(at);
+        }
+        if *budget == 0 { Flow::More } else { self.drain(budget, out) }
+    }
+
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        keep(self.panes.snapshot(NO_TIME), &self.cell, &self.uid)
+    }
+}

@@ -1,0 +1,27 @@
+//! Windows.
+//!
+//! [`WindowSpec`] is the way most programs take: windows of one length, one result for each when the watermark passes
+//! its end. It keeps one table a pane, so that a record is added once and a window is given up whole. [`TriggeredSpec`]
+//! is for all others.
+
+mod assigner;
+mod combine;
+mod function;
+mod general;
+mod panes;
+mod trigger;
+
+pub use assigner::{
+    EventTimeSessionWindows, GlobalWindows, ProcessingTimeSessionWindows, ProcessingTimeWindows, SessionWindows,
+    SlidingEventTimeWindows, SlidingProcessingTimeWindows, TimeWindow, TimeWindows, TumblingEventTimeWindows,
+    TumblingProcessingTimeWindows, WindowAssigner, WindowTime,
+};
+pub use combine::{WindowCombine, WindowCombineOp};
+pub use function::{Aggregated, Apply, WindowFunction, Windowed, WithWindow};
+pub use general::{TriggeredOp, TriggeredSpec};
+pub use panes::{WindowOp, WindowSpec};
+pub use trigger::{
+    ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
+    EventTimeTrigger, Evictor, NoEvictor, ProcessingTimeTrigger, PurgingTrigger, TimeEvictor, Trigger, TriggerContext,
+    TriggerResult,
+};
