@@ -139,7 +139,20 @@ impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + Us
 impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + 'static> FlatMapOp<T, I, F> {
     #[inline(always)]
     fn begin(&mut self, at: Time, item: T, left: &mut usize, out: &mut impl Push<I::Item>) {
-        let mut items = (self.f)(item).into_iter();
+        let items = (self.f)(item).into_iter();
+        // Nearly all are short and know it: nothing is counted then.
+        if let (_, Some(n)) = items.size_hint()
+            && n < *left
+        {
+            *left -= n;
+            return items.for_each(|u| out.push(at, u));
+        }
+        self.begin_long(at, items, left, out);
+    }
+
+    /// Apart, so that the short ones' loop is the only one that the chain behind is compiled into a second time for.
+    #[inline(never)]
+    fn begin_long(&mut self, at: Time, mut items: I::IntoIter, left: &mut usize, out: &mut impl Push<I::Item>) {
         for u in items.by_ref() {
             out.push(at, u);
             *left = left.wrapping_sub(1);

@@ -35,24 +35,31 @@ pub trait Task {
 /// A step ends after so long even with budget left.
 const LONG: Duration = Duration::from_millis(5);
 
+/// A look at the clock costs as much as a few dozen light records: after a short time it is left out a few times.
+const SHORT: Duration = Duration::from_micros(100);
+
 /// What a slot tells its tasks in a step, and they it.
 pub struct SlotCx {
     clock: Arc<dyn Clock>,
     /// When this step began.
     pub now: Moment,
     wake_at: Option<Moment>,
+    /// Times that the clock need not be looked at, since the last strides were short.
+    unasked: u8,
+    asked: Moment,
 }
 
 impl SlotCx {
     /// At the clock's present time.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let now = clock.now();
-        Self { clock, now, wake_at: None }
+        Self { clock, now, wake_at: None, unasked: 0, asked: now }
     }
 
     /// A step begins.
     pub(crate) fn begin(&mut self) {
         self.now = self.clock.now();
+        (self.unasked, self.asked) = (0, self.now);
     }
 
     /// Step this slot again at `at`, also when nothing else wakes it.
@@ -66,8 +73,18 @@ impl SlotCx {
     }
 
     /// Has this step taken its time? Asked once a stride, so that heavy records do not make long steps.
-    pub(crate) fn is_long(&self) -> bool {
-        self.clock.now().since(self.now) > LONG
+    #[inline]
+    pub(crate) fn is_long(&mut self) -> bool {
+        if self.unasked > 0 {
+            self.unasked -= 1;
+            return false;
+        }
+        let now = self.clock.now();
+        if now.since(self.asked) < SHORT {
+            self.unasked = 3;
+        }
+        self.asked = now;
+        now.since(self.now) > LONG
     }
 
     /// The present time.

@@ -28,6 +28,8 @@ pub struct SinkEnd<T, W> {
     uid: Arc<str>,
     subtask: u32,
     ended: bool,
+    /// The task has failed, as far as was known when room was asked for.
+    muted: bool,
     committer: Option<ExchangeOut<Committable, TurnRouter>>,
     cell: Rc<TaskCell>,
     _t: PhantomData<fn(T)>,
@@ -46,7 +48,8 @@ impl<T: 'static, K: Sink<T>> Terminal<T> for SinkTerminal<K> {
             None => None,
         };
         let subtask = op.subtask;
-        Ok(SinkEnd { writer, uid: op.uid, subtask, ended: false, committer, cell: cx.cell.clone(), _t: PhantomData })
+        let (uid, cell) = (op.uid, cx.cell.clone());
+        Ok(SinkEnd { writer, uid, subtask, ended: false, muted: false, committer, cell, _t: PhantomData })
     }
 }
 
@@ -63,6 +66,7 @@ impl<T, W> SinkEnd<T, W> {
         match result {
             Ok(value) => Some(value),
             Err(failure) => {
+                self.muted = true;
                 self.cell.fail(named(failure, &self.uid));
                 None
             }
@@ -72,6 +76,7 @@ impl<T, W> SinkEnd<T, W> {
 
 impl<T: 'static, W: SinkWriter<T>> Control for SinkEnd<T, W> {
     fn ready(&mut self) -> Ready {
+        self.muted = self.cell.has_failed();
         self.committer.as_mut().map_or(Ready::Yes, Control::ready)
     }
     fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
@@ -108,8 +113,9 @@ impl<T: 'static, W: SinkWriter<T>> Control for SinkEnd<T, W> {
 impl<T: 'static, W: SinkWriter<T>> Push<T> for SinkEnd<T, W> {
     #[inline(always)]
     fn push(&mut self, at: Time, item: T) {
-        // After a failure the head stops within a stride; what it still pushes must have no effect.
-        if !self.cell.has_failed() {
+        // After a failure of its own the head stops within a stride, and what it still pushes must have no effect. The flag
+        // is a field, and not the cell's: a loop over records keeps it, and what the writer counts, in registers.
+        if !self.muted {
             self.try_to(|w| w.write(at, item));
         }
     }

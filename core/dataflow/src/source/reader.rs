@@ -174,14 +174,18 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
 
     fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
         let mut budget = budget.max(1);
-        let mut worked = false;
+        let (mut worked, mut heard) = (false, false);
         loop {
             if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
                 return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
             }
-            if !self.ending && self.hear()? {
-                worked = true;
-                continue;
+            // Splits and barriers may wait for the next step, while there is something to read.
+            if !(self.ending || heard && self.active) {
+                if self.hear()? {
+                    worked = true;
+                    continue;
+                }
+                heard = true;
             }
             if self.active {
                 let mut out = Counted { next: &mut self.next, records: 0 };

@@ -116,7 +116,12 @@ impl Reader for SequenceReader {
         let (mut i, end, step) = (split.next, split.end, split.step);
         let left = end.saturating_sub(i).div_ceil(step.max(1));
         let n = left.min(due as u64);
-        for _ in 0..n {
+        // `n` of them are there, so that only the step behind the last one can go too far.
+        for _ in 1..n {
+            out.emit(i);
+            i = i.wrapping_add(step);
+        }
+        if n > 0 {
             out.emit(i);
             i = i.saturating_add(step);
         }

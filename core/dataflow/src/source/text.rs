@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    string::FromUtf8Error,
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -284,14 +285,15 @@ impl TextBlock {
 
     /// The words as strings of their own; what is no UTF-8 is replaced in them.
     pub fn into_words(self) -> IntoWords {
-        IntoWords { block: self.0, at: 0 }
+        IntoWords { text: String::from_utf8(self.0).map_err(FromUtf8Error::into_bytes), at: 0 }
     }
 }
 
 /// The words of a block that is given up for them.
 #[derive(Clone, Debug)]
 pub struct IntoWords {
-    block: Vec<u8>,
+    /// All of it is UTF-8, as nearly always: looked at once, and not word by word.
+    text: Result<String, Vec<u8>>,
     at: usize,
 }
 
@@ -299,10 +301,19 @@ impl Iterator for IntoWords {
     type Item = Str;
     #[inline]
     fn next(&mut self) -> Option<Str> {
-        let mut words = Words(self.block.get(self.at..)?);
+        let block = match &self.text {
+            Ok(text) => text.as_bytes(),
+            Err(bytes) => bytes,
+        };
+        let mut words = Words(block.get(self.at..)?);
         let word = words.next()?;
-        self.at = self.block.len() - words.0.len();
-        Some(Str::from_utf8_lossy(word))
+        let end = block.len() - words.0.len();
+        self.at = end;
+        match &self.text {
+            // White space is ASCII, so a word begins and ends between characters.
+            Ok(text) => text.get(end - word.len()..end).map(Str::from),
+            Err(_) => Some(Str::from_utf8_lossy(word)),
+        }
     }
 }
 

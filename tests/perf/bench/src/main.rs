@@ -49,7 +49,7 @@ fn lines(out: &Path, mut lines: Vec<String>) -> std::io::Result<()> {
 
 /// Counts words: each crosses the exchange, or what was counted before it does.
 fn words(env: &Environment, input: &str, out: &Path, combined: bool) -> Answer {
-    let words = env.read_blocks([input]);
+    let words = env.read_blocks([input]).uid("words");
     let counts = if combined {
         words.key_each(TextBlock::words).count().map(|(w, n)| (String::from_utf8_lossy(&w).into_owned(), n)).boxed()
     } else {
@@ -66,19 +66,19 @@ fn words(env: &Environment, input: &str, out: &Path, combined: bool) -> Answer {
 
 /// A running sum of each of a million keys, for each record.
 fn running_sums(env: &Environment, n: u64, out: &Path) -> Answer {
-    let keyed = env.sequence(0..n).map(|i| (b2_key(i), 1u64)).key_by(|p| p.0);
+    let keyed = env.sequence(0..n).uid("numbers").map(|i| (b2_key(i), 1u64)).key_by(|p| p.0);
     let sums = keyed.stateful_map(|sum: &mut u64, (_, v)| {
         *sum += v;
         *sum
     });
-    sums.sink(SumSink { out: out.into(), value: |sum: u64| sum });
+    sums.uid("sums").sink(SumSink { out: out.into(), value: |sum: u64| sum });
     env.execute("b2")?;
     Ok(n)
 }
 
 /// A chain without an exchange.
 fn chain(env: &Environment, n: u64, out: &Path) -> Answer {
-    let mixed = env.sequence(0..n).map(splitmix64).filter(|x| x & 3 != 0).map(|x| x ^ (x >> 7));
+    let mixed = env.sequence(0..n).uid("numbers").map(splitmix64).filter(|x| x & 3 != 0).map(|x| x ^ (x >> 7));
     mixed.sink(SumSink { out: out.into(), value: |x: u64| x });
     env.execute("b3")?;
     Ok(n)
@@ -87,7 +87,9 @@ fn chain(env: &Environment, n: u64, out: &Path) -> Answer {
 /// The events, in blocks of 50 to each reader in turn, so that event time goes up in all of them together.
 macro_rules! events {
     ($env:expr, $n:expr) => {
-        $env.source(Sequence::new(0..$n / 50).interleaved()).flat_map(|block| (block * 50..block * 50 + 50).map(event))
+        $env.source(Sequence::new(0..$n / 50).interleaved())
+            .uid("events")
+            .flat_map(|block| (block * 50..block * 50 + 50).map(event))
     };
 }
 
