@@ -7,13 +7,13 @@ use thalweg_dataflow::{
     either::{CoOf, EitherKey},
     fold::{
         AggregateFunction, Aggregating, Combine, Count, CountKeys, Extreme, Fold, FoldSpec, Keys, Merge, Pairs, Reduce,
-        Sum, Values, Yield,
+        Results, Sum, Values, Yield,
     },
     gate_task::add_gate,
     interval::IntervalJoin,
     key::{ByFirst, KeySelect},
     keyed::{First, KeyedProcess, ProcessSpec, StatefulMap},
-    ops::{Map, UserFn},
+    ops::UserFn,
     pipe::{Inlet, Pipe, Then, Transform, close},
     routes::KeyRoute,
     side::Sides,
@@ -49,6 +49,7 @@ fn merged<C, K, F, T, Y, P>(
     combine: C,
     kind: &'static str,
     fold: F,
+    yields: Y,
 ) -> Aggregated<K, F::Acc, F, T, Y>
 where
     T: 'static,
@@ -71,7 +72,7 @@ where
         KeyRoute { edge, timed: up.timed, key: ByFirst },
     );
     let inlet = add_gate(&plan, to, vec![edge], op);
-    DataStream::new(plan, op, Then::new(inlet, Merge::new(fold), op.op), up.timed)
+    DataStream::new(plan, op, Then::new(inlet, Merge::new(fold, yields), op.op), up.timed)
 }
 
 impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
@@ -80,9 +81,10 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         self,
         kind: &'static str,
         fold: F,
+        yields: Y,
     ) -> Aggregated<S::Key, F::Acc, F, T, Y> {
         let combine = Combine { fold: fold.clone(), key: self.key, gathers: self.combines };
-        merged(self.up, combine, kind, fold)
+        merged(self.up, combine, kind, fold, yields)
     }
 
     /// Each record crosses the exchange by itself in batch mode too, where else those of one key are combined before: for
@@ -94,7 +96,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     /// How many records of each key. In batch mode one pair a key at the end, in streaming mode one a record.
     #[track_caller]
     pub fn count(self) -> Aggregated<S::Key, u64, Count, T, Pairs> {
-        self.fold_by("count", Count)
+        self.fold_by("count", Count, Pairs)
     }
 
     /// The sum of what the function gives of the records of each key.
@@ -103,7 +105,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Sum<F>, T, Pairs> {
-        self.fold_by("sum", Sum(f))
+        self.fold_by("sum", Sum(f), Pairs)
     }
 
     /// The greatest of what the function gives of the records of each key.
@@ -112,7 +114,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Extreme<F>, T, Pairs> {
-        self.fold_by("max", Extreme { f, greatest: true })
+        self.fold_by("max", Extreme { f, greatest: true }, Pairs)
     }
 
     /// The least of what the function gives of the records of each key.
@@ -121,7 +123,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Extreme<F>, T, Pairs> {
-        self.fold_by("min", Extreme { f, greatest: false })
+        self.fold_by("min", Extreme { f, greatest: false }, Pairs)
     }
 
     /// The greatest record of each key by this order; of equal ones the first that came.
@@ -140,6 +142,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
                     *best = other;
                 }
             }),
+            Values,
         )
     }
 
@@ -159,6 +162,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
                     *best = other;
                 }
             }),
+            Values,
         )
     }
 
@@ -168,16 +172,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     pub fn aggregate<A: AggregateFunction<T>>(
         self,
         f: A,
-    ) -> DataStream<
-        (S::Key, A::Out),
-        Then<
-            Then<Inlet<(S::Key, A::Acc)>, Merge<Aggregating<A>, T, Pairs>>,
-            Map<impl FnMut((S::Key, A::Acc)) -> (S::Key, A::Out) + UserFn>,
-        >,
-    > {
-        let mut of = f.clone();
-        let gathered = self.fold_by::<_, Pairs>("aggregate", Aggregating(f));
-        gathered.map(move |(key, acc)| (key, of.result(acc)))
+    ) -> Aggregated<S::Key, A::Acc, Aggregating<A>, T, Results<A, T>> {
+        self.fold_by("aggregate", Aggregating(f.clone()), Results::new(f))
     }
 
     /// Adds records to a value of each key, in the order in which they come; it begins as `init`. For what is not
@@ -230,7 +226,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     where
         T: Data + Clone,
     {
-        self.fold_by("reduce", Reduce(f))
+        self.fold_by("reduce", Reduce(f), Values)
     }
 
     /// Groups further, by windows.
@@ -382,6 +378,6 @@ where
     /// How often each key was found. In batch mode one pair a key at the end, in streaming mode one for each.
     #[track_caller]
     pub fn count(self) -> Aggregated<Q::Owned, u64, Count, T, Pairs> {
-        merged(self.up, CountKeys::new(self.keys), "count", Count)
+        merged(self.up, CountKeys::new(self.keys), "count", Count, Pairs)
     }
 }

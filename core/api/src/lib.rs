@@ -79,7 +79,7 @@ pub use windowed::{LateAware, WindowedStream};
 pub mod prelude {
     pub use crate::{
         AggregateFunction, DataStream, Environment, EventTimeSessionWindows, ExecutionMode, JobError, Key,
-        KeyedContext, KeyedProcess, OutputTag, SlidingEventTimeWindows, TextBlock, TimeWindow,
+        KeyedContext, KeyedProcess, OutputTag, SlidingEventTimeWindows, Str, TextBlock, TimeWindow,
         TumblingEventTimeWindows, WatermarkStrategy, Windowed,
     };
 }

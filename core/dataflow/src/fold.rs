@@ -191,9 +191,9 @@ pub trait Yield<K, A>: Clone + Send + 'static {
     /// The record.
     type Out: 'static;
     /// Of a row that stays.
-    fn of(key: &K, acc: &A) -> Self::Out;
+    fn of(&mut self, key: &K, acc: &A) -> Self::Out;
     /// Of a row that goes.
-    fn last(key: K, acc: A) -> Self::Out;
+    fn last(&mut self, key: K, acc: A) -> Self::Out;
 }
 
 /// Key and value.
@@ -202,10 +202,10 @@ pub struct Pairs;
 impl<K: Clone + 'static, A: Clone + 'static> Yield<K, A> for Pairs {
     type Out = (K, A);
     #[inline(always)]
-    fn of(key: &K, acc: &A) -> (K, A) {
+    fn of(&mut self, key: &K, acc: &A) -> (K, A) {
         (key.clone(), acc.clone())
     }
-    fn last(key: K, acc: A) -> (K, A) {
+    fn last(&mut self, key: K, acc: A) -> (K, A) {
         (key, acc)
     }
 }
@@ -216,11 +216,38 @@ pub struct Values;
 impl<K, A: Clone + 'static> Yield<K, A> for Values {
     type Out = A;
     #[inline(always)]
-    fn of(_: &K, acc: &A) -> A {
+    fn of(&mut self, _: &K, acc: &A) -> A {
         acc.clone()
     }
-    fn last(_: K, acc: A) -> A {
+    fn last(&mut self, _: K, acc: A) -> A {
         acc
+    }
+}
+
+/// Key, and what an [`AggregateFunction`] makes of what it gathered.
+pub struct Results<A, T>(A, PhantomData<fn(T)>);
+
+impl<A, T> Results<A, T> {
+    /// By this one.
+    pub fn new(f: A) -> Self {
+        Self(f, PhantomData)
+    }
+}
+
+impl<A: Clone, T> Clone for Results<A, T> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl<K: Clone + 'static, T: 'static, A: AggregateFunction<T>> Yield<K, A::Acc> for Results<A, T> {
+    type Out = (K, A::Out);
+    #[inline(always)]
+    fn of(&mut self, key: &K, acc: &A::Acc) -> (K, A::Out) {
+        (key.clone(), self.0.result(acc.clone()))
+    }
+    fn last(&mut self, key: K, acc: A::Acc) -> (K, A::Out) {
+        (key, self.0.result(acc))
     }
 }
 
@@ -450,19 +477,20 @@ where
 /// The half behind the exchange: the last value of each key in batch mode, each new value in streaming mode.
 pub struct Merge<F, T, Y> {
     fold: F,
-    _t: PhantomData<fn() -> (T, Y)>,
+    yields: Y,
+    _t: PhantomData<fn() -> T>,
 }
 
 impl<F, T, Y> Merge<F, T, Y> {
-    /// Of this aggregate.
-    pub fn new(fold: F) -> Self {
-        Self { fold, _t: PhantomData }
+    /// Of this aggregate; of a row it emits this.
+    pub fn new(fold: F, yields: Y) -> Self {
+        Self { fold, yields, _t: PhantomData }
     }
 }
 
-impl<F: Clone, T, Y> Clone for Merge<F, T, Y> {
+impl<F: Clone, T, Y: Clone> Clone for Merge<F, T, Y> {
     fn clone(&self) -> Self {
-        Self::new(self.fold.clone())
+        Self::new(self.fold.clone(), self.yields.clone())
     }
 }
 
@@ -472,9 +500,10 @@ pub struct MergeOp<F, K, A, T, Y> {
     batch: bool,
     rows: Rows<K, A>,
     leaving: Leaving<K, A>,
+    yields: Y,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
-    _t: PhantomData<fn() -> (T, Y)>,
+    _t: PhantomData<fn() -> T>,
 }
 
 impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Transform<(K, F::Acc)> for Merge<F, T, Y> {
@@ -482,7 +511,8 @@ impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Transform<(K, F::
     type Op = MergeOp<F, K, F::Acc, T, Y>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let (rows, uid, cell) = (Rows::open(cx)?, cx.uid.clone(), cx.cell());
-        Ok(MergeOp { fold: self.fold, batch: cx.is_batch(), rows, leaving: None, uid, cell, _t: PhantomData })
+        let (fold, yields, batch) = (self.fold, self.yields, cx.is_batch());
+        Ok(MergeOp { fold, batch, rows, leaving: None, yields, uid, cell, _t: PhantomData })
     }
 }
 
@@ -492,7 +522,7 @@ impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> MergeOp<F, K, F::
         let merge = |fold: &mut F, acc: &mut F::Acc, item: (K, F::Acc)| fold.merge(acc, item.1);
         let row = self.rows.upsert(hash, item, &mut self.fold, |i, k| i.0 == *k, merge, |_, item| item);
         if !self.batch {
-            out.push(at, Y::of(&row.0, &row.1));
+            out.push(at, self.yields.of(&row.0, &row.1));
         }
     }
 }
@@ -514,7 +544,7 @@ impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Operator<(K, F::A
         if self.batch && self.leaving.is_none() && self.rows.len() > 0 {
             self.leaving = Some(self.rows.take());
         }
-        leave(&mut self.leaving, budget, Y::last, out)
+        leave(&mut self.leaving, budget, |k, a| self.yields.last(k, a), out)
     }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         keep(self.rows.snapshot(), &self.cell, &self.uid)

@@ -47,7 +47,7 @@ fn job(parallelism: u32, mode: ExecutionMode) -> Arc<Plan> {
     let edge = b.edge::<(u64, u64)>(union, to, Partitioner::Hash, false);
     close(&b, union, pipe, KeyRoute { edge, timed: false, key: ByFirst });
     let inlet = add_gate::<(u64, u64)>(&b, to, vec![edge], merge);
-    let pipe = Then::new(inlet, Merge::<_, u64, Pairs>::new(sum), merge.op);
+    let pipe = Then::new(inlet, Merge::<_, u64, _>::new(sum, Pairs), merge.op);
     add_sink(&b, to, pipe, Collect::new());
     Arc::new(b.freeze(&Freeze { parallelism, max_parallelism: None, mode }).unwrap())
 }

@@ -55,7 +55,7 @@ fn words(n: u64, parallelism: u32) -> Plan {
     let edge = b.edge::<(String, u64)>(op.vertex, to, Partitioner::Hash, false);
     close(&b, op.vertex, pipe, KeyRoute { edge, timed: false, key: ByFirst });
     let inlet = add_gate::<(String, u64)>(&b, to, vec![edge], sum);
-    add_sink(&b, to, Then::new(inlet, Merge::<_, (String, u64), Pairs>::new(fold), sum.op), Collect::new());
+    add_sink(&b, to, Then::new(inlet, Merge::<_, (String, u64), _>::new(fold, Pairs), sum.op), Collect::new());
     freeze(&b, parallelism)
 }
 

@@ -30,8 +30,10 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
     /// Tasks and threads.
     pub spawner: Arc<dyn Spawner>,
-    /// Sockets.
+    /// Sockets between the cluster's own processes.
     pub network: Arc<dyn Network>,
+    /// Sockets to anybody else, for sources and sinks. Real also where the cluster is one process without sockets.
+    pub outside: Arc<dyn Network>,
 }
 
 impl Env {
@@ -42,6 +44,7 @@ impl Env {
             entropy: Arc::new(SystemEntropy),
             spawner: Arc::new(SystemSpawner::new(runtime)),
             network: Arc::new(SystemNetwork),
+            outside: Arc::new(SystemNetwork),
         }
     }
 

@@ -30,11 +30,8 @@ use thalweg_shuffle_network as _;
 
 /// What most programs need.
 pub mod prelude {
-    pub use crate::{
-        AggregateFunction, DataStream, Environment, ExecutionMode, JobError, JobResult, Key, KeyedContext,
-        KeyedProcess, OutputTag, RestartStrategy, SlidingEventTimeWindows, Str, TextBlock, TimeWindow,
-        TumblingEventTimeWindows, WatermarkStrategy, Windowed,
-    };
+    pub use crate::{Environment, JobResult, RestartStrategy};
+    pub use thalweg_api::prelude::*;
 }
 
 /// Writes the library's log to standard error, at the levels of `RUST_LOG` (`info`, or `warn,thalweg_runtime=debug`; `warn` when

@@ -115,7 +115,7 @@ impl Reader for SocketReader {
     type Split = String;
     fn add(&mut self, split: String) {
         let (sender, chunks) = channel(16);
-        let (network, waker, at) = (self.env.network.clone(), self.waker.clone(), split.clone());
+        let (network, waker, at) = (self.env.outside.clone(), self.waker.clone(), split.clone());
         let task = self.env.spawner.spawn("socket-source", async move {
             let result = async {
                 let mut stream = network.connect(&Address::Tcp(at.clone())).await.map_err(|e| format!("{at}: {e}"))?;

@@ -3,13 +3,12 @@
 //! ARG is the number of records; for b1 and b1-preagg the file of words, whose records are its words. Jobs are written as a
 //! user would write them: there is no path for benchmarks alone.
 
-mod input;
 mod sums;
 
-use input::{Event, b2_key, event, q8_hash, splitmix64};
 use std::{path::Path, time::Duration};
 use sums::SumSink;
 use thalweg::{Sequence, Str, prelude::*};
+use thalweg_examples::nexmark::{Bid, Event, event, splitmix64};
 
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -64,6 +63,18 @@ fn words(env: &Environment, input: &str, out: &Path, combined: bool) -> Answer {
     Ok(records)
 }
 
+/// Key of the i-th record of b2: one of a million.
+#[inline(always)]
+fn b2_key(i: u64) -> u64 {
+    (splitmix64(i) >> 1) % 1_000_000
+}
+
+/// What q8 gives out of a pair.
+#[inline(always)]
+fn q8_hash(person: u64, auction: u64) -> u64 {
+    splitmix64(person.wrapping_mul(1_000_003).wrapping_add(auction)) >> 20
+}
+
 /// A running sum of each of a million keys, for each record.
 fn running_sums(env: &Environment, n: u64, out: &Path) -> Answer {
     let keyed = env.sequence(0..n).uid("numbers").map(|i| (b2_key(i), 1u64)).key_by(|p| p.0);
@@ -99,7 +110,7 @@ fn currency(env: &Environment, n: u64, out: &Path) -> Answer {
         b.price = b.price * 908 / 1000;
         b
     });
-    converted.sink(SumSink { out: out.into(), value: |b: input::Bid| b.price });
+    converted.sink(SumSink { out: out.into(), value: |b: Bid| b.price });
     env.execute("q1")?;
     Ok(n)
 }

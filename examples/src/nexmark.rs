@@ -1,4 +1,5 @@
-//! Inputs, as the peers have them: numbers, and the events of an auction house that are made from their numbers.
+//! The auction house of the Nexmark benchmark: people come, offer things, and bid. Event number `i` is made from `i` alone, so
+//! that every run and every subtask sees the same house.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +12,6 @@ pub fn splitmix64(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Key of the i-th record of b2: one of a million.
-#[inline(always)]
-pub fn b2_key(i: u64) -> u64 {
-    (splitmix64(i) >> 1) % 1_000_000
-}
-
 /// Somebody comes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Person {
@@ -24,6 +19,10 @@ pub struct Person {
     pub id: u64,
     /// First and last name.
     pub name: String,
+    /// Lives in one of 16 cities.
+    pub city: u32,
+    /// And in one of 8 states.
+    pub state: u32,
     /// When.
     pub time: i64,
 }
@@ -98,7 +97,7 @@ pub fn event(i: u64) -> Event {
         name.push_str(first);
         name.push(' ');
         name.push_str(last);
-        Event::Person(Person { id: epoch, name, time })
+        Event::Person(Person { id: epoch, name, city: ((h >> 8) & 15) as u32, state: ((h >> 12) & 7) as u32, time })
     } else if off <= 3 {
         let back = ((h >> 16) % 1000).min(epoch);
         let initial_bid = 100 + (h >> 32) % 100_000;
@@ -117,10 +116,4 @@ pub fn event(i: u64) -> Event {
         let bidder = epoch - ((h >> 16) % 1000).min(epoch);
         Event::Bid(Bid { auction, bidder, price: 100 + (h >> 32) % 10_000_000, time })
     }
-}
-
-/// What q8 gives out of a pair.
-#[inline(always)]
-pub fn q8_hash(person: u64, auction: u64) -> u64 {
-    splitmix64(person.wrapping_mul(1_000_003).wrapping_add(auction)) >> 20
 }
