@@ -58,6 +58,9 @@ impl<T: Data> Task for GateTask<T> {
                     Ready::Yes => {}
                     not => {
                         self.current = Some((channel, batch));
+                        if not == Ready::Blocked {
+                            self.cell.hold();
+                        }
                         return if worked || not == Ready::Busy { Step::Progress } else { Step::Blocked };
                     }
                 }

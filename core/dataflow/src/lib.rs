@@ -35,6 +35,7 @@ mod sync;
 pub mod task;
 
 pub mod testing;
+mod times;
 pub mod top;
 pub mod window;
 

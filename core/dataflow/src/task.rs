@@ -1,13 +1,17 @@
 //! The step-able task: what a slot's thread drives, and so does a test on one thread.
 
-use crate::push::{Barrier, CheckpointId, Control, Flow, Mark, Ready};
+use crate::{
+    batch::{NO_TIME, Time},
+    push::{Barrier, CheckpointId, Control, Flow, Mark, Ready},
+    times::{Times, Waits},
+};
 use parking_lot::Mutex;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -94,7 +98,6 @@ impl SlotCx {
 }
 
 /// Counters of one task, readable from any thread.
-#[derive(Default)]
 pub struct TaskMetrics {
     pub(crate) records_in: AtomicU64,
     pub(crate) records_out: AtomicU64,
@@ -104,12 +107,33 @@ pub struct TaskMetrics {
     pub(crate) source_bytes_total: AtomicU64,
     pub(crate) slow_steps: AtomicU64,
     pub(crate) late_dropped: AtomicU64,
+    // `NO_TIME` before the first.
+    watermark: AtomicI64,
+    pub(crate) times: Times,
+}
+
+impl Default for TaskMetrics {
+    fn default() -> Self {
+        Self {
+            records_in: AtomicU64::default(),
+            records_out: AtomicU64::default(),
+            bytes_in: AtomicU64::default(),
+            bytes_out: AtomicU64::default(),
+            source_bytes: AtomicU64::default(),
+            source_bytes_total: AtomicU64::default(),
+            slow_steps: AtomicU64::default(),
+            late_dropped: AtomicU64::default(),
+            watermark: AtomicI64::new(NO_TIME),
+            times: Times::default(),
+        }
+    }
 }
 
 impl TaskMetrics {
-    /// The counters now.
-    pub fn read(&self) -> SubtaskMetrics {
+    /// The counters at `now`, which is the present time of the slots' clock.
+    pub fn read(&self, now: Moment) -> SubtaskMetrics {
         let of = |a: &AtomicU64| a.load(Relaxed);
+        let times = self.times.read(now);
         SubtaskMetrics {
             records_in: of(&self.records_in),
             records_out: of(&self.records_out),
@@ -118,6 +142,21 @@ impl TaskMetrics {
             source_bytes: of(&self.source_bytes),
             source_bytes_total: of(&self.source_bytes_total),
             slow_steps: of(&self.slow_steps),
+            late_dropped: of(&self.late_dropped),
+            busy_ms: times.busy,
+            idle_ms: times.idle,
+            back_pressured_ms: times.back_pressured,
+            watermark: Some(self.watermark.load(Relaxed)).filter(|at| *at != NO_TIME),
+        }
+    }
+
+    /// A watermark goes into the chain. The one before the end is no time that anybody has reached: the last real one
+    /// stays.
+    fn reached(&self, mark: Mark) {
+        if let Mark::At(at) = mark
+            && at != Time::MAX
+        {
+            self.watermark.store(at, Relaxed);
         }
     }
 }
@@ -171,6 +210,7 @@ pub struct TaskCell {
     pub(crate) prepared: RefCell<Option<Prepared>>,
     pub(crate) checkpoints: Arc<Checkpoints>,
     wish: Cell<Option<Moment>>,
+    held: Cell<bool>,
 }
 
 impl TaskCell {
@@ -182,6 +222,7 @@ impl TaskCell {
             prepared: RefCell::new(None),
             checkpoints,
             wish: Cell::new(None),
+            held: Cell::new(false),
         })
     }
 
@@ -210,6 +251,17 @@ impl TaskCell {
 
     pub(crate) fn take_wish(&self) -> Option<Moment> {
         self.wish.take()
+    }
+
+    /// There is no room behind this task. It holds for one step, as a wish does.
+    pub(crate) fn hold(&self) {
+        self.held.set(true);
+    }
+
+    /// What the task waits for after a step that ended so; `None` when it does not wait.
+    pub(crate) fn take_waits(&self, step: Option<Step>) -> Option<Waits> {
+        let held = self.held.take();
+        (step == Some(Step::Blocked)).then_some(if held { Waits::Room } else { Waits::Input })
     }
 
     pub(crate) fn take_failure(&self) -> Option<TaskFailure> {
@@ -299,7 +351,7 @@ impl Head {
     /// Before an end comes the last watermark: whoever waits for time has waited long enough.
     pub(crate) fn say(&mut self, saying: Saying) {
         self.ending = saying == Saying::End;
-        self.saying = Some(if self.ending { Saying::Mark(Mark::At(crate::batch::Time::MAX)) } else { saying });
+        self.saying = Some(if self.ending { Saying::Mark(Mark::At(Time::MAX)) } else { saying });
     }
 
     /// Goes on with what was begun; `None` when there is nothing and the chain takes records.
@@ -307,22 +359,25 @@ impl Head {
         if self.ended {
             return Some(match chain.ready() {
                 Ready::Busy => Step::Progress,
-                Ready::Blocked => Step::Blocked,
                 Ready::Yes if chain.drained() => Step::Finished,
-                Ready::Yes => Step::Blocked,
+                // What it gave has yet to be taken.
+                Ready::Blocked | Ready::Yes => self.held(),
             });
         }
         loop {
             match chain.ready() {
                 Ready::Yes => {}
                 Ready::Busy => return Some(Step::Progress),
-                Ready::Blocked => return Some(Step::Blocked),
+                Ready::Blocked => return Some(self.held()),
             }
             match self.saying? {
-                Saying::Mark(mark) => match chain.mark(mark, budget) {
-                    Flow::Done => self.saying = self.ending.then_some(Saying::End),
-                    Flow::More => return Some(Step::Progress),
-                },
+                Saying::Mark(mark) => {
+                    self.cell.metrics().reached(mark);
+                    match chain.mark(mark, budget) {
+                        Flow::Done => self.saying = self.ending.then_some(Saying::End),
+                        Flow::More => return Some(Step::Progress),
+                    }
+                }
                 Saying::Barrier(id) => {
                     self.saying = None;
                     self.barrier(id, chain);
@@ -337,6 +392,11 @@ impl Head {
                 }
             }
         }
+    }
+
+    fn held(&self) -> Step {
+        self.cell.hold();
+        Step::Blocked
     }
 
     fn barrier(&mut self, id: CheckpointId, chain: &mut (impl Control + ?Sized)) {

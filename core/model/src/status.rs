@@ -155,4 +155,17 @@ pub struct SubtaskMetrics {
     pub source_bytes_total: u64,
     /// Steps that took more than 100 ms.
     pub slow_steps: u64,
+    /// Records that came after their windows were over and went nowhere. Those that were combined before they travelled
+    /// are one.
+    pub late_dropped: u64,
+    /// Milliseconds in which it worked. The three times are all there is but for what it waited for its slot's thread,
+    /// which worked for others.
+    pub busy_ms: u64,
+    /// Milliseconds in which it had nothing to do.
+    pub idle_ms: u64,
+    /// Milliseconds in which it could not go on since there was no room behind it.
+    pub back_pressured_ms: u64,
+    /// Event time that its inputs have reached, milliseconds since 1970 UTC; none before the first watermark. No counter,
+    /// though it does not go back either.
+    pub watermark: Option<i64>,
 }

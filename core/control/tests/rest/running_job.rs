@@ -119,7 +119,7 @@ fn the_numbers_of_a_running_job_are_those_that_were_reported() {
         assert_eq!(got, json!([{ "id": "numRecordsIn", "sum": 150.0, "max": 100.0 }]));
         let got = cluster.get(&format!("{route}/subtasks/metrics?get=numRecordsIn&subtasks=1-7&agg=avg")).await;
         assert_eq!(got, json!([{ "id": "numRecordsIn", "avg": 50.0 }]));
-        assert_eq!(cluster.get(&format!("{route}/watermarks")).await, json!([]));
+        assert_eq!(cluster.get(&format!("{route}/watermarks")).await, json!([]), "nobody has told one");
 
         // What a task counts between two changes is asked for when somebody looks, and not with the next heartbeat, which
         // is ten seconds away.
@@ -144,6 +144,79 @@ fn the_numbers_of_a_running_job_are_those_that_were_reported() {
         assert_eq!(cluster.get("/jobs").await, json!({ "jobs": [{ "id": job, "status": "RUNNING" }] }));
         let result = cluster.get(&format!("/jobs/{job}/execution-result")).await;
         assert_eq!(result, json!({ "status": { "id": "IN_PROGRESS" } }));
+    });
+}
+
+/// Milliseconds.
+fn timed(busy: u64, idle: u64, held: u64) -> SubtaskMetrics {
+    SubtaskMetrics { busy_ms: busy, idle_ms: idle, back_pressured_ms: held, ..SubtaskMetrics::default() }
+}
+
+#[test]
+fn times_watermarks_and_late_records_have_flinks_names() {
+    run("times", async {
+        let cluster = Cluster::start().await;
+        let worker = cluster.worker("a:1-x", 2).await;
+        let job = cluster.submit(word_count()).await;
+        worker.tasks(job, 0, 6).await;
+        let (source, count) = (VertexId::from_uid("files"), VertexId::from_uid("count"));
+        let (source, count) = (format!("/jobs/{job}/vertices/{source}"), format!("/jobs/{job}/vertices/{count}"));
+        let none = cluster.get(&format!("{source}/backpressure")).await;
+        assert_eq!(none, json!({ "status": "deprecated" }), "before anything was measured");
+
+        worker.report(job, at(1, 0), S::Running, timed(100, 50, 850)).await;
+        worker.report(job, at(1, 1), S::Running, timed(900, 60, 40)).await;
+        let told = SubtaskMetrics { late_dropped: 7, watermark: Some(-5), ..timed(30, 10, 0) };
+        worker.report(job, at(2, 0), S::Running, told).await;
+        let details = cluster.get(&format!("/jobs/{job}")).await;
+        let vertex = by_id(&details["vertices"], "id", &VertexId::from_uid("files").to_string());
+        let times = |metrics: &Value| {
+            ["busy", "idle", "backpressured"].map(|n| metrics[format!("accumulated-{n}-time")].as_f64().unwrap())
+        };
+        assert_eq!(times(&vertex["metrics"]), [1000.0, 110.0, 890.0]);
+        let vertex = cluster.get(&source).await;
+        assert_eq!(times(&vertex["subtasks"][1]["metrics"]), [900.0, 60.0, 40.0]);
+        let aggregated = &vertex["aggregated"]["metrics"];
+        let most =
+            ["busy", "idle", "backpressured"].map(|n| aggregated[format!("accumulated-{n}-time")]["max"].clone());
+        assert_eq!(most, [900, 60, 850]);
+
+        let pressure = cluster.get(&format!("{source}/backpressure")).await;
+        assert_eq!((&pressure["status"], &pressure["backpressureLevel"]), (&json!("ok"), &json!("high")));
+        assert_eq!(
+            pressure["subtasks"],
+            json!([
+                { "subtask": 0, "attempt-number": 0, "backpressureLevel": "high", "backpressure-level": "high",
+                  "ratio": 0.85, "idleRatio": 0.05, "busyRatio": 0.1 },
+                { "subtask": 1, "attempt-number": 0, "backpressureLevel": "ok", "backpressure-level": "ok",
+                  "ratio": 0.04, "idleRatio": 0.06, "busyRatio": 0.9 },
+            ])
+        );
+        assert!(pressure["end-timestamp"].as_u64().unwrap() >= details["now"].as_u64().unwrap());
+
+        let get = "accumulateBusyTimeMs,accumulateIdleTimeMs,accumulateBackPressuredTimeMs,numLateRecordsDropped,\
+                   currentInputWatermark,busyTimeMsPerSecond";
+        let got = cluster.get(&format!("{count}/subtasks/0/metrics?get={get}")).await;
+        let value = |id: &str, value: &str| json!({ "id": id, "value": value });
+        let mut wanted = vec![
+            value("accumulateBusyTimeMs", "30"),
+            value("accumulateIdleTimeMs", "10"),
+            value("accumulateBackPressuredTimeMs", "0"),
+            value("numLateRecordsDropped", "7"),
+            value("currentInputWatermark", "-5"),
+        ];
+        assert_eq!(got, json!(wanted));
+        // The other subtask has heard of no time yet.
+        wanted.truncate(4);
+        wanted.iter_mut().for_each(|v| v["value"] = json!("0"));
+        assert_eq!(cluster.get(&format!("{count}/subtasks/1/metrics?get={get}")).await, json!(wanted));
+        let got = cluster.get(&format!("{count}/watermarks")).await;
+        assert_eq!(got, json!([value("0.currentInputWatermark", "-5")]));
+        let got = cluster.get(&format!("{count}/subtasks/metrics?get=currentInputWatermark&agg=min,max,avg")).await;
+        assert_eq!(got, json!([{ "id": "currentInputWatermark", "min": -5.0, "max": -5.0, "avg": -5.0 }]));
+        let listed = cluster.get(&format!("{source}/subtasks/metrics")).await;
+        assert!(listed.as_array().unwrap().contains(&json!({ "id": "accumulateIdleTimeMs" })));
+        assert!(!listed.as_array().unwrap().contains(&json!({ "id": "currentInputWatermark" })), "{listed}");
     });
 }
 

@@ -95,7 +95,8 @@ fn shapes_are_those_that_were_promised() {
         let failure = TaskFailure::new(FailureKind::Incompatible, "another libc");
         let none = SubtaskMetrics::default();
         let failed = SubtaskId { vertex: 1, index: 0 };
-        worker.report_with(job, failed, S::Failed, none, Some(failure), None).await;
+        let measured = SubtaskMetrics { busy_ms: 1, watermark: Some(1), ..none };
+        worker.report_with(job, failed, S::Failed, measured, Some(failure), None).await;
         for task in tasks.into_iter().filter(|t| *t != failed) {
             worker.report(job, task, S::Canceled, none).await;
         }

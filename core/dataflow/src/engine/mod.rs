@@ -211,7 +211,8 @@ impl Engine {
             Err(e) => {
                 let failure = TaskFailure::new(FailureKind::Lost, format!("no thread could be started: {e}"));
                 for task in tasks {
-                    slot::report_end(&*self.setup.listener, &task, ExecutionState::Failed, Some(failure.clone()));
+                    let now = self.setup.env.clock.now();
+                    slot::report_end(&*self.setup.listener, &task, ExecutionState::Failed, Some(failure.clone()), now);
                 }
                 None
             }
@@ -273,12 +274,13 @@ impl Engine {
         }
     }
 
-    /// Counters of all tasks, each under the newest attempt of its region.
+    /// Counters of all tasks, each under the newest attempt of its region. Times go on while a task runs or is parked.
     pub fn metrics(&self) -> Vec<(SubtaskId, Attempt, SubtaskMetrics)> {
         let state = self.state.lock();
+        let now = self.setup.env.clock.now();
         let of_run = |run: &Run| {
             let attempt = run.cx.attempt;
-            run.tasks.iter().map(|(id, (task, _))| (*id, attempt, task.metrics.read())).collect::<Vec<_>>()
+            run.tasks.iter().map(|(id, (task, _))| (*id, attempt, task.metrics.read(now))).collect::<Vec<_>>()
         };
         let mut all: Vec<_> = state.runs.values().flat_map(of_run).collect();
         all.sort_unstable_by_key(|(id, ..)| *id);

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use thalweg_env::Clock;
-use thalweg_model::{ExecutionState, FailureKind, TaskFailure};
+use thalweg_model::{ExecutionState, FailureKind, Moment, TaskFailure};
 use thalweg_wire::TaskReport;
 
 use super::TaskListener;
@@ -69,14 +69,15 @@ pub(super) fn report_end(
     task: &TaskShared,
     state: ExecutionState,
     failure: Option<TaskFailure>,
+    now: Moment,
 ) {
     if !task.reported.swap(true, Ordering::AcqRel) {
         let failure = failure.map(|f| f.at(task.subtask));
-        listener.on_report(TaskReport { failure, ..report(task, state) });
+        listener.on_report(TaskReport { failure, ..report(task, state, now) });
     }
 }
 
-fn report(task: &TaskShared, state: ExecutionState) -> TaskReport {
+fn report(task: &TaskShared, state: ExecutionState, now: Moment) -> TaskReport {
     TaskReport {
         subtask: task.subtask,
         attempt: task.attempt,
@@ -84,7 +85,7 @@ fn report(task: &TaskShared, state: ExecutionState) -> TaskReport {
         failure: None,
         prepared: None,
         collected: Default::default(),
-        metrics: task.metrics.read(),
+        metrics: task.metrics.read(now),
     }
 }
 
@@ -112,12 +113,13 @@ impl SlotThread {
                 .chain(failed.extract_if(.., |t| t.wanted.is_cancelled()))
             {
                 progress = true;
+                live.wanted.shared.metrics.times.over(self.clock.now());
                 self.drop_task(live.task);
-                report_end(&*self.listener, &live.wanted.shared, ExecutionState::Canceled, None);
+                self.report_end(&live.wanted.shared, ExecutionState::Canceled, None);
             }
             for wanted in new {
                 if wanted.is_cancelled() {
-                    report_end(&*self.listener, &wanted.shared, ExecutionState::Canceled, None);
+                    self.report_end(&wanted.shared, ExecutionState::Canceled, None);
                     continue;
                 }
                 let same = |t: &&Live| Arc::ptr_eq(&t.wanted.cx, &wanted.cx);
@@ -134,14 +136,15 @@ impl SlotThread {
                         progress = true;
                         let ended = tasks.remove(i);
                         self.drop_task(ended.task);
-                        report_end(&*self.listener, &ended.wanted.shared, ExecutionState::Finished, None);
+                        self.report_end(&ended.wanted.shared, ExecutionState::Finished, None);
                     }
                     Err(failure) => {
                         progress = true;
                         let ended = tasks.remove(i);
+                        ended.wanted.shared.metrics.times.over(self.clock.now());
                         if !ended.wanted.is_cancelled() {
                             let task = &ended.wanted.shared;
-                            report_end(&*self.listener, task, ExecutionState::Failed, Some(failure));
+                            self.report_end(task, ExecutionState::Failed, Some(failure));
                         }
                         failed.push(ended);
                     }
@@ -168,7 +171,7 @@ impl SlotThread {
     }
 
     fn build(&self, wanted: Wanted, slot: &Rc<SlotLocal>) -> Option<Live> {
-        self.listener.on_report(report(&wanted.shared, ExecutionState::Initializing));
+        self.listener.on_report(report(&wanted.shared, ExecutionState::Initializing, self.clock.now()));
         let cell = TaskCell::new(wanted.shared.clone(), wanted.cx.checkpoints.clone());
         let cx = BuildCx {
             attempt: wanted.cx.clone(),
@@ -180,12 +183,12 @@ impl SlotThread {
         let built = panics::catch(&wanted.uid, || wanted.cx.plan.build(&cx)).and_then(|built| built);
         match built {
             Ok(task) => {
-                self.listener.on_report(report(&wanted.shared, ExecutionState::Running));
+                self.listener.on_report(report(&wanted.shared, ExecutionState::Running, self.clock.now()));
                 Some(Live { wanted, slot: slot.clone(), cell, task })
             }
             Err(mut failure) => {
                 failure.uid.get_or_insert_with(|| wanted.uid.to_string());
-                report_end(&*self.listener, &wanted.shared, ExecutionState::Failed, Some(failure));
+                self.report_end(&wanted.shared, ExecutionState::Failed, Some(failure));
                 None
             }
         }
@@ -193,10 +196,14 @@ impl SlotThread {
 
     fn step(&self, live: &mut Live, cx: &mut SlotCx) -> Result<Step, TaskFailure> {
         cx.begin();
-        let (began, task) = (cx.now, &mut live.task);
-        let step = panics::catch(&live.wanted.uid, || task.step(BUDGET, cx))?;
-        if self.clock.now().since(began) > SLOW {
-            add(&live.wanted.shared.metrics.slow_steps, 1);
+        let (began, task, metrics) = (cx.now, &mut live.task, &live.wanted.shared.metrics);
+        metrics.times.begins(began);
+        let step = panics::catch(&live.wanted.uid, || task.step(BUDGET, cx));
+        let ended = self.clock.now();
+        metrics.times.ends(began, ended, live.cell.take_waits(step.as_ref().ok().copied()));
+        let step = step?;
+        if ended.since(began) > SLOW {
+            add(&metrics.slow_steps, 1);
         }
         if let Some(at) = live.cell.take_wish() {
             cx.wake_at(at);
@@ -214,10 +221,14 @@ impl SlotThread {
             self.listener.on_report(TaskReport {
                 prepared: Some(prepared.manifest),
                 collected: prepared.collected.into_iter().collect(),
-                ..report(shared, ExecutionState::Running)
+                ..report(shared, ExecutionState::Running, ended)
             });
         }
         Ok(step)
+    }
+
+    fn report_end(&self, task: &TaskShared, state: ExecutionState, failure: Option<TaskFailure>) {
+        report_end(&*self.listener, task, state, failure, self.clock.now());
     }
 
     /// Drops user values, whose `drop` may panic, and the slot's other tasks have nothing to do with that.

@@ -117,7 +117,10 @@ impl SteppedJob {
             let i = self.random.random_range(0..self.tasks.len());
             let t = &mut self.tasks[i];
             let (false, Some(task)) = (stalled[i], &mut t.task) else { continue };
+            let began = self.clock.now();
+            t.cell.metrics().times.begins(began);
             let step = task.step(self.random.random_range(1..300), &mut self.slot);
+            t.cell.metrics().times.ends(began, self.clock.now(), t.cell.take_waits(Some(step)));
             if let Some(at) = t.cell.take_wish() {
                 self.slot.wake_at(at);
             }
@@ -192,8 +195,9 @@ impl SteppedJob {
         &self.trace
     }
 
-    /// Counters of all tasks.
+    /// Counters of all tasks. Times are the simulated clock's, which stands still while a task works.
     pub fn metrics(&self) -> Vec<(SubtaskId, SubtaskMetrics)> {
-        self.tasks.iter().map(|t| (t.cell.shared.subtask, t.cell.metrics().read())).collect()
+        let now = self.clock.now();
+        self.tasks.iter().map(|t| (t.cell.shared.subtask, t.cell.metrics().read(now))).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics by name. Without `get` the names that there are, with `get=a,b` their values; unknown names are left out.
 //!
-//! A name that Flink's tools ask for and that is not counted here (rates, busy and back-pressured time) is not in the
-//! lists.
+//! A name that Flink's tools ask for and that is not counted here (rates of a second, such as `busyTimeMsPerSecond`) is
+//! not in the lists, and neither is one that has no value yet.
 
 use super::{
     super::{
@@ -23,18 +23,30 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use thalweg_model::SubtaskMetrics;
 
-type Counter = fn(&SubtaskMetrics) -> u64;
+/// Signed, since times before 1970 are; `None` when there is no value.
+type Metric = fn(&SubtaskMetrics) -> Option<i64>;
 
-/// Of each subtask: Flink's names first, then ours.
-const COUNTERS: [(&str, Counter); 7] = [
-    ("numRecordsIn", |m| m.records_in),
-    ("numRecordsOut", |m| m.records_out),
-    ("numBytesIn", |m| m.bytes_in),
-    ("numBytesOut", |m| m.bytes_out),
-    ("numSourceBytes", |m| m.source_bytes),
-    ("numSourceBytesTotal", |m| m.source_bytes_total),
-    ("numSlowSteps", |m| m.slow_steps),
+const WATERMARK: &str = "currentInputWatermark";
+
+/// Of each subtask: Flink's names first, then ours. Times in milliseconds.
+const METRICS: [(&str, Metric); 12] = [
+    ("numRecordsIn", |m| count(m.records_in)),
+    ("numRecordsOut", |m| count(m.records_out)),
+    ("numBytesIn", |m| count(m.bytes_in)),
+    ("numBytesOut", |m| count(m.bytes_out)),
+    ("accumulateBusyTimeMs", |m| count(m.busy_ms)),
+    ("accumulateIdleTimeMs", |m| count(m.idle_ms)),
+    ("accumulateBackPressuredTimeMs", |m| count(m.back_pressured_ms)),
+    ("numLateRecordsDropped", |m| count(m.late_dropped)),
+    (WATERMARK, |m| m.watermark),
+    ("numSourceBytes", |m| count(m.source_bytes)),
+    ("numSourceBytesTotal", |m| count(m.source_bytes_total)),
+    ("numSlowSteps", |m| count(m.slow_steps)),
 ];
+
+fn count(n: u64) -> Option<i64> {
+    Some(i64::try_from(n).unwrap_or(i64::MAX))
+}
 
 pub(super) fn routes() -> Router<RestState> {
     let at = |rest: &str| format!("/jobs/{{job}}/vertices/{{vertex}}{rest}");
@@ -46,7 +58,7 @@ pub(super) fn routes() -> Router<RestState> {
         .route("/taskmanagers/{id}/metrics", get(of_task_manager))
         .route(&at("/metrics"), get(of_vertex))
         .route(&at("/jm-operator-metrics"), get(none_of_vertex))
-        .route(&at("/watermarks"), get(none_of_vertex))
+        .route(&at("/watermarks"), get(watermarks))
         .route(&at("/backpressure"), get(back_pressure))
         .route(&at("/flamegraph"), get(flame_graph))
         .route(&at("/subtasks/metrics"), get(of_subtasks))
@@ -65,7 +77,7 @@ struct Wanted {
 
 impl Wanted {
     /// The list of names, or the values of those that are wanted.
-    fn of(&self, all: impl Iterator<Item = (String, u64)>) -> Answer {
+    fn of(&self, all: impl Iterator<Item = (String, impl ToString)>) -> Answer {
         let list: Vec<Value> = match &self.get {
             None => all.map(|(id, _)| json!({ "id": id })).collect(),
             Some(get) => {
@@ -78,9 +90,9 @@ impl Wanted {
     }
 }
 
-fn counters(subtask: &SubtaskView) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-    let metrics = subtask.metrics;
-    COUNTERS.iter().map(move |(name, counter)| (*name, counter(&metrics)))
+fn metrics(subtask: &SubtaskView) -> impl Iterator<Item = (&'static str, i64)> + use<> {
+    let all = subtask.metrics;
+    METRICS.iter().filter_map(move |(name, metric)| Some((*name, metric(&all)?)))
 }
 
 async fn of_vertex(
@@ -91,7 +103,7 @@ async fn of_vertex(
     let look = Look::at(&state, &state.leader()?, &job).await?;
     let v = look.vertex(&vertex)?;
     let all = v.subtasks.iter().enumerate();
-    wanted.of(all.flat_map(|(i, s)| counters(s).map(move |(name, value)| (format!("{i}.{name}"), value))))
+    wanted.of(all.flat_map(|(i, s)| metrics(s).map(move |(name, value)| (format!("{i}.{name}"), value))))
 }
 
 async fn of_subtask(
@@ -102,7 +114,7 @@ async fn of_subtask(
     let look = Look::at(&state, &state.leader()?, &job).await?;
     let v = look.vertex(&vertex)?;
     let (_, s) = v.subtask(&subtask)?;
-    wanted.of(counters(s).map(|(name, value)| (name.to_owned(), value)))
+    wanted.of(metrics(s).map(|(name, value)| (name.to_owned(), value)))
 }
 
 async fn of_subtasks(
@@ -112,17 +124,18 @@ async fn of_subtasks(
 ) -> Answer {
     let look = Look::at(&state, &state.leader()?, &job).await?;
     let v = look.vertex(&vertex)?;
-    let Some(get) = &wanted.get else {
-        return json(&COUNTERS.iter().map(|(name, _)| json!({ "id": name })).collect::<Vec<_>>());
-    };
     let chosen = chosen(&v, wanted.subtasks.as_deref())?;
     let ways = ways(wanted.agg.as_deref())?;
-    let found = COUNTERS.iter().filter(|(name, _)| get.split(',').any(|wanted| wanted == *name));
-    let list = found.filter(|_| !chosen.is_empty()).map(|(name, counter)| {
-        let values: Vec<f64> = chosen.iter().map(|s| counter(&s.metrics) as f64).collect();
-        aggregated(name, &values, &ways)
+    let found = METRICS.iter().map(|(name, metric)| {
+        let values = chosen.iter().filter_map(|s| metric(&s.metrics)).map(|value| value as f64);
+        (*name, values.collect::<Vec<_>>())
     });
-    json(&list.collect::<Vec<_>>())
+    let found = found.filter(|(_, values)| !values.is_empty());
+    let Some(get) = &wanted.get else {
+        return json(&found.map(|(name, _)| json!({ "id": name })).collect::<Vec<_>>());
+    };
+    let found = found.filter(|(name, _)| get.split(',').any(|wanted| wanted == *name));
+    json(&found.map(|(name, values)| aggregated(name, &values, &ways)).collect::<Vec<_>>())
 }
 
 fn aggregated(name: &str, values: &[f64], ways: &[&'static str]) -> Value {
@@ -146,7 +159,7 @@ fn aggregate(way: &str, values: &[f64]) -> f64 {
     let sum = values.iter().sum::<f64>();
     match way {
         "min" => values.iter().copied().fold(f64::INFINITY, f64::min),
-        "max" => values.iter().copied().fold(0.0, f64::max),
+        "max" => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         "avg" => sum / values.len().max(1) as f64,
         "skew" => statistics::skew(values),
         _ => sum,
@@ -225,16 +238,70 @@ async fn of_task_manager(
     wanted.of(metrics.into_iter())
 }
 
-/// Watermarks, and what coordinators count of themselves: neither is told to the JobManager yet.
+/// What coordinators count of themselves: they are vertices of their own here, and have the metrics of those.
 async fn none_of_vertex(State(state): State<RestState>, Path((job, vertex)): Path<(String, String)>) -> Answer {
     Look::at(&state, &state.leader()?, &job).await?.vertex(&vertex)?;
     json::<[(); 0]>(&[])
 }
 
-/// Flink's word for "no sample yet": busy and back-pressured time are not measured yet.
+/// Of those subtasks that have one.
+async fn watermarks(State(state): State<RestState>, Path((job, vertex)): Path<(String, String)>) -> Answer {
+    let look = Look::at(&state, &state.leader()?, &job).await?;
+    let all = look.vertex(&vertex)?.subtasks.iter().enumerate();
+    let told = all.filter_map(|(i, s)| {
+        Some(json!({ "id": format!("{i}.{WATERMARK}"), "value": s.metrics.watermark?.to_string() }))
+    });
+    json(&told.collect::<Vec<_>>())
+}
+
+/// Shares of busy, idle and back-pressured time since the attempt began; `None` before anything was measured.
+///
+/// Flink's are shares of the last second. Nothing samples here, so what a task has come to lately shows only slowly in one
+/// that has run for long: whoever wants the present takes the difference of two looks at `accumulate…TimeMs`.
+fn shares(m: &SubtaskMetrics) -> Option<[f64; 3]> {
+    let times = [m.busy_ms, m.idle_ms, m.back_pressured_ms].map(|ms| ms as f64);
+    let all: f64 = times.iter().sum();
+    // To a thousandth: Flink divides whole milliseconds of a second.
+    (all > 0.0).then(|| times.map(|ms| (1000.0 * ms / all).round() / 1000.0))
+}
+
+/// Flink's bounds.
+fn level(back_pressured: f64) -> &'static str {
+    match back_pressured {
+        share if share <= 0.1 => "ok",
+        share if share <= 0.5 => "low",
+        _ => "high",
+    }
+}
+
+/// Flink's `JobVertexBackPressureInfo`. Each level twice: the dashboard reads the name that is deprecated.
 async fn back_pressure(State(state): State<RestState>, Path((job, vertex)): Path<(String, String)>) -> Answer {
-    Look::at(&state, &state.leader()?, &job).await?.vertex(&vertex)?;
-    json(&json!({ "status": "deprecated" }))
+    let look = Look::at(&state, &state.leader()?, &job).await?;
+    let all = look.vertex(&vertex)?.subtasks.iter().enumerate();
+    let measured: Vec<_> = all.filter_map(|(i, s)| Some((i, s.attempt, shares(&s.metrics)?))).collect();
+    if measured.is_empty() {
+        // Flink's word for "no sample yet".
+        return json(&json!({ "status": "deprecated" }));
+    }
+    let most = measured.iter().map(|(.., [_, _, held])| *held).fold(0.0, f64::max);
+    let subtask = |(i, attempt, [busy, idle, held]): &(usize, u32, [f64; 3])| {
+        json!({
+            "subtask": i,
+            "attempt-number": attempt,
+            "backpressureLevel": level(*held),
+            "backpressure-level": level(*held),
+            "ratio": held,
+            "idleRatio": idle,
+            "busyRatio": busy,
+        })
+    };
+    json(&json!({
+        "status": "ok",
+        "backpressureLevel": level(most),
+        "backpressure-level": level(most),
+        "end-timestamp": look.now,
+        "subtasks": measured.iter().map(subtask).collect::<Vec<_>>(),
+    }))
 }
 
 /// Flink's code for a cluster that has them switched off.

@@ -2,7 +2,7 @@
 //!
 //! Every route is registered twice, with and without `/v1`: the command line calls one, the dashboard the other. Names of
 //! fields are Flink's, in all their styles; a number that Thalweg does not count yet is sent as what Flink's clients
-//! accept as "none" (-1, 0, `"NaN"`, an empty list), with a comment where it is made. Extra fields are ours: clients
+//! accept as "none" (-1, 0, an empty list), with a comment where it is made. Extra fields are ours: clients
 //! ignore them.
 //!
 //! | file | routes |

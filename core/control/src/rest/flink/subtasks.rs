@@ -16,7 +16,8 @@ const TIMED: [ExecutionState; 5] = [
 ];
 
 /// Flink's `IOMetricsInfo`. Records are those from inputs and to outputs; a source's `read-records` are what it read from
-/// outside. Bytes are those between hosts: what stays in a process is never serialised, and so has none.
+/// outside. Bytes are those between hosts: what stays in a process is never serialised, and so has none. Times are
+/// milliseconds of all these subtasks together, each since its attempt began.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct IoMetrics {
@@ -30,7 +31,7 @@ pub struct IoMetrics {
     write_records_complete: bool,
     accumulated_backpressured_time: u64,
     accumulated_idle_time: u64,
-    accumulated_busy_time: &'static str,
+    accumulated_busy_time: f64,
 }
 
 impl IoMetrics {
@@ -47,16 +48,19 @@ impl IoMetrics {
             read_records_complete: true,
             write_records: 0,
             write_records_complete: true,
-            // Not measured yet. Flink writes a busy time that it does not know as "NaN".
             accumulated_backpressured_time: 0,
             accumulated_idle_time: 0,
-            accumulated_busy_time: "NaN",
+            // Flink's is no whole number.
+            accumulated_busy_time: 0.0,
         };
         for s in subtasks {
             sum.read_bytes += s.metrics.bytes_in;
             sum.write_bytes += s.metrics.bytes_out;
             sum.read_records += s.metrics.records_in;
             sum.write_records += s.metrics.records_out;
+            sum.accumulated_backpressured_time += s.metrics.back_pressured_ms;
+            sum.accumulated_idle_time += s.metrics.idle_ms;
+            sum.accumulated_busy_time += s.metrics.busy_ms as f64;
             let complete = s.state != ExecutionState::Failed;
             sum.read_bytes_complete &= complete;
             sum.write_bytes_complete &= complete;
@@ -131,17 +135,15 @@ pub fn aggregated<'a>(subtasks: impl Iterator<Item = &'a SubtaskView> + Clone, n
         let spent = subtasks.clone().map(|s| time_in(s, state, now)).filter(|t| *t >= 0);
         (state.as_str().to_owned(), statistics::summary(spent.collect()))
     };
-    // Not measured yet, as in [`IoMetrics`].
-    let none = statistics::summary(Vec::new());
     json!({
         "metrics": {
             "read-bytes": of(|s| s.metrics.bytes_in),
             "write-bytes": of(|s| s.metrics.bytes_out),
             "read-records": of(|s| s.metrics.records_in),
             "write-records": of(|s| s.metrics.records_out),
-            "accumulated-backpressured-time": none,
-            "accumulated-idle-time": none,
-            "accumulated-busy-time": none,
+            "accumulated-backpressured-time": of(|s| s.metrics.back_pressured_ms),
+            "accumulated-idle-time": of(|s| s.metrics.idle_ms),
+            "accumulated-busy-time": of(|s| s.metrics.busy_ms),
         },
         "status-duration": TIMED.iter().map(|s| time(*s)).collect::<Map<_, _>>(),
     })
