@@ -445,9 +445,10 @@ fn a_function_that_fails_hangs_or_panics_is_tried_again_and_then_fails_the_job()
     let short = AsyncOptions::unordered().timeout(Duration::from_millis(5));
     env.sequence(0..9).map_async(short, |_| std::future::pending::<Result<u64, String>>()).uid("asks").discard();
     fails("hangs", "no answer within 5ms");
-    env.sequence(0..9).map_async(short, |i| async move { panics(i) }).uid("asks").discard();
+    let patient = AsyncOptions::unordered();
+    env.sequence(0..9).map_async(patient, |i| async move { panics(i) }).uid("asks").discard();
     fails("panics", "number 3 is bad");
-    env.sequence(0..9).map_blocking(short, panics).uid("asks").discard();
+    env.sequence(0..9).map_blocking(patient, panics).uid("asks").discard();
     fails("panics too", "number 3 is bad");
 }
 
