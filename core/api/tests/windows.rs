@@ -198,8 +198,7 @@ fn sessions_are_those_of_a_naive_model() {
         let mut expected: Vec<((u64, i64, i64), u64)> = Vec::new();
         for (key, at, value) in sorted {
             match expected.last_mut() {
-                // Sessions that touch are one: the last record and the next lie at most a gap apart.
-                Some(((k, _, end), sum)) if *k == key && at <= *end => {
+                Some(((k, _, end), sum)) if *k == key && at < *end => {
                     *end = at + gap;
                     *sum += value;
                 }

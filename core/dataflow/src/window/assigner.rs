@@ -19,9 +19,9 @@ impl TimeWindow {
         self.end.saturating_sub(1)
     }
 
-    /// Do they overlap or touch?
-    pub fn touches(&self, other: &Self) -> bool {
-        self.start <= other.end && other.start <= self.end
+    /// Is there a moment that belongs to both?
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start < other.end && other.start < self.end
     }
 
     /// The shortest one that covers both.
@@ -149,7 +149,7 @@ pub enum WindowTime {
 pub trait WindowAssigner: Clone + Send + 'static {
     /// Whose time is asked for.
     fn time(&self) -> WindowTime;
-    /// Do windows that touch become one?
+    /// Do windows that overlap become one?
     fn merges(&self) -> bool {
         false
     }
@@ -226,7 +226,10 @@ impl SlidingProcessingTimeWindows {
     }
 }
 
-/// Windows that go on as long as no pause between two records of a key is longer than a gap.
+/// Windows that go on as long as each record of a key comes less than a gap after one before it.
+///
+/// One that comes exactly a gap later begins a new session: the watermark may have ended the old one just before, and what
+/// comes out must not depend on that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionWindows {
     gap: Time,

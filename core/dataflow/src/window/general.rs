@@ -1,4 +1,4 @@
-//! Windows of any kind: assigned by a function of the time, merged where they touch, fired by a trigger, thinned by an
+//! Windows of any kind: assigned by a function of the time, merged where they overlap, fired by a trigger, thinned by an
 //! evictor. Each key keeps a short list of its open windows.
 
 use super::{
@@ -243,7 +243,7 @@ where
         if self.spec.assigner.merges() {
             let key = select.own(item);
             let open = self.rows.get(hash, &key).map(Vec::as_slice).unwrap_or_default();
-            window = open.iter().filter(|o| o.window.touches(&window)).fold(window, |w, o| w.cover(&o.window));
+            window = open.iter().filter(|o| o.window.overlaps(&window)).fold(window, |w, o| w.cover(&o.window));
         }
         if self.is_late(&window) {
             return true;
@@ -275,7 +275,7 @@ where
             let mut i = 0;
             let mut place = place;
             while i < list.len() {
-                if i == place || !list[i].window.touches(&window) {
+                if i == place || !list[i].window.overlaps(&window) {
                     i += 1;
                     continue;
                 }
