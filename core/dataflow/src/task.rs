@@ -104,6 +104,7 @@ pub struct TaskMetrics {
     pub(crate) source_bytes_total: AtomicU64,
     pub(crate) slow_steps: AtomicU64,
     pub(crate) late_dropped: AtomicU64,
+    pub(crate) skipped: AtomicU64,
 }
 
 impl TaskMetrics {
