@@ -134,13 +134,14 @@ impl Environment {
         self.source(Sequence::new(range))
     }
 
-    /// The lines of a file or of all files in a folder.
+    /// The lines of a file, of all files in a folder, or of what a pattern such as `logs/*.log.gz` matches. Names that end in
+    /// `.gz` or `.zst` are decompressed.
     #[track_caller]
     pub fn read_text(&self, path: impl Into<PathBuf>) -> DataStream<String, SourceHead<TextLines>> {
         self.read_texts([path])
     }
 
-    /// The lines of several files and folders.
+    /// The lines of several files, folders and patterns.
     #[track_caller]
     pub fn read_texts<P: Into<PathBuf>>(
         &self,

@@ -33,6 +33,7 @@ pub mod executor;
 pub mod job;
 pub mod joined;
 pub mod keyed;
+pub mod parsed;
 pub mod sinks;
 pub mod stream;
 pub mod testing;
@@ -55,12 +56,13 @@ pub use thalweg_dataflow::{
     either::KeyedCoProcess,
     event_time::{WatermarkGenerator, WatermarkStrategy},
     fold::AggregateFunction,
+    formats::{BadRecord, CsvOptions, ErrorPolicy},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
     process::{ProcessContext, ProcessFunction},
     sink::{Committable, Committer, Manifest, Sink, SinkWriter},
     source::{
-        Assignment, Collection, Enumerator, Polled, Reader, ReaderCx, Sequence, SocketText, Source, TextBlock,
-        TextBlocks, TextLines,
+        Assignment, Collection, Enumerator, InvalidUtf8, Polled, Reader, ReaderCx, Sequence, SocketText, Source,
+        TextBlock, TextBlocks, TextLines,
     },
     window::{
         ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod event_time;
 pub mod exchange;
 pub mod fold;
+pub mod formats;
 pub mod gate_task;
 pub mod interval;
 pub mod key;

@@ -53,6 +53,11 @@ impl<P, O> Then<P, O> {
     pub fn new(up: P, op: O, index: usize) -> Self {
         Self { up, op, index }
     }
+
+    /// The operator, for options that are given after it.
+    pub fn op_mut(&mut self) -> &mut O {
+        &mut self.op
+    }
 }
 
 impl<P: Pipe, O: Transform<P::Item>> Pipe for Then<P, O> {

@@ -107,6 +107,7 @@ pub struct TaskMetrics {
     pub(crate) source_bytes_total: AtomicU64,
     pub(crate) slow_steps: AtomicU64,
     pub(crate) late_dropped: AtomicU64,
+    pub(crate) skipped: AtomicU64,
     // `NO_TIME` before the first.
     watermark: AtomicI64,
     pub(crate) times: Times,
@@ -123,6 +124,7 @@ impl Default for TaskMetrics {
             source_bytes_total: AtomicU64::default(),
             slow_steps: AtomicU64::default(),
             late_dropped: AtomicU64::default(),
+            skipped: AtomicU64::default(),
             watermark: AtomicI64::new(NO_TIME),
             times: Times::default(),
         }
@@ -143,6 +145,7 @@ impl TaskMetrics {
             source_bytes_total: of(&self.source_bytes_total),
             slow_steps: of(&self.slow_steps),
             late_dropped: of(&self.late_dropped),
+            skipped: of(&self.skipped),
             busy_ms: times.busy,
             idle_ms: times.idle,
             back_pressured_ms: times.back_pressured,

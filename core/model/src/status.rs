@@ -158,6 +158,8 @@ pub struct SubtaskMetrics {
     /// Records that came after their windows were over and went nowhere. Those that were combined before they travelled
     /// are one.
     pub late_dropped: u64,
+    /// Lines that could not be read, and were left out as the program wants it.
+    pub skipped: u64,
     /// Milliseconds in which it worked. The three times are all there is but for what it waited for its slot's thread,
     /// which worked for others.
     pub busy_ms: u64,

@@ -4,19 +4,24 @@
 //! ordinary edge, in order with barriers, so a barrier begins at the coordinator. Readers ask on a feedback edge when
 //! they have nothing left.
 
+mod blocks;
 mod collection;
 mod coordinator;
+mod files;
 mod reader;
 mod sequence;
 mod socket;
 mod splits;
 mod text;
+mod unpack;
+mod words;
 
 pub use collection::Collection;
 pub use reader::SourceHead;
 pub use sequence::Sequence;
 pub use socket::SocketText;
-pub use text::{IntoWords, TextBlock, TextBlocks, TextLines, Words};
+pub use text::{InvalidUtf8, TextBlocks, TextLines};
+pub use words::{IntoWords, TextBlock, Words};
 
 use crate::{
     build::OpCx,
@@ -118,6 +123,10 @@ impl ReaderCx<'_> {
     /// So many bytes were read.
     pub fn read_bytes(&self, bytes: u64) {
         add(&self.metrics.source_bytes, bytes);
+    }
+    /// So many records were left out because they could not be read.
+    pub fn skipped(&self, records: u64) {
+        add(&self.metrics.skipped, records);
     }
     /// Poll again at this time.
     pub fn wake_at(&mut self, at: Moment) {

@@ -6,8 +6,11 @@ use crate::{
     push::{Barrier, Control, Flow, Mark, Ready},
     task::{SlotCx, TaskMetrics},
 };
-use std::sync::Arc;
+use std::{fs::File, sync::Arc};
 use thalweg_env::SystemClock;
+
+#[path = "packed_tests.rs"]
+mod packed;
 
 struct Into_<T>(Vec<T>);
 impl<T> Control for Into_<T> {
@@ -37,14 +40,26 @@ impl<T> Push<T> for Into_<T> {
 
 /// Reads splits one after the other, and is opened again with what is left after every `restart` polls.
 fn read<R: Reader<Split = FileSplit>>(make: impl Fn() -> R, splits: Vec<FileSplit>, restart: usize) -> Vec<R::Item> {
+    try_read(make, splits, restart, |_| {}).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The same, and `before` each poll, which is numbered, something may happen.
+fn try_read<R: Reader<Split = FileSplit>>(
+    make: impl Fn() -> R,
+    splits: Vec<FileSplit>,
+    restart: usize,
+    before: impl Fn(usize),
+) -> Result<Vec<R::Item>, TaskFailure> {
     let (mut out, metrics) = (Into_(Vec::new()), TaskMetrics::default());
     let mut slot = SlotCx::new(Arc::new(SystemClock::new()));
     for split in splits {
         let mut reader = make();
         reader.add(split);
         for polls in 1.. {
+            assert!(restart == usize::MAX || polls < 5_000, "it comes to no end");
             let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics };
-            match reader.poll(2, &mut out, &mut cx).unwrap_or_else(|e| panic!("{e}")) {
+            before(polls);
+            match reader.poll(2, &mut out, &mut cx)? {
                 Polled::Done => break,
                 _ if polls % restart == 0 => {
                     let left = reader.unfinished();
@@ -55,11 +70,19 @@ fn read<R: Reader<Split = FileSplit>>(make: impl Fn() -> R, splits: Vec<FileSpli
             }
         }
     }
-    out.0
+    Ok(out.0)
+}
+
+fn lines(max: usize) -> LinesReader {
+    LinesReader::new(Options::default(), Limit { bytes: max, own: false })
+}
+
+fn blocks_of(max: usize) -> BlocksReader {
+    BlocksReader::new(Options::default(), Limit { bytes: max, own: false })
 }
 
 fn cut(path: &Path, length: u64, at: u64) -> Vec<FileSplit> {
-    let split = |start, end| FileSplit { path: path.to_owned(), start, end, exact: false };
+    let split = |start, end| FileSplit { path: path.to_owned(), start, end, exact: false, packed: None };
     if at == 0 || at >= length { vec![split(0, length)] } else { vec![split(0, at), split(at, length)] }
 }
 
@@ -73,8 +96,8 @@ fn every_line_is_read_once_wherever_the_file_is_cut_and_however_often_it_is_rest
         for at in 0..=text.len() as u64 {
             for restart in [1, 2, 1000] {
                 let splits = cut(&path, text.len() as u64, at);
-                assert_eq!(read(|| LinesReader::new(1 << 20), splits.clone(), restart), naive, "{text:?} at {at}");
-                let blocks = read(|| BlocksReader::new(1 << 20), splits, restart);
+                assert_eq!(read(|| lines(1 << 20), splits.clone(), restart), naive, "{text:?} at {at}");
+                let blocks = read(|| blocks_of(1 << 20), splits, restart);
                 let joined: Vec<u8> = blocks.iter().flat_map(|b| b.bytes().to_vec()).collect();
                 assert_eq!(joined, text.as_bytes(), "{text:?} at {at}");
             }
@@ -90,12 +113,12 @@ fn long_lines_are_cut_at_white_space_in_blocks_and_refused_as_lines() {
     std::fs::write(&path, &text).unwrap();
     for (at, restart) in [(0, 1000), (2_000_001, 1)] {
         let splits = cut(&path, text.len() as u64, at);
-        let blocks = read(|| BlocksReader::new(16 << 20), splits, restart);
+        let blocks = read(|| blocks_of(16 << 20), splits, restart);
         assert!(blocks.len() > 1);
         assert_eq!(blocks.iter().map(|b| b.words().count()).sum::<usize>(), 900_000);
         assert!(blocks.iter().flat_map(TextBlock::words).all(|w| w == b"word"));
     }
-    let mut reader = LinesReader::new(1 << 20);
+    let mut reader = lines(1 << 20);
     cut(&path, text.len() as u64, 0).into_iter().for_each(|s| reader.add(s));
     let (mut slot, metrics) = (SlotCx::new(Arc::new(SystemClock::new())), TaskMetrics::default());
     let failure = reader.poll(1, &mut Into_(vec![]), &mut ReaderCx { slot: &mut slot, metrics: &metrics }).unwrap_err();

@@ -29,7 +29,7 @@ type Metric = fn(&SubtaskMetrics) -> Option<i64>;
 const WATERMARK: &str = "currentInputWatermark";
 
 /// Of each subtask: Flink's names first, then ours. Times in milliseconds.
-const METRICS: [(&str, Metric); 12] = [
+const METRICS: [(&str, Metric); 13] = [
     ("numRecordsIn", |m| count(m.records_in)),
     ("numRecordsOut", |m| count(m.records_out)),
     ("numBytesIn", |m| count(m.bytes_in)),
@@ -38,6 +38,7 @@ const METRICS: [(&str, Metric); 12] = [
     ("accumulateIdleTimeMs", |m| count(m.idle_ms)),
     ("accumulateBackPressuredTimeMs", |m| count(m.back_pressured_ms)),
     ("numLateRecordsDropped", |m| count(m.late_dropped)),
+    ("numRecordsSkipped", |m| count(m.skipped)),
     (WATERMARK, |m| m.watermark),
     ("numSourceBytes", |m| count(m.source_bytes)),
     ("numSourceBytesTotal", |m| count(m.source_bytes_total)),

@@ -1,0 +1,291 @@
+//! Files with patterns, compression and formats, in whole jobs, against naive models. `THALWEG_CASES=n` for more cases,
+//! `THALWEG_SEED=n` replays one.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use serde::{Deserialize, Serialize};
+use std::{io::Write, path::Path};
+use thalweg_api::{BadRecord, CsvOptions, ErrorPolicy, InvalidUtf8, TextLines, prelude::*, testing};
+
+fn each(default: u64, case: impl Fn(&Environment, &Path, &mut SmallRng)) {
+    let seed = std::env::var("THALWEG_SEED").ok().map(|s| s.parse::<u64>().unwrap());
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    for seed in seed.map_or(0..n, |s| s..s + 1) {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let env = testing::environment(random.random_range(1..4), dir.path()).unwrap();
+        let run = std::panic::AssertUnwindSafe(|| case(&env, dir.path(), &mut random));
+        assert!(std::panic::catch_unwind(run).is_ok(), "THALWEG_SEED={seed}");
+    }
+}
+
+fn write(path: &Path, text: &str, random: &mut SmallRng) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let bytes = match path.extension().and_then(|e| e.to_str()) {
+        Some("gz") => {
+            let mut to = flate2::write::GzEncoder::new(vec![], flate2::Compression::new(random.random_range(0..10)));
+            to.write_all(text.as_bytes()).unwrap();
+            to.finish().unwrap()
+        }
+        Some("zst") => zstd::encode_all(text.as_bytes(), random.random_range(1..10)).unwrap(),
+        _ => text.as_bytes().to_vec(),
+    };
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn any_text(random: &mut SmallRng) -> String {
+    const SIGNS: [char; 10] = ['a', 'b', '"', ',', '{', '\\', 'ö', '€', ' ', '\t'];
+    (0..random.random_range(0..12)).map(|_| SIGNS[random.random_range(0..SIGNS.len())]).collect()
+}
+
+fn sorted<T: Ord>(mut all: Vec<T>) -> Vec<T> {
+    all.sort();
+    all
+}
+
+#[test]
+fn files_that_a_pattern_matches_are_read_once_however_they_are_compressed() {
+    each(40, |env, dir, random| {
+        let (mut all, mut matched) = (vec![], vec![]);
+        for i in 0..random.random_range(1..12) {
+            let folder = ["a", "b", "c/d"][random.random_range(0..3)];
+            let ending = ["log", "log.gz", "log.zst", "txt"][random.random_range(0..4)];
+            let lines: Vec<_> =
+                (0..random.random_range(1..200)).map(|n| format!("{i} {n} {}", any_text(random))).collect();
+            write(&dir.join(format!("in/{folder}/{i}.{ending}")), &format!("{}\n", lines.join("\n")), random);
+            if folder == "a" && ending.starts_with("log") {
+                matched.extend(lines.clone());
+            }
+            all.extend(lines);
+        }
+        let folder = env.read_text("in").collect();
+        let none = matched.is_empty();
+        let pattern = (!none).then(|| env.read_text("in/[ax]/*.log*").collect());
+        let deep = env
+            .read_blocks(["in/**/[0-9]*.*"])
+            .flat_map(|b| b.lines().map(<[u8]>::to_vec).collect::<Vec<_>>())
+            .collect();
+        let result = env.execute("patterns").unwrap();
+        assert_eq!(sorted(result.collected(&folder).unwrap()), sorted(all.clone()));
+        if let Some(pattern) = pattern {
+            assert_eq!(sorted(result.collected(&pattern).unwrap()), sorted(matched));
+        }
+        let all = all.into_iter().map(String::into_bytes).collect();
+        assert_eq!(sorted(result.collected(&deep).unwrap()), sorted::<Vec<u8>>(all));
+    });
+}
+
+#[test]
+fn a_pattern_is_a_shells_and_a_name_with_its_signs_is_that_file() {
+    let dir = tempfile::tempdir().unwrap();
+    // The folder of the client is no part of a pattern.
+    let dir = dir.path().join("[x]*");
+    let mut random = SmallRng::seed_from_u64(0);
+    for (name, text) in
+        [("*.log", "star"), ("a.log", "a"), ("b.log", "b"), (".c.log", "c"), ("[a].txt", "brackets"), ("a.txt", "no")]
+    {
+        write(&dir.join(name), text, &mut random);
+    }
+    let env = testing::environment(1, &dir).unwrap();
+    for (pattern, expected) in [
+        ("*.log", &["star"][..]),
+        ("?.log", &["a", "b", "star"]),
+        ("*.lo?", &["a", "b", "star"]),
+        (".*.log", &["c"]),
+        ("[a].txt", &["brackets"]),
+        ("[!b].log", &["a", "star"]),
+    ] {
+        let lines = env.read_text(pattern).collect();
+        let result = env.execute("pattern").unwrap();
+        assert_eq!(sorted(result.collected(&lines).unwrap()), expected, "{pattern}");
+    }
+    for (pattern, expected) in
+        [("*.csv", "*.csv matches no file"), ("a[", "Pattern syntax error"), ("no", "does not exist")]
+    {
+        env.read_text(pattern).discard();
+        let error = env.execute("none").unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Order {
+    id: u64,
+    name: String,
+    note: Option<i8>,
+}
+
+fn orders(random: &mut SmallRng) -> Vec<Order> {
+    let n = random.random_range(0..150);
+    let one = |id| {
+        let note = if random.random() { Some(random.random()) } else { None };
+        Order { id, name: any_text(random), note }
+    };
+    (0..n).map(one).collect()
+}
+
+fn csv_line(order: &Order, delimiter: char) -> String {
+    let note = order.note.map_or_else(String::new, |n| n.to_string());
+    format!("{}{delimiter}\"{}\"{delimiter}{note}", order.id, order.name.replace('"', "\"\""))
+}
+
+#[test]
+fn records_come_out_as_they_were_written_and_bad_lines_do_what_the_policy_says() {
+    each(60, |env, dir, random| {
+        let (orders, csv) = (orders(random), random.random());
+        let delimiter = if random.random() { b',' } else { b';' };
+        let (mut text, mut good, mut bad) = (String::new(), vec![], vec![]);
+        // Some have no bad line at all, or hardly one.
+        let often = [10, 300][random.random_range(0..2)];
+        if csv {
+            text.push_str(&["id", "name", "note"].join(&char::from(delimiter).to_string()));
+            text.push('\n');
+        }
+        for order in orders {
+            let line = if csv { csv_line(&order, delimiter.into()) } else { serde_json::to_string(&order).unwrap() };
+            let half: String = line.chars().take(line.chars().count() / 2).collect();
+            let broken = match random.random_range(0..often) {
+                0 => half + "\"",
+                1 => line.replacen(&order.id.to_string(), "-7", 1),
+                2 => {
+                    text.push_str(["\n", "  \r\n"][random.random_range(0..2)]);
+                    continue;
+                }
+                _ => {
+                    text.push_str(&format!("{line}\n"));
+                    good.push(order);
+                    continue;
+                }
+            };
+            text.push_str(&format!("{broken}\n"));
+            bad.push(broken);
+        }
+        let ending = ["", ".gz", ".zst"][random.random_range(0..3)];
+        write(&dir.join(format!("in{ending}")), &text, random);
+        let tag = OutputTag::<BadRecord>::new("bad");
+        let policy = random.random_range(0..3);
+        let policy = || match policy {
+            0 => ErrorPolicy::Fail,
+            1 => ErrorPolicy::Skip,
+            _ => (&tag).into(),
+        };
+        let lines = env.read_text(format!("in{ending}"));
+        let options = CsvOptions::new().delimiter(delimiter).columns(["id", "name", "note"]).skip_headers();
+        let (records, side) = if csv {
+            let s = lines.parse_csv::<Order>(options).on_error(policy());
+            let side = matches!(policy(), ErrorPolicy::Side(_)).then(|| s.side_output(&tag).collect());
+            (s.collect(), side)
+        } else {
+            let s = lines.parse_json::<Order>().on_error(policy());
+            let side = matches!(policy(), ErrorPolicy::Side(_)).then(|| s.side_output(&tag).collect());
+            (s.collect(), side)
+        };
+        let result = match env.execute("orders") {
+            Ok(result) => result,
+            Err(e) => {
+                assert!(matches!(policy(), ErrorPolicy::Fail) && !bad.is_empty(), "{e}");
+                assert!(e.to_string().contains("a line cannot be read: "), "{e}");
+                assert!(bad.iter().any(|b| e.to_string().contains(&format!("{b:?}"))), "{e}");
+                return;
+            }
+        };
+        assert!(!matches!(policy(), ErrorPolicy::Fail) || bad.is_empty());
+        assert_eq!(sorted(result.collected(&records).unwrap()), sorted(good));
+        if let Some(side) = side {
+            let side: Vec<BadRecord> = result.collected(&side).unwrap();
+            assert!(side.iter().all(|b| !b.error.is_empty()));
+            assert_eq!(sorted(side.into_iter().map(|b| b.line).collect()), sorted(bad));
+        }
+    });
+}
+
+#[test]
+fn csv_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |line: &str, options: CsvOptions| {
+        let env = testing::environment(1, dir.path()).unwrap();
+        let tag = OutputTag::new("bad");
+        let s = env.from_collection([line.to_owned()]).parse_csv::<(u8, String)>(options).on_error(&tag);
+        let bad = s.side_output(&tag).map(|b: BadRecord| b.error).collect();
+        let good = s.collect();
+        let result = env.execute("csv").map_err(|e| e.to_string())?;
+        match result.collected(&bad).unwrap().pop() {
+            Some(error) => Err(error),
+            None => Ok(result.collected(&good).unwrap().pop().unwrap()),
+        }
+    };
+    let plain = CsvOptions::new;
+    assert_eq!(of("1,a b", plain()), Ok((1, "a b".into())));
+    assert_eq!(of("\u{feff}1,\"a \"\"b\"\", \n c\"", plain()), Ok((1, "a \"b\", \n c".into())));
+    assert_eq!(of(&format!("1,{}", "x".repeat(100_000)), plain()), Ok((1, "x".repeat(100_000))));
+    for (line, options, expected) in [
+        ("1,\"a", plain(), "a quoted field does not end"),
+        ("1,a\n2,b", plain(), "a line break within"),
+        ("x,a", plain(), "field 0: invalid digit"),
+        ("1", plain(), "invalid length 1"),
+        ("1,2,3", plain().columns(["a", "b"]), "3 fields and 2 columns"),
+        ("1;a", plain().columns(["a", "b"]), "1 fields and 2 columns"),
+        ("1,a", plain().delimiter(200), "delimited by byte 200"),
+        ("1,a", plain().skip_headers(), "columns([…])"),
+    ] {
+        let error = of(line, options).unwrap_err();
+        assert!(error.contains(expected), "{line:?}: {error}");
+    }
+}
+
+#[test]
+fn a_long_bad_line_is_named_by_its_beginning() {
+    let env = testing::environment(2, std::env::temp_dir()).unwrap();
+    let line = format!("{}END", "ö".repeat(150));
+    env.from_collection([line]).parse_with(|line| line.parse::<u64>()).uid("numbers").discard();
+    let error = env.execute("long").unwrap_err().to_string();
+    assert!(error.contains(&format!("{:?}… (303 bytes)", "ö".repeat(100))) && error.contains("numbers"), "{error}");
+    assert!(!error.contains("END"), "{error}");
+}
+
+#[test]
+fn a_file_that_changes_while_the_job_reads_fails_the_job() {
+    for (name, change, expected) in [
+        ("b", "remove", "b was there when the job listed its input, and is gone"),
+        ("b.gz", "remove", "b.gz was there when the job listed its input, and is gone"),
+        ("b", "cut", "b ends at or before byte 9 and went on to byte "),
+        ("b.gz", "cut", "b.gz ends at or before byte 9 and went on to byte "),
+        ("b.gz", "damage", "b.gz is damaged or not complete: "),
+        ("b.zst", "damage", "b.zst is damaged or not complete: "),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let env = testing::environment(1, dir.path()).unwrap();
+        let mut random = SmallRng::seed_from_u64(1);
+        write(&dir.path().join("in/a"), "begin\n", &mut random);
+        write(&dir.path().join("in").join(name), &"line\n".repeat(100_000), &mut random);
+        let path = dir.path().join("in").join(name);
+        let lines = env.read_text("in");
+        let changed = lines.inspect(move |line: &String| {
+            // The one reader has this file first.
+            if line == "begin" {
+                let mut bytes = std::fs::read(&path).unwrap();
+                match change {
+                    "remove" => return std::fs::remove_file(&path).unwrap(),
+                    "cut" => bytes.truncate(9),
+                    _ => bytes[..20].iter_mut().for_each(|b| *b ^= 0x55),
+                }
+                std::fs::write(&path, bytes).unwrap();
+            }
+        });
+        changed.discard();
+        let error = env.execute("changes").map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name} {change}: {error}");
+    }
+}
+
+#[test]
+fn options_of_lines_reach_the_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), b"short\nno\xff\nlong line\n").unwrap();
+    let env = testing::environment(2, dir.path()).unwrap();
+    let lines = env.source(TextLines::new(["f"]).max_line(9).invalid_utf8(InvalidUtf8::Skip)).collect();
+    assert_eq!(env.execute("fits").unwrap().collected(&lines).unwrap(), ["short", "long line"]);
+    env.source(TextLines::new(["f"]).max_line(8)).discard();
+    let error = env.execute("long").unwrap_err().to_string();
+    assert!(error.contains("f has a line of more than 8 bytes at byte 10: max_line is 8"), "{error}");
+}
