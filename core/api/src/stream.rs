@@ -260,6 +260,17 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.exchange("rebalance", Partitioner::Rebalance, |edge| TurnRoute { edge, timed })
     }
 
+    /// What follows is a chain of its own: tasks that are stepped apart from these, with a parallelism of its own if that is
+    /// set. Where both have the same, subtask `i` feeds subtask `i`.
+    #[track_caller]
+    pub fn start_new_chain(self) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let timed = self.timed;
+        self.exchange("chain", Partitioner::Forward, |edge| TurnRoute { edge, timed })
+    }
+
     /// Deals the records out to all subtasks of what follows by chance, a batch at a time.
     #[track_caller]
     pub fn shuffle(self) -> DataStream<T>

@@ -15,10 +15,12 @@ use std::{
 use thalweg_dataflow::{
     Plan,
     task::Snapshot,
-    testing::{LocalResult, LocalRun, SteppedEnd, SteppedJob, TestRuntime},
+    testing::{LocalResult, LocalRun, SteppedEnd, SteppedJob},
 };
 use thalweg_model::{FailureKind, JobId, JobStatus, TaskFailure, UnixMillis, VertexRole};
 use thalweg_wire::{ExecutionMode, JobResult};
+
+pub use thalweg_dataflow::testing::{OperatorTester, TestRuntime};
 
 /// How a program's tasks are driven.
 enum Drive {

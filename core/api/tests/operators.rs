@@ -260,6 +260,7 @@ fn streams_are_connected_and_broadcast() {
         let spread = env.sequence(0..n).broadcast().map(|i| i).parallelism(parallelism).collect();
         let global = env.sequence(0..n).global().map(|i| i).parallelism(parallelism).collect();
         let shuffled = env.sequence(0..n).shuffle().map(|i| i).parallelism(parallelism).collect();
+        let chained = env.sequence(0..n).start_new_chain().map(|i| i).collect();
         let custom = env.sequence(0..n).partition_custom(|i, n| *i as usize % n).map(|i| i).collect();
         let result = env.execute("connected").unwrap();
         assert_eq!(result.collected(&mapped).unwrap().len() as u64, n + 1);
@@ -271,7 +272,7 @@ fn streams_are_connected_and_broadcast() {
         assert_eq!(ruled.iter().filter(|i| **i >= 1000).count(), 10 * parallelism as usize);
         assert_eq!(ruled.iter().filter(|i| **i < 1000).count() as u64, n);
         assert_eq!(result.collected(&spread).unwrap().len() as u64, n * u64::from(parallelism));
-        for all in [global, shuffled, custom] {
+        for all in [global, shuffled, custom, chained] {
             let mut all: Vec<u64> = result.collected(&all).unwrap();
             all.sort_unstable();
             assert_eq!(all, (0..n).collect::<Vec<_>>());

@@ -1,8 +1,10 @@
 //! Runs a plan for a test, in this process: a job master of twenty lines around a real [`Engine`]. It restarts nothing
 //! and is no executor for users; jobs run embedded through the same control plane as anywhere else.
 
+mod operator;
 mod stepped;
 
+pub use operator::OperatorTester;
 pub use stepped::{SteppedEnd, SteppedJob};
 
 use crate::{

@@ -1,0 +1,320 @@
+//! One operator, fed by hand: records, watermarks, time and the end as the test says, without a job around it.
+//!
+//! It is for functions and operators. Whole programs run with [`SteppedJob`](super::SteppedJob) or on an engine.
+
+use super::{FIRST, NoShuffle};
+use crate::{
+    batch::{Batch, NO_TIME, Time},
+    build::{AttemptCx, BuildCx, SlotLocal},
+    exchange::{ExchangeSizes, Signal, wiring::Wiring},
+    key::{ByValue, OwnedKey},
+    keyed::{KeyedProcess, ProcessSpec},
+    ops::UserFn,
+    pipe::{Inlet, Transform},
+    plan::{Freeze, PlanBuilder},
+    push::{Barrier, Chained, CheckpointId, Control, Flow, Mark, Push, Ready},
+    side::Sides,
+    sink::{Discard, add_sink},
+    task::{Checkpoints, Snapshot, TaskCell, TaskShared},
+};
+use parking_lot::Mutex;
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+use thalweg_env::{Clock, Env, ManualClock};
+use thalweg_model::{
+    Epoch, HostPlace, JobId, Placement, SubtaskId, SubtaskPlace, TaskFailure, TaskManagerId, VertexRole,
+};
+use thalweg_wire::ExecutionMode;
+
+/// What came out, each with its time.
+type Out<O> = Rc<RefCell<Vec<(Time, O)>>>;
+
+struct Gather<O> {
+    out: Out<O>,
+    watermark: Rc<RefCell<Option<Mark>>>,
+}
+
+impl<O> Control for Gather<O> {
+    fn ready(&mut self) -> Ready {
+        Ready::Yes
+    }
+    fn mark(&mut self, mark: Mark, _: &mut usize) -> Flow {
+        *self.watermark.borrow_mut() = Some(mark);
+        Flow::Done
+    }
+    fn barrier(&mut self, _: &mut Barrier) {}
+    fn flush(&mut self) {}
+    fn end(&mut self, _: &mut usize) -> Flow {
+        Flow::Done
+    }
+    fn drained(&mut self) -> bool {
+        true
+    }
+}
+
+impl<O> Push<O> for Gather<O> {
+    fn push(&mut self, at: Time, item: O) {
+        self.out.borrow_mut().push((at, item));
+    }
+    fn push_batch(&mut self, batch: &mut Batch<O>, limit: usize) {
+        batch.each(limit, |_, at, item| self.push(at, item));
+    }
+}
+
+/// Feeds one operator.
+///
+/// Its clock stands still until it is moved on, and begins at 0.
+pub struct OperatorTester<T: 'static, X: Transform<T>> {
+    op: Chained<T, X::Op, Gather<X::Out>>,
+    out: Out<X::Out>,
+    passed: Rc<RefCell<Option<Mark>>>,
+    clock: Arc<ManualClock>,
+    cell: Rc<TaskCell>,
+}
+
+impl<T: 'static, F, S> OperatorTester<T, ProcessSpec<F, ByValue<S>>>
+where
+    F: KeyedProcess<T>,
+    F::Key: OwnedKey,
+    S: Fn(&T) -> F::Key + UserFn,
+{
+    /// A keyed function, and how the key is found.
+    pub fn keyed(env: &Env, f: F, key: S) -> Result<Self, TaskFailure> {
+        Self::new(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() })
+    }
+}
+
+impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
+    /// An operator in streaming mode. `env` lends what is not the clock.
+    pub fn new(env: &Env, operator: X) -> Result<Self, TaskFailure> {
+        Self::from(env, operator, None)
+    }
+
+    /// One that goes on from a snapshot.
+    pub fn restored(env: &Env, operator: X, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
+        Self::from(env, operator, Some(snapshot))
+    }
+
+    fn from(env: &Env, operator: X, snapshot: Option<Vec<u8>>) -> Result<Self, TaskFailure> {
+        let wrong = |e: Vec<String>| TaskFailure::new(thalweg_model::FailureKind::Incompatible, e.join("\n"));
+        // A plan of this operator alone gives it a uid and key groups; its tasks are never built.
+        let b = PlanBuilder::default();
+        let vertex = b.vertex(VertexRole::Task, Some(1));
+        let id = b.operator(vertex, "tested", &[]);
+        b.set_uid(id, "tested".into());
+        let inlet = Inlet::<()>::default();
+        add_sink(&b, vertex, inlet.clone(), Discard);
+        b.install(
+            vertex,
+            Box::new(|cx| Err(cx.op(0)?.failure(thalweg_model::FailureKind::Incompatible, "a test's plan"))),
+        );
+        let with = Freeze { parallelism: 1, max_parallelism: None, mode: ExecutionMode::Streaming };
+        let plan = Arc::new(b.freeze(&with).map_err(wrong)?);
+        let clock = Arc::new(ManualClock::default());
+        let env = Env { clock: clock.clone(), ..env.clone() };
+        let checkpoints = Arc::new(Checkpoints::default());
+        let host = HostPlace { task_manager: TaskManagerId::new("one"), data_address: None };
+        let placement = Placement { hosts: vec![host], subtasks: vec![vec![SubtaskPlace { host: 0, slot: 0 }]] };
+        let restore: Snapshot = snapshot.into_iter().map(|s| (("tested".to_owned(), 0), s)).collect();
+        let attempt = Arc::new(AttemptCx {
+            job: JobId::from_bytes([0; 16]),
+            region: 0,
+            attempt: FIRST,
+            plan,
+            placement: Arc::new(placement),
+            host: 0,
+            env,
+            shuffle: Arc::new(NoShuffle),
+            sizes: ExchangeSizes { batch: 1 << 10, depth: 4, max_record: 1 << 20 },
+            buffer_timeout: Duration::ZERO,
+            client_dir: std::env::temp_dir(),
+            scratch: std::env::temp_dir(),
+            descriptors: Mutex::default(),
+            wiring: Wiring::default(),
+            checkpoints: checkpoints.clone(),
+            restore: Arc::new(restore),
+            cancelled: AtomicBool::new(false),
+        });
+        let subtask = SubtaskId { vertex: 0, index: 0 };
+        let cell = TaskCell::new(Arc::new(TaskShared::new(subtask, FIRST)), checkpoints);
+        let slot = SlotLocal::new(Arc::new(Signal::default()));
+        let cx = BuildCx { attempt, slot, subtask, cell: cell.clone(), publish: None };
+        let cx = cx.op(0)?;
+        let (out, passed) = (Out::default(), Rc::default());
+        let op = operator.open(&cx)?;
+        let gather = Gather { out: Rc::clone(&out), watermark: Rc::clone(&passed) };
+        Ok(Self { op: Chained::new(op, cx.uid.clone(), gather), out, passed, clock, cell })
+    }
+
+    /// The failure that the operator told, if it did.
+    fn settle(&mut self) -> Result<(), TaskFailure> {
+        // Waits for what other threads do, at most some seconds.
+        for patience in 0..5000 {
+            match self.op.ready() {
+                Ready::Yes => break,
+                Ready::Busy => {}
+                Ready::Blocked if patience < 4999 => std::thread::sleep(Duration::from_millis(1)),
+                Ready::Blocked => {
+                    let message = "the operator waits for something that does not come";
+                    return Err(TaskFailure::new(thalweg_model::FailureKind::Incompatible, message));
+                }
+            }
+        }
+        self.cell.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// One record with this time.
+    pub fn push(&mut self, at: Time, item: T) -> Result<(), TaskFailure> {
+        self.settle()?;
+        self.op.push(at, item);
+        self.settle()
+    }
+
+    /// One record without a time.
+    pub fn push_untimed(&mut self, item: T) -> Result<(), TaskFailure> {
+        self.push(NO_TIME, item)
+    }
+
+    /// A watermark: no record with this time or an earlier one follows.
+    pub fn watermark(&mut self, at: Time) -> Result<(), TaskFailure> {
+        self.settle()?;
+        while self.op.mark(Mark::At(at), &mut 256) == Flow::More {
+            self.settle()?;
+        }
+        self.settle()
+    }
+
+    /// The machine's clock moves on.
+    pub fn advance(&mut self, by: Duration) -> Result<(), TaskFailure> {
+        self.clock.advance(by);
+        self.settle()
+    }
+
+    /// The machine's clock, ms.
+    pub fn processing_time(&self) -> Time {
+        Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
+    }
+
+    /// The input ends.
+    pub fn end(&mut self) -> Result<(), TaskFailure> {
+        self.watermark(Time::MAX)?;
+        while self.op.end(&mut 256) == Flow::More {
+            self.settle()?;
+        }
+        self.settle()
+    }
+
+    /// The operator's state, for [`OperatorTester::restored`].
+    pub fn snapshot(&mut self) -> Result<Option<Vec<u8>>, TaskFailure> {
+        self.settle()?;
+        let mut barrier = Barrier { id: CheckpointId { n: 1, epoch: Epoch(1) }, states: Vec::new() };
+        self.op.barrier(&mut barrier);
+        self.settle()?;
+        Ok(barrier.states.pop().map(|(_, state)| state))
+    }
+
+    /// What has come out since the last call, each with its time.
+    pub fn take(&mut self) -> Vec<(Time, X::Out)> {
+        std::mem::take(&mut *self.out.borrow_mut())
+    }
+
+    /// The last watermark that has come out.
+    pub fn passed(&self) -> Option<Mark> {
+        *self.passed.borrow()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "what is waited for is not the tester's clock's")]
+mod tests {
+    use super::*;
+    use crate::{
+        asynchronous::{AsyncMap, AsyncOptions},
+        event_time::{Stamp, WatermarkStrategy},
+        keyed::{KeyedContext, TimeDomain},
+        testing::TestRuntime,
+    };
+
+    /// Tells a key's number of records 10 ms after the first, by either clock.
+    #[derive(Clone)]
+    struct Counts;
+
+    impl KeyedProcess<(u8, TimeDomain)> for Counts {
+        type Key = u8;
+        type State = u64;
+        type Out = (u8, u64);
+        fn process(&mut self, item: (u8, TimeDomain), n: &mut u64, ctx: &mut impl KeyedContext<u8, (u8, u64)>) {
+            *n += 1;
+            match item.1 {
+                TimeDomain::EventTime => ctx.register_event_time_timer(ctx.time() + 10),
+                TimeDomain::ProcessingTime => ctx.register_processing_time_timer(ctx.processing_time() + 10),
+            }
+        }
+        fn on_timer(&mut self, _: TimeDomain, n: &mut u64, ctx: &mut impl KeyedContext<u8, (u8, u64)>) {
+            ctx.emit((*ctx.key(), *n));
+            ctx.clear_state();
+        }
+    }
+
+    #[test]
+    fn records_watermarks_and_time_come_as_the_test_says() {
+        let rt = TestRuntime::new().unwrap();
+        let mut tester = OperatorTester::keyed(&rt.env, Counts, |item: &(u8, TimeDomain)| item.0).unwrap();
+        tester.push(5, (1, TimeDomain::EventTime)).unwrap();
+        tester.push(5, (1, TimeDomain::EventTime)).unwrap();
+        tester.watermark(14).unwrap();
+        assert_eq!((tester.take(), tester.passed()), (vec![], Some(Mark::At(14))));
+        let state = tester.snapshot().unwrap().unwrap();
+        tester.watermark(15).unwrap();
+        assert_eq!(tester.take(), [(15, (1, 2))]);
+        tester.push_untimed((2, TimeDomain::ProcessingTime)).unwrap();
+        tester.advance(Duration::from_millis(9)).unwrap();
+        assert_eq!(tester.take(), []);
+        tester.advance(Duration::from_millis(1)).unwrap();
+        assert_eq!((tester.take(), tester.processing_time()), (vec![(10, (2, 1))], 10));
+
+        let mut again = OperatorTester::restored(
+            &rt.env,
+            ProcessSpec { f: Counts, key: ByValue(|item: &(u8, TimeDomain)| item.0), sides: Sides::default() },
+            state,
+        )
+        .unwrap();
+        again.end().unwrap();
+        assert_eq!(again.take(), [(15, (1, 2))]);
+    }
+
+    #[test]
+    fn an_idle_stream_says_so_and_wakes_up() {
+        let rt = TestRuntime::new().unwrap();
+        let strategy = WatermarkStrategy::for_monotonous_timestamps().with_idleness(Duration::from_secs(1));
+        let mut tester = OperatorTester::new(&rt.env, Stamp::new(|i: &i64| *i, strategy)).unwrap();
+        tester.push_untimed(7).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::At(6)));
+        tester.advance(Duration::from_millis(999)).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::At(6)));
+        tester.advance(Duration::from_millis(1)).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::Idle));
+        tester.push_untimed(7).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::At(6)), "its clock counts again, also where it has not moved");
+        assert!(tester.push_untimed(i64::MIN).is_err(), "a record whose time is none");
+    }
+
+    #[test]
+    fn what_waits_holds_watermarks_back() {
+        let rt = TestRuntime::new().unwrap();
+        let slow = |i: u64| async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok::<_, String>(i)
+        };
+        let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(AsyncOptions::unordered(), slow)).unwrap();
+        tester.push(1, 1).unwrap();
+        tester.watermark(1).unwrap();
+        assert_eq!((tester.take(), tester.passed()), (vec![], None), "it is still under way");
+        tester.end().unwrap();
+        assert_eq!((tester.take(), tester.passed()), (vec![(1, 1)], Some(Mark::At(Time::MAX))));
+    }
+}
