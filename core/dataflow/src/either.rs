@@ -11,7 +11,7 @@ use crate::{
     window::{TimeWindow, WindowFunction},
 };
 use serde::{Deserialize, Serialize};
-use std::marker::PhantomData;
+use std::{marker::PhantomData, time::Duration};
 
 /// A record of the first or of the second of two streams.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -144,6 +144,10 @@ pub trait KeyedCoProcess<A, B>: Clone + Send + 'static {
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
+    /// See [`KeyedProcess::state_ttl`].
+    fn state_ttl(&self) -> Option<Duration> {
+        None
+    }
     /// One record of the first stream.
     fn left(&mut self, item: A, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// One record of the second.
@@ -190,6 +194,9 @@ impl<A: 'static, B: 'static, F: KeyedCoProcess<A, B>> KeyedProcess<Either<A, B>>
     type Key = F::Key;
     type State = F::State;
     type Out = F::Out;
+    fn state_ttl(&self) -> Option<Duration> {
+        self.0.state_ttl()
+    }
     #[inline(always)]
     fn process(&mut self, item: Either<A, B>, state: &mut F::State, ctx: &mut impl KeyedContext<F::Key, F::Out>) {
         match item {

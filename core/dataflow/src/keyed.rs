@@ -64,6 +64,11 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
+    /// Forgets the state of a key that has had no record for so long, by the machine's clock; ms precision. Asked once, when a
+    /// subtask begins. It costs a second look-up for each record. Timers of the key stay.
+    fn state_ttl(&self) -> Option<Duration> {
+        None
+    }
     /// One record.
     fn process(&mut self, item: T, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// A time that was asked for has come. `ctx.time()` is the time.
@@ -155,18 +160,61 @@ pub struct ProcessSpec<F, S> {
     pub sides: Sides,
 }
 
+/// When each key was last used, and when that is looked at next.
+struct Ttl<K> {
+    after: Time,
+    used: Rows<K, Time>,
+    due: Timers<K>,
+}
+
+impl<K: OwnedKey> Ttl<K> {
+    fn new(after: Duration) -> Self {
+        let after = Time::try_from(after.as_millis()).unwrap_or(Time::MAX).max(1);
+        Self { after, used: Rows::new(), due: Timers::default() }
+    }
+
+    /// The key is used; answers whether what it had is too old.
+    fn touch(&mut self, hash: u64, key: &K, now: Time) -> bool {
+        match self.used.get_mut(hash, key) {
+            Some(last) => now.saturating_sub(std::mem::replace(last, now)) >= self.after,
+            None => {
+                self.used.row(hash, |k| k == key, || (key.clone(), now));
+                self.due.add(now.saturating_add(self.after), hash, key);
+                false
+            }
+        }
+    }
+
+    /// A key that nobody has used for too long.
+    fn expired(&mut self, now: Time) -> Option<Due<K>> {
+        while let Some(due) = self.due.pop(now) {
+            let last = self.used.get(due.hash, &due.key).copied().unwrap_or(NO_TIME);
+            let until = last.saturating_add(self.after);
+            if until <= now {
+                self.used.remove(due.hash, &due.key);
+                return Some(due);
+            }
+            // Used since: looked at again when that is too long ago.
+            self.due.add(until, due.hash, &due.key);
+        }
+        None
+    }
+}
+
 /// A live one.
 pub struct ProcessOp<F, S, K, V> {
     f: F,
     key: S,
     rows: Rows<K, V>,
+    ttl: Option<Ttl<K>>,
     times: Times<K>,
     sides: LiveSides,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
 }
 
-type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>);
+/// Rows, timers of both clocks, and when keys were used.
+type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>, Vec<(K, Time)>);
 
 impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T> for ProcessSpec<F, S> {
     type Out = F::Out;
@@ -175,16 +223,21 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T>
         let mut rows = Rows::new();
         let clock = cx.env().clock.clone();
         let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
+        let mut ttl = self.f.state_ttl().map(Ttl::new);
         for (writer, part) in cx.restored() {
-            let (part, event, processing): Saved<F::Key, F::State> = codec::decode(part).map_err(|e| {
+            let (part, event, processing, used): Saved<F::Key, F::State> = codec::decode(part).map_err(|e| {
                 cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
             })?;
             rows.restore(cx, part);
             times.event.restore(cx, event);
             times.processing.restore(cx, processing);
+            if let Some(ttl) = &mut ttl {
+                ttl.due.restore(cx, used.iter().map(|(k, at)| (at.saturating_add(ttl.after), k.clone())).collect());
+                ttl.used.restore(cx, used);
+            }
         }
         let sides = self.sides.open(cx.build)?;
-        Ok(ProcessOp { f: self.f, key: self.key, rows, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
+        Ok(ProcessOp { f: self.f, key: self.key, rows, ttl, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
     }
 }
 
@@ -196,6 +249,12 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
         S: KeySelect<T, Key = K>,
     {
         let select = &self.key;
+        if let Some(ttl) = &mut self.ttl {
+            let key = select.own(&item);
+            if ttl.touch(hash, &key, self.times.wall()) {
+                self.rows.remove(hash, &key);
+            }
+        }
         let (key, state) = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()));
         let (mut cleared, mut late) = (None, 0);
         let (times, sides) = (&mut self.times, &mut self.sides);
@@ -239,7 +298,8 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
         });
     }
     fn ready(&mut self, out: &mut impl Push<F::Out>) -> Ready {
-        let Some(next) = self.times.processing.next() else { return Ready::Yes };
+        let forgets = self.ttl.as_ref().and_then(|ttl| ttl.due.next());
+        let Some(next) = self.times.processing.next().into_iter().chain(forgets).min() else { return Ready::Yes };
         let now = self.times.wall();
         if next > now {
             let left = Duration::from_millis(next.abs_diff(now));
@@ -249,6 +309,10 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
         for _ in 0..STRIDE {
             let Some(due) = self.times.processing.pop(now) else { break };
             self.timer::<T>(TimeDomain::ProcessingTime, due, out);
+        }
+        for _ in 0..STRIDE {
+            let Some(due) = self.ttl.as_mut().and_then(|ttl| ttl.expired(now)) else { break };
+            self.rows.remove(due.hash, &due.key);
         }
         // What was emitted just now may have used the room downstream up.
         Ready::Busy
@@ -270,7 +334,8 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
         let (event, processing): (Vec<_>, Vec<_>) =
             (self.times.event.iter().collect(), self.times.processing.iter().collect());
         let rows: Vec<_> = self.rows.iter().collect();
-        keep(codec::encode(&(rows, event, processing)), &self.cell, &self.uid)
+        let used: Vec<_> = self.ttl.iter().flat_map(|ttl| ttl.used.iter()).collect();
+        keep(codec::encode(&(rows, event, processing, used)), &self.cell, &self.uid)
     }
 }
 

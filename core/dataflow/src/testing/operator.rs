@@ -287,6 +287,51 @@ mod tests {
         assert_eq!(again.take(), [(15, (1, 2))]);
     }
 
+    /// Counts a key's records for as long as one comes at least each 100 ms.
+    #[derive(Clone)]
+    struct Forgetful;
+
+    impl KeyedProcess<u8> for Forgetful {
+        type Key = u8;
+        type State = u64;
+        type Out = (u8, u64);
+        fn state_ttl(&self) -> Option<Duration> {
+            Some(Duration::from_millis(100))
+        }
+        fn process(&mut self, item: u8, n: &mut u64, ctx: &mut impl KeyedContext<u8, (u8, u64)>) {
+            *n += 1;
+            ctx.emit((item, *n));
+        }
+    }
+
+    #[test]
+    fn state_that_nobody_uses_is_forgotten_also_after_a_restore() {
+        let rt = TestRuntime::new().unwrap();
+        let spec = || ProcessSpec { f: Forgetful, key: ByValue(|k: &u8| *k), sides: Sides::default() };
+        let mut tester = OperatorTester::new(&rt.env, spec()).unwrap();
+        let ms = Duration::from_millis;
+        tester.push_untimed(1).unwrap();
+        tester.push_untimed(2).unwrap();
+        tester.advance(ms(99)).unwrap();
+        tester.push_untimed(1).unwrap();
+        tester.advance(ms(99)).unwrap();
+        tester.push_untimed(1).unwrap();
+        tester.push_untimed(2).unwrap();
+        let counts = |t: &mut OperatorTester<u8, _>| t.take().into_iter().map(|(_, c)| c).collect::<Vec<(u8, u64)>>();
+        assert_eq!(counts(&mut tester), [(1, 1), (2, 1), (1, 2), (1, 3), (2, 1)], "2 was silent for too long");
+        let with_both = tester.snapshot().unwrap().unwrap();
+        tester.advance(ms(100)).unwrap();
+        let with_none = tester.snapshot().unwrap().unwrap();
+        assert!(with_none.len() < with_both.len(), "nothing is kept of keys that are forgotten");
+        // The tester's clock begins at 0 again: what was used at 198 ms is too old at 298 ms.
+        let mut again = OperatorTester::restored(&rt.env, spec(), with_both).unwrap();
+        again.advance(ms(297)).unwrap();
+        again.push_untimed(1).unwrap();
+        again.advance(ms(1)).unwrap();
+        again.push_untimed(2).unwrap();
+        assert_eq!(counts(&mut again), [(1, 4), (2, 1)]);
+    }
+
     #[test]
     fn an_idle_stream_says_so_and_wakes_up() {
         let rt = TestRuntime::new().unwrap();
