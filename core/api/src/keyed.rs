@@ -1,6 +1,6 @@
 //! Streams that are grouped by key.
 
-use crate::{DataStream, JoinedStreams, KeyedConnectedStreams, Windows};
+use crate::{DataStream, JoinedStreams, KeyedConnectedStreams, TriggeredStream, Windows};
 use std::{cmp::Ordering, marker::PhantomData, ops::AddAssign, panic::Location};
 use thalweg_dataflow::{
     Data, Either, Key, OpId, OwnedKey, PlanBuilder, Time,
@@ -17,7 +17,7 @@ use thalweg_dataflow::{
     pipe::{Inlet, Pipe, Then, Transform, close},
     routes::KeyRoute,
     side::Sides,
-    window::WindowTime,
+    window::{CountTrigger, GlobalWindows, PurgingTrigger, Trigger, WindowTime},
 };
 use thalweg_model::{Partitioner, VertexRole};
 
@@ -250,6 +250,14 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         other: KeyedStream<U, R, Q>,
     ) -> JoinedStreams<T, U, S, R, P, Q> {
         JoinedStreams { left: self, right: other }
+    }
+
+    /// Groups further, by so many records each.
+    pub fn count_window(self, records: u64) -> TriggeredStream<T, S, P, GlobalWindows, PurgingTrigger<CountTrigger>>
+    where
+        CountTrigger: Trigger<T>,
+    {
+        TriggeredStream::new(self, GlobalWindows, PurgingTrigger::of(CountTrigger::of(records)))
     }
 
     /// Another stream's records with the same keys, to be handled together with this one's over one state.

@@ -1,7 +1,7 @@
 //! Streams that are being written down.
 
 use crate::{
-    Windows,
+    Environment, JobError, Windows,
     connected::{BroadcastConnectedStreams, ConnectedStreams},
     keyed::{KeyedKeys, KeyedStream},
     sinks::{Collected, SinkRef, TextOutput},
@@ -457,6 +457,23 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let plan = self.plan.clone();
         let op = self.sink(Collect::new()).op;
         Collected::new(plan, op)
+    }
+
+    /// Runs the program that was written so far, and brings these records back; at most 16 MiB of them.
+    ///
+    /// ```
+    /// # let env = thalweg_api::testing::environment(1, std::env::temp_dir())?;
+    /// let squares = env.sequence(0..4).map(|i| i * i).execute_and_collect(&env, "squares")?;
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute_and_collect(self, env: &Environment, name: &str) -> Result<Vec<T>, JobError>
+    where
+        T: Data,
+    {
+        let collected = self.collect();
+        env.execute(name)?.collected(&collected)
     }
 
     /// Drops the records.

@@ -227,6 +227,7 @@ fn triggers_fire_early_often_and_purge() {
         .count()
         .collect();
     let all = timed(&env).key_by(|_| 0u8).window(GlobalWindows).trigger(CountTrigger::of(30)).count().collect();
+    let tens = timed(&env).key_by(|_| 0u8).count_window(40).sum(|i| i).collect();
     let last = timed(&env)
         .key_by(|_| 0u8)
         .window(GlobalWindows)
@@ -241,6 +242,7 @@ fn triggers_fire_early_often_and_purge() {
     assert_eq!(values(&counts), [20, 40, 20, 40]);
     assert_eq!(values(&purged), [20, 20, 20, 20]);
     assert_eq!(values(&all), [30, 60, 90]);
+    assert_eq!(values(&tens), [(0..40).sum::<u64>(), (40..80).sum()]);
     let last = result.collected(&last).unwrap();
     assert_eq!(last, [15..25, 40..50, 65..75, 90..100].map(|r| r.collect::<Vec<u64>>()));
     // How much is there when it fires early depends on how far the watermark jumps; at last all of each window is.
