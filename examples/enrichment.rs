@@ -1,7 +1,7 @@
 //! Orders in several currencies, valued by rates that every subtask knows: `enrichment [--orders N]`.
 //!
 //! Rates are broadcast: each subtask gets all of them and keeps them in broadcast state. An order that comes before the rate of its
-//! currency waits in that subtask; what no rate ever came for leaves by a side output.
+//! currency waits in that subtask; what is of a currency that has none (XXX is ISO 4217's code for that) leaves by a side output.
 
 use clap::Parser;
 use std::collections::BTreeMap;

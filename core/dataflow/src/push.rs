@@ -178,10 +178,7 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Chained<T, O, N> {
     }
 
     /// Tells what the operator is done with to the rest of the chain, and then to the side output.
-    fn forward(&mut self, budget: &mut usize, mut say: impl FnMut(&mut dyn Control, &mut usize) -> Flow) -> Flow
-    where
-        N: Sized,
-    {
+    fn forward(&mut self, budget: &mut usize, mut say: impl FnMut(&mut dyn Control, &mut usize) -> Flow) -> Flow {
         if self.passed == Passed::Operator {
             if say(&mut self.next, budget) == Flow::More {
                 return Flow::More;

@@ -55,8 +55,7 @@ type Open = Box<dyn Fn(&BuildCx) -> Result<Box<dyn SideOut>, TaskFailure> + Send
 pub struct Sides(Arc<Mutex<Vec<(Arc<str>, Open)>>>);
 
 impl Sides {
-    /// The stream of a tag begins in this inlet. A tag that was asked for already gives its first inlet again, to be
-    /// shared.
+    /// The stream of a tag begins in this inlet. A tag is taken once; the error says what to do for more.
     pub fn add<T: 'static>(&self, tag: &OutputTag<T>, inlet: &Inlet<T>) -> Result<(), String> {
         let mut all = self.0.lock();
         if all.iter().any(|(tag_, _)| Arc::ptr_eq(tag_, &tag.identity)) {
