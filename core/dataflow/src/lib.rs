@@ -12,6 +12,7 @@ pub mod either;
 pub mod engine;
 pub mod event_time;
 pub mod exchange;
+mod filter;
 pub mod fold;
 pub mod formats;
 pub mod gate_task;

@@ -1,5 +1,6 @@
 //! Operators made of closures.
 
+pub use crate::filter::Filter;
 use crate::{
     batch::Time,
     build::OpCx,
@@ -37,8 +38,6 @@ macro_rules! closures { ($($(#[$doc:meta])* $name:ident),*) => { $(
 closures!(
     /// One for one.
     Map,
-    /// Those for which the function says yes.
-    Filter,
     /// One or none for one.
     FilterMap,
     /// Looks at each.
@@ -50,16 +49,6 @@ impl<T: 'static, U: 'static, F: FnMut(T) -> U + 'static> Operator<T> for Map<F> 
     #[inline(always)]
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<U>) {
         out.push(at, (self.0)(item));
-    }
-}
-
-impl<T: 'static, F: FnMut(&T) -> bool + 'static> Operator<T> for Filter<F> {
-    type Out = T;
-    #[inline(always)]
-    fn item(&mut self, at: Time, item: T, out: &mut impl Push<T>) {
-        if (self.0)(&item) {
-            out.push(at, item);
-        }
     }
 }
 

@@ -212,6 +212,8 @@ impl<T: 'static> Outlet<T> {
 
 impl<T: 'static> Control for Outlet<T> {
     fn ready(&mut self) -> Ready {
+        // Now, and not when a barrier comes: what a taker makes of a record may need more than one turn.
+        self.drain();
         let mut all = Ready::Yes;
         for taker in &mut self.takers {
             match (taker.ready(), all) {
