@@ -64,6 +64,10 @@ pub use thalweg_dataflow::{
         Assignment, Collection, Enumerator, InvalidUtf8, Polled, Reader, ReaderCx, Sequence, SocketText, Source,
         TextBlock, TextBlocks, TextLines,
     },
+    state::{
+        AggregatingState, KeyedState, KeyedStates, ListState, MapState, OperatorListState, OperatorStates,
+        ReducingState, StateTtl, ValueState,
+    },
     window::{
         ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
         EventTimeSessionWindows, EventTimeTrigger, Evictor, GlobalWindows, ProcessingTimeSessionWindows,

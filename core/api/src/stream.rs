@@ -83,6 +83,14 @@ impl<T, P> DataStream<T, P> {
         self
     }
 
+    /// The slot-sharing group of the chain that the last operator is in, `default` when nothing is said; what follows is in
+    /// it too. Groups have slots of their own, each as many as its widest chain has subtasks: for a part of a job whose
+    /// load must not be added to that of the others.
+    pub fn slot_sharing_group(self, group: impl Into<String>) -> Self {
+        self.plan.set_slot_sharing_group(self.op.vertex, group.into());
+        self
+    }
+
     /// The chain that the last operator is in waits for the outside world: its subtasks run on threads of their own,
     /// and not on those of their slots, where others would wait with them.
     pub fn own_thread(self) -> Self {
@@ -258,6 +266,17 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     {
         let timed = self.timed;
         self.exchange("rebalance", Partitioner::Rebalance, |edge| TurnRoute { edge, timed })
+    }
+
+    /// Deals the records out to a few subtasks of what follows: each subtask feeds its share of them, or several feed one. It
+    /// has fewer channels than [`rebalance`](DataStream::rebalance), and evens nothing out between subtasks that feed others.
+    #[track_caller]
+    pub fn rescale(self) -> DataStream<T>
+    where
+        T: Data,
+    {
+        let timed = self.timed;
+        self.exchange("rescale", Partitioner::Rescale, |edge| TurnRoute { edge, timed })
     }
 
     /// What follows is a chain of its own: tasks that are stepped apart from these, with a parallelism of its own if that is

@@ -262,6 +262,7 @@ fn streams_are_connected_and_broadcast() {
         let shuffled = env.sequence(0..n).shuffle().map(|i| i).parallelism(parallelism).collect();
         let chained = env.sequence(0..n).start_new_chain().map(|i| i).collect();
         let custom = env.sequence(0..n).partition_custom(|i, n| *i as usize % n).map(|i| i).collect();
+        let rescaled = env.sequence(0..n).rescale().map(|i| i).parallelism(parallelism).collect();
         let result = env.execute("connected").unwrap();
         assert_eq!(result.collected(&mapped).unwrap().len() as u64, n + 1);
         assert_eq!(result.collected(&flat).unwrap().len() as u64, (0..n).map(|i| i % 3).sum::<u64>() + 1);
@@ -272,7 +273,7 @@ fn streams_are_connected_and_broadcast() {
         assert_eq!(ruled.iter().filter(|i| **i >= 1000).count(), 10 * parallelism as usize);
         assert_eq!(ruled.iter().filter(|i| **i < 1000).count() as u64, n);
         assert_eq!(result.collected(&spread).unwrap().len() as u64, n * u64::from(parallelism));
-        for all in [global, shuffled, custom, chained] {
+        for all in [global, shuffled, custom, chained, rescaled] {
             let mut all: Vec<u64> = result.collected(&all).unwrap();
             all.sort_unstable();
             assert_eq!(all, (0..n).collect::<Vec<_>>());

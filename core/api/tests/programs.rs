@@ -279,3 +279,37 @@ fn derived_uids_are_stable_and_companions_follow_their_operator() {
     let roles: Vec<_> = graph.vertices.iter().map(|v| (v.role, v.parallelism)).collect();
     assert_eq!(roles, [(VertexRole::Task, 2), (VertexRole::Coordinator, 1), (VertexRole::Committer, 1)]);
 }
+
+#[test]
+fn a_slot_sharing_group_goes_on_until_another_one_is_named() {
+    use thalweg_dataflow::{gate_task::add_gate, pipe::close, routes::TurnRoute};
+    let b = thalweg_dataflow::PlanBuilder::default();
+    let rebalance = thalweg_model::Partitioner::Rebalance;
+    let (source, head) = thalweg_dataflow::source::add_source(&b, thalweg_api::Sequence::new(0..5));
+    let [inner, back] = [(); 2].map(|()| b.vertex(VertexRole::Task, None));
+    let [first, second] = [(source.vertex, inner), (inner, back)].map(|(f, t)| b.edge::<u64>(f, t, rebalance, false));
+    close(&b, source.vertex, head, TurnRoute { edge: first, timed: false });
+    let inlet = add_gate::<u64>(&b, inner, vec![first], b.operator(inner, "inner", &[]));
+    close(&b, inner, inlet, TurnRoute { edge: second, timed: false });
+    let inlet = add_gate::<u64>(&b, back, vec![second], b.operator(back, "back", &[]));
+    thalweg_dataflow::sink::add_sink(&b, back, inlet, thalweg_dataflow::sink::Collect::new());
+    b.set_slot_sharing_group(source.vertex, "apart".into());
+    b.set_slot_sharing_group(back, "default".into());
+    let with = thalweg_dataflow::Freeze { parallelism: 2, max_parallelism: None, mode: ExecutionMode::Automatic };
+    let graph = b.freeze(&with).unwrap().graph().clone();
+    let groups: Vec<_> = graph
+        .vertices
+        .iter()
+        .map(|v| (v.operators.last().unwrap().uid.as_str(), v.slot_sharing_group.as_deref()))
+        .collect();
+    let apart = Some("apart");
+    let expected = [
+        ("sequence-source-1", apart),
+        ("sequence-source-1/coordinator", apart),
+        ("inner-1", apart),
+        ("collect-sink-1", None),
+        ("collect-sink-1/committer", None),
+    ];
+    assert_eq!(groups, expected);
+    assert_eq!(graph.slots(), 4);
+}

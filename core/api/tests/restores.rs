@@ -5,7 +5,8 @@
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use thalweg_api::{
-    AsyncOptions, BroadcastProcessFunction, JobResult, ProcessContext, TimeDomain,
+    AsyncOptions, BroadcastProcessFunction, JobResult, KeyedStates, ListState, MapState, OperatorListState,
+    OperatorStates, ProcessContext, ProcessFunction, ReducingState, TimeDomain, ValueState,
     prelude::*,
     testing::{self, Stepped},
 };
@@ -147,7 +148,89 @@ fn spread(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> {
     Ok(answers(&env.execute("spread")?, &counts))
 }
 
-const PROGRAMS: [(&str, Program); 8] = [
+/// Numbers each key's records, and tells what all its named states have.
+#[derive(Clone)]
+struct Named {
+    last: ValueState<u64>,
+    all: ListState<u64>,
+    thirds: MapState<u64, u64>,
+    sum: ReducingState<u64>,
+}
+
+impl KeyedProcess<Record> for Named {
+    type Key = u64;
+    type State = ();
+    type Out = String;
+    fn states(&mut self, states: &mut KeyedStates<'_, u64>) {
+        states.add(&mut self.last);
+        states.add(&mut self.all);
+        states.add(&mut self.thirds);
+        states.add(&mut self.sum);
+    }
+    fn process(&mut self, item: Record, (): &mut (), ctx: &mut impl KeyedContext<u64, String>) {
+        let before = ctx.state(&self.last).get().copied();
+        ctx.state(&self.last).set(item.2);
+        ctx.state(&self.all).add(item.2);
+        *ctx.state(&self.thirds).or_insert_with(item.2 % 3, || 0) += 1;
+        ctx.state(&self.sum).add(item.2);
+        let all: Vec<u64> = ctx.state(&self.all).iter().copied().collect();
+        let third = ctx.state(&self.thirds).get(&(item.2 % 3)).copied();
+        let sum = ctx.state(&self.sum).get().copied();
+        ctx.emit(format!("{before:?} {all:?} {third:?} {sum:?}"));
+    }
+}
+
+fn named(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> {
+    let f = Named {
+        last: ValueState::new("last"),
+        all: ListState::new("all"),
+        thirds: MapState::new("thirds"),
+        sum: ReducingState::new("sum", |a, b| *a += b),
+    };
+    let told = timed(env, all).key_by(|r| r.0).process(f).uid("named").collect().with_uid("out");
+    Ok(answers(&env.execute("named")?, &told))
+}
+
+/// Gives records out seven at a time, and at the end all that any subtask ever saw.
+#[derive(Clone)]
+struct Gathers {
+    few: OperatorListState<u64>,
+    seen: OperatorListState<u64>,
+}
+
+impl ProcessFunction<Record> for Gathers {
+    type Out = (bool, u64);
+    fn states(&mut self, states: &mut OperatorStates) {
+        states.add(&mut self.few);
+        states.add(&mut self.seen);
+    }
+    fn process(&mut self, item: Record, ctx: &mut impl ProcessContext<(bool, u64)>) {
+        ctx.list(&self.seen).push(item.2);
+        ctx.list(&self.few).push(item.2);
+        if ctx.list(&self.few).len() >= 7 {
+            let few = std::mem::take(ctx.list(&self.few));
+            few.into_iter().for_each(|n| ctx.emit((false, n)));
+        }
+    }
+    fn end(&mut self, ctx: &mut impl ProcessContext<(bool, u64)>) {
+        let few = std::mem::take(ctx.list(&self.few));
+        few.into_iter().for_each(|n| ctx.emit((false, n)));
+        let seen = std::mem::take(ctx.list(&self.seen));
+        seen.into_iter().for_each(|n| ctx.emit((true, n)));
+    }
+}
+
+fn gathered(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> {
+    let f = Gathers { few: OperatorListState::new("few"), seen: OperatorListState::union("seen") };
+    let dealt = env.from_collection(all.to_vec()).parallelism(1).uid("records").rebalance();
+    let told = dealt.process(f).uid("gathers").collect().with_uid("out");
+    let mut all = answers(&env.execute("gathered")?, &told);
+    // Of what was seen each subtask has what all had: told more than once after a restore, and never lost.
+    all.dedup_by(|a, b| a == b && a.starts_with("(true"));
+    Ok(all)
+}
+
+const PROGRAMS: [(&str, Program); 10] = [
     ("sliding", sliding),
     ("joined", joined),
     ("near", near),
@@ -156,13 +239,15 @@ const PROGRAMS: [(&str, Program); 8] = [
     ("waiting", waiting),
     ("rules", rules),
     ("spread", spread),
+    ("named", named),
+    ("gathered", gathered),
 ];
 
 fn seeds() -> Vec<u64> {
     if let Ok(seed) = std::env::var("THALWEG_SEED") {
         return vec![seed.parse().unwrap()];
     }
-    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(240);
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     (0..n).collect()
 }
 

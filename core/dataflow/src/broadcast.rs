@@ -11,11 +11,12 @@ use crate::{
     process::{Cx, ProcessContext},
     push::{Control, Flow, Mark, Operator, Push},
     side::{LiveSides, Sides},
+    state::{OperatorStates, named::SavedStates},
     task::TaskCell,
 };
 use std::{marker::PhantomData, rc::Rc, sync::Arc};
 use thalweg_env::Clock;
-use thalweg_model::{FailureKind, TaskFailure};
+use thalweg_model::TaskFailure;
 
 /// A function over a stream and a broadcast one. Every subtask gets all records of the broadcast stream and makes the same
 /// state of them.
@@ -24,6 +25,8 @@ pub trait BroadcastProcessFunction<A, B>: Clone + Send + 'static {
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
+    /// A subtask begins: a function that has lists adds each of them.
+    fn states(&mut self, _states: &mut OperatorStates) {}
     /// One record of the stream. It cannot change what is known, since the other subtasks would not know of it.
     fn process(&mut self, item: A, state: &Self::State, ctx: &mut impl ProcessContext<Self::Out>);
     /// One record of the broadcast stream. What it does to the state must depend on the record and the state alone.
@@ -57,6 +60,7 @@ pub struct BroadcastOp<F, V> {
     watermark: Time,
     clock: Arc<dyn Clock>,
     sides: LiveSides,
+    states: OperatorStates,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
 }
@@ -64,23 +68,25 @@ pub struct BroadcastOp<F, V> {
 impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either<A, B>> for BroadcastSpec<F, A, B> {
     type Out = F::Out;
     type Op = BroadcastOp<F, F::State>;
-    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+    fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let mut states = OperatorStates::new();
+        self.f.states(&mut states);
+        let (mut known, mut lists) = (Vec::new(), Vec::new());
+        for (writer, (state, list)) in cx.saved::<(F::State, SavedStates)>()? {
+            known.push((writer, state));
+            lists.push((writer, list));
+        }
+        states.restore(cx, lists)?;
         // All subtasks wrote the same; this one's own is as good as any.
-        let parts: Vec<_> = cx.restored().collect();
-        let part = parts.iter().find(|(writer, _)| *writer == cx.subtask).or(parts.first());
-        let state = match part {
-            Some((writer, part)) => codec::decode(part).map_err(|e| {
-                let message = format!("the broadcast state that subtask {writer} wrote cannot be read: {e}");
-                cx.failure(FailureKind::Storage, message)
-            })?,
-            None => F::State::default(),
-        };
+        let at = known.iter().position(|(writer, _)| *writer == cx.subtask).unwrap_or(0);
+        let state = if known.is_empty() { F::State::default() } else { known.swap_remove(at).1 };
         Ok(BroadcastOp {
             f: self.f,
             state,
             watermark: NO_TIME,
             clock: cx.env().clock.clone(),
             sides: self.sides.open(cx.build)?,
+            states,
             uid: cx.uid.clone(),
             cell: cx.cell(),
         })
@@ -91,8 +97,8 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Operator<Either<
     type Out = F::Out;
     #[inline(always)]
     fn item(&mut self, at: Time, item: Either<A, B>, out: &mut impl Push<F::Out>) {
-        let (watermark, clock, sides) = (self.watermark, &*self.clock, &mut self.sides);
-        let mut cx = Cx { at, watermark, clock, sides, out };
+        let (watermark, clock, sides, states) = (self.watermark, &*self.clock, &mut self.sides, &mut self.states);
+        let mut cx = Cx { at, watermark, clock, sides, states, out };
         match item {
             Either::Left(item) => self.f.process(item, &self.state, &mut cx),
             Either::Right(item) => self.f.process_broadcast(item, &mut self.state, &mut cx),
@@ -108,6 +114,7 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Operator<Either<
         self.sides.control()
     }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
-        keep(codec::encode(&self.state), &self.cell, &self.uid)
+        let all = self.states.snapshot().and_then(|lists| codec::encode(&(&self.state, lists)));
+        keep(all, &self.cell, &self.uid)
     }
 }

@@ -1,6 +1,7 @@
 //! Where a task is built: on its slot's thread, from the pristine plan, so that nothing alive in a task must be `Send`.
 
 use crate::{
+    codec,
     exchange::{
         ExchangeSizes, Signal,
         channel::{Receiver, Sender},
@@ -24,7 +25,7 @@ use std::{
     time::Duration,
 };
 use thalweg_env::Env;
-use thalweg_model::{Attempt, Edge, FailureKind, JobId, Partitioner, Placement, SubtaskId, TaskFailure, Vertex};
+use thalweg_model::{Attempt, Edge, FailureKind, JobId, Placement, SubtaskId, TaskFailure, Vertex};
 use thalweg_spi::{ChannelId, PartitionId, ServiceError, ShuffleDescriptor, ShuffleEnvironment};
 
 /// What all tasks of one region share in this host under one attempt.
@@ -142,14 +143,12 @@ impl BuildCx {
         ChannelId { partition, consumer }
     }
 
-    /// The sending ends of an edge that begins in this vertex: one for each consumer, or one on a forward edge.
+    /// The sending ends of an edge that begins in this vertex: one for each consumer that this subtask reaches.
     pub(crate) fn senders<T: Data>(&self, edge: u32) -> Result<Vec<Sender<T>>, TaskFailure> {
         let info = self.edge(edge)?;
         let me = self.subtask.index;
-        let to = match info.partitioner {
-            Partitioner::Forward => me..me + 1,
-            _ => 0..self.parallelism_of(info.to),
-        };
+        let (producers, consumers) = (self.parallelism_of(info.from), self.parallelism_of(info.to));
+        let to = info.partitioner.consumers_of(me, producers, consumers);
         let uid: Arc<str> = self.vertex()?.operators.last().map_or("", |o| o.uid.as_str()).into();
         let sizes = self.attempt.sizes;
         to.map(|index| {
@@ -174,14 +173,12 @@ impl BuildCx {
         .collect()
     }
 
-    /// The receiving ends of an edge that ends in this vertex: one for each producer, or one on a forward edge.
+    /// The receiving ends of an edge that ends in this vertex: one for each producer that reaches it.
     pub(crate) fn receivers<T: Data>(&self, edge: u32) -> Result<Vec<Receiver<T>>, TaskFailure> {
         let info = self.edge(edge)?;
         let me = self.subtask.index;
-        let from = match info.partitioner {
-            Partitioner::Forward => me..me + 1,
-            _ => 0..self.parallelism_of(info.from),
-        };
+        let (producers, consumers) = (self.parallelism_of(info.from), self.parallelism_of(info.to));
+        let from = info.partitioner.producers_of(me, producers, consumers);
         let sizes = self.attempt.sizes;
         from.map(|index| {
             let key = (edge, index, me);
@@ -225,6 +222,17 @@ impl OpCx<'_> {
     pub fn restored(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let all = self.build.attempt.restore.iter();
         all.filter(|((uid, _), _)| **uid == *self.uid).map(|((_, i), state)| (*i, &state[..]))
+    }
+
+    /// The same, decoded.
+    pub(crate) fn saved<S: Data>(&self) -> Result<Vec<(u32, S)>, TaskFailure> {
+        let one = |(writer, part)| {
+            let failure = |e| {
+                self.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
+            };
+            Ok((writer, codec::decode(part).map_err(failure)?))
+        };
+        self.restored().map(one).collect()
     }
 
     /// Does this attempt begin with a snapshot?

@@ -8,6 +8,7 @@ use crate::{
     key::{Data, KeySelect, OwnedKey},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
     ops::UserFn,
+    state::KeyedStates,
     window::{TimeWindow, WindowFunction},
 };
 use serde::{Deserialize, Serialize};
@@ -148,6 +149,8 @@ pub trait KeyedCoProcess<A, B>: Clone + Send + 'static {
     fn state_ttl(&self) -> Option<Duration> {
         None
     }
+    /// A subtask begins: a function that has named states adds each of them.
+    fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
     /// One record of the first stream.
     fn left(&mut self, item: A, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// One record of the second.
@@ -196,6 +199,9 @@ impl<A: 'static, B: 'static, F: KeyedCoProcess<A, B>> KeyedProcess<Either<A, B>>
     type Out = F::Out;
     fn state_ttl(&self) -> Option<Duration> {
         self.0.state_ttl()
+    }
+    fn states(&mut self, states: &mut KeyedStates<'_, F::Key>) {
+        self.0.states(states);
     }
     #[inline(always)]
     fn process(&mut self, item: Either<A, B>, state: &mut F::State, ctx: &mut impl KeyedContext<F::Key, F::Out>) {

@@ -10,7 +10,10 @@ use crate::{
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
-    state::Rows,
+    state::{
+        KeyedState, KeyedStates, Rows,
+        named::{Named, SavedStates},
+    },
     task::{TaskCell, add},
 };
 use std::{marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
@@ -52,7 +55,9 @@ pub trait KeyedContext<K, O> {
     fn delete_processing_time_timer(&mut self, at: Time);
     /// Counts the record as one that came too late and was dropped.
     fn drop_late(&mut self);
-    /// Forgets this key's state when the function returns: it begins as its default again. Timers stay.
+    /// A named state of this key.
+    fn state<'a, S: KeyedState<K>>(&'a mut self, state: &'a S) -> S::View<'a>;
+    /// Forgets this key's state and named states when the function returns: it begins as its default again. Timers stay.
     fn clear_state(&mut self);
 }
 
@@ -60,7 +65,7 @@ pub trait KeyedContext<K, O> {
 pub trait KeyedProcess<T>: Clone + Send + 'static {
     /// The stream's key.
     type Key: OwnedKey;
-    /// One value for each key.
+    /// One value for each key; `()` takes no room.
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
@@ -69,6 +74,8 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     fn state_ttl(&self) -> Option<Duration> {
         None
     }
+    /// A subtask begins: a function that has named states adds each of them.
+    fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
     /// One record.
     fn process(&mut self, item: T, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// A time that was asked for has come. `ctx.time()` is the time.
@@ -101,6 +108,7 @@ struct RowCx<'a, K, N> {
     at: Time,
     times: &'a mut Times<K>,
     sides: &'a mut LiveSides,
+    named: &'a mut Named<K>,
     // The key whose state is forgotten.
     cleared: &'a mut Option<K>,
     late: &'a mut u64,
@@ -143,6 +151,10 @@ impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
     }
     fn drop_late(&mut self) {
         *self.late += 1;
+    }
+    #[inline]
+    fn state<'a, S: KeyedState<K>>(&'a mut self, state: &'a S) -> S::View<'a> {
+        self.named.at(state, self.hash, self.key)
     }
     fn clear_state(&mut self) {
         *self.cleared = Some(self.key.clone());
@@ -206,6 +218,7 @@ pub struct ProcessOp<F, S, K, V> {
     f: F,
     key: S,
     rows: Rows<K, V>,
+    named: Named<K>,
     ttl: Option<Ttl<K>>,
     times: Times<K>,
     sides: LiveSides,
@@ -213,22 +226,30 @@ pub struct ProcessOp<F, S, K, V> {
     cell: Rc<TaskCell>,
 }
 
-/// Rows, timers of both clocks, and when keys were used.
-type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>, Vec<(K, Time)>);
+/// Rows, timers of both clocks, when keys were used, and named states.
+type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>, Vec<(K, Time)>, SavedStates);
 
 impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T> for ProcessSpec<F, S> {
     type Out = F::Out;
     type Op = ProcessOp<F, S, F::Key, F::State>;
-    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+    fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let mut rows = Rows::new();
         let clock = cx.env().clock.clone();
+        let mut named = Named::new(clock.clone());
+        self.f.states(&mut KeyedStates { of: &mut named });
+        named.check(cx)?;
         let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
         let mut ttl = self.f.state_ttl().map(Ttl::new);
         for (writer, part) in cx.restored() {
-            let (part, event, processing, used): Saved<F::Key, F::State> = codec::decode(part).map_err(|e| {
-                cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
-            })?;
+            let (part, event, processing, used, states): Saved<F::Key, F::State> =
+                codec::decode(part).map_err(|e| {
+                    cx.failure(
+                        FailureKind::Storage,
+                        format!("the state that subtask {writer} wrote cannot be read: {e}"),
+                    )
+                })?;
             rows.restore(cx, part);
+            named.restore(cx, states)?;
             times.event.restore(cx, event);
             times.processing.restore(cx, processing);
             if let Some(ttl) = &mut ttl {
@@ -237,7 +258,7 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T>
             }
         }
         let sides = self.sides.open(cx.build)?;
-        Ok(ProcessOp { f: self.f, key: self.key, rows, ttl, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
+        Ok(ProcessOp { f: self.f, key: self.key, rows, named, ttl, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
     }
 }
 
@@ -255,16 +276,23 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
                 self.rows.remove(hash, &key);
             }
         }
-        let (key, state) = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()));
+        // A state without a size has no rows.
+        let mut apart = None;
+        let (key, state) = if size_of::<V>() == 0 {
+            apart.insert((select.own(&item), V::default()))
+        } else {
+            self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()))
+        };
         let (mut cleared, mut late) = (None, 0);
-        let (times, sides) = (&mut self.times, &mut self.sides);
-        let cx = &mut RowCx { key, hash, at, times, sides, cleared: &mut cleared, late: &mut late, out };
+        let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: &mut cleared, late: &mut late, out };
         self.f.process(item, state, cx);
         if late > 0 {
             add(&self.cell.metrics().late_dropped, late);
         }
         if let Some(key) = cleared {
             self.rows.remove(hash, &key);
+            self.named.remove(hash, &key);
         }
     }
 
@@ -273,13 +301,19 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
         F: KeyedProcess<T, Key = K, State = V>,
     {
         let Due { at, hash, key: owner } = due;
-        let (key, state) = self.rows.row(hash, |k| *k == owner, || (owner.clone(), V::default()));
+        let mut apart = None;
+        let (key, state) = if size_of::<V>() == 0 {
+            apart.insert((owner, V::default()))
+        } else {
+            self.rows.row(hash, |k| *k == owner, || (owner.clone(), V::default()))
+        };
         let (mut cleared, mut late) = (None, 0);
-        let (times, sides) = (&mut self.times, &mut self.sides);
-        let cx = &mut RowCx { key, hash, at, times, sides, cleared: &mut cleared, late: &mut late, out };
+        let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: &mut cleared, late: &mut late, out };
         self.f.on_timer(domain, state, cx);
         if let Some(key) = cleared {
             self.rows.remove(hash, &key);
+            self.named.remove(hash, &key);
         }
     }
 }
@@ -335,7 +369,8 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
             (self.times.event.iter().collect(), self.times.processing.iter().collect());
         let rows: Vec<_> = self.rows.iter().collect();
         let used: Vec<_> = self.ttl.iter().flat_map(|ttl| ttl.used.iter()).collect();
-        keep(codec::encode(&(rows, event, processing, used)), &self.cell, &self.uid)
+        let all = self.named.snapshot().and_then(|named| codec::encode(&(rows, event, processing, used, named)));
+        keep(all, &self.cell, &self.uid)
     }
 }
 

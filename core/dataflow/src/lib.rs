@@ -29,7 +29,7 @@ pub mod routes;
 pub mod side;
 pub mod sink;
 pub mod source;
-mod state;
+pub mod state;
 #[cfg(test)]
 #[cfg(not(thalweg_loom))]
 mod stepped_tests;

@@ -96,6 +96,7 @@ struct DraftVertex {
     max_parallelism: Option<u32>,
     role: VertexRole,
     own_thread: bool,
+    slot_sharing_group: Option<String>,
     /// A source, and whether it ends.
     bounded: Option<bool>,
     make: Option<Make<Box<dyn Task>>>,
@@ -226,6 +227,11 @@ impl PlanBuilder {
         self.0.borrow_mut().vertices[vertex].own_thread = true;
     }
 
+    /// The slot-sharing group of a vertex. Where none is set, it is that of all that flows into it, if they agree.
+    pub fn set_slot_sharing_group(&self, vertex: usize, group: String) {
+        self.0.borrow_mut().vertices[vertex].slot_sharing_group = Some(group);
+    }
+
     /// An edge. A forward edge between vertices that turn out to differ in parallelism becomes a rebalancing one.
     pub fn edge<T>(&self, from: usize, to: usize, partitioner: Partitioner, feedback: bool) -> u32 {
         let mut d = self.0.borrow_mut();
@@ -316,8 +322,10 @@ impl PlanBuilder {
                 max_parallelism,
                 role: v.role,
                 own_thread: v.own_thread,
+                slot_sharing_group: v.slot_sharing_group.clone(),
             });
         }
+        share(&mut graph);
         settle(&mut graph, &d.vertices.iter().map(|v| v.bounded.is_some()).collect::<Vec<_>>());
         let operators = d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten());
         let derived = operators.filter(|(o, _)| !o.states.is_empty() && matches!(o.uid, Uid::Counted(_)));
@@ -342,6 +350,35 @@ impl PlanBuilder {
             errors.retain(|e| told.insert(e.clone()));
             Err(errors)
         }
+    }
+}
+
+/// The name of the group that vertices are in when nothing else is said.
+const DEFAULT_GROUP: &str = "default";
+
+/// Slot-sharing groups of the vertices that were given none: a coordinator is with its readers, all others with what flows
+/// into them, if that agrees.
+fn share(graph: &mut JobGraph) {
+    let is_coordinator = |graph: &JobGraph, v: u32| graph.vertices[v as usize].role == VertexRole::Coordinator;
+    let of = |graph: &JobGraph, v: u32| {
+        graph.vertices[v as usize].slot_sharing_group.clone().unwrap_or_else(|| DEFAULT_GROUP.to_owned())
+    };
+    // What flows into a vertex was written down before it.
+    for v in 0..graph.vertices.len() {
+        let inputs = graph.edges.iter().filter(|e| e.to == v as u32 && !e.feedback && !is_coordinator(graph, e.from));
+        let groups: BTreeSet<_> = inputs.map(|e| of(graph, e.from)).collect();
+        if graph.vertices[v].slot_sharing_group.is_none() && groups.len() == 1 {
+            graph.vertices[v].slot_sharing_group = groups.into_iter().next();
+        }
+    }
+    for e in graph.edges.iter().filter(|e| !e.feedback) {
+        if graph.vertices[e.from as usize].role == VertexRole::Coordinator {
+            graph.vertices[e.from as usize].slot_sharing_group =
+                graph.vertices[e.to as usize].slot_sharing_group.clone();
+        }
+    }
+    for v in &mut graph.vertices {
+        v.slot_sharing_group = v.slot_sharing_group.take().filter(|group| group != DEFAULT_GROUP);
     }
 }
 

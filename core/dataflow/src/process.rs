@@ -3,11 +3,16 @@
 use crate::{
     batch::{NO_TIME, Time},
     build::OpCx,
+    codec,
+    key::Data,
+    keyed::keep,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push},
     side::{LiveSides, OutputTag, Sides},
+    state::{OperatorListState, OperatorStates},
+    task::TaskCell,
 };
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 use thalweg_env::Clock;
 use thalweg_model::TaskFailure;
 
@@ -23,6 +28,8 @@ pub trait ProcessContext<O> {
     fn emit(&mut self, item: O);
     /// Gives a record out by the side.
     fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U);
+    /// A list of this subtask, that the function has added; changed as you like.
+    fn list<'a, V: Data>(&'a mut self, state: &OperatorListState<V>) -> &'a mut Vec<V>;
 }
 
 /// A function over a stream.
@@ -33,8 +40,12 @@ pub trait ProcessFunction<T>: Clone + Send + 'static {
     fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
         Ok(())
     }
+    /// A subtask begins: a function that has lists adds each of them.
+    fn states(&mut self, _states: &mut OperatorStates) {}
     /// One record.
     fn process(&mut self, item: T, ctx: &mut impl ProcessContext<Self::Out>);
+    /// No record follows. What it gives out has the latest time of all records, and comes before the last watermark.
+    fn end(&mut self, _ctx: &mut impl ProcessContext<Self::Out>) {}
 }
 
 pub(crate) struct Cx<'a, N> {
@@ -42,6 +53,7 @@ pub(crate) struct Cx<'a, N> {
     pub(crate) watermark: Time,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) sides: &'a mut LiveSides,
+    pub(crate) states: &'a mut OperatorStates,
     pub(crate) out: &'a mut N,
 }
 
@@ -64,6 +76,10 @@ impl<O, N: Push<O>> ProcessContext<O> for Cx<'_, N> {
     fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U) {
         self.sides.emit(tag, self.at, item);
     }
+    #[inline]
+    fn list<'b, V: Data>(&'b mut self, state: &OperatorListState<V>) -> &'b mut Vec<V> {
+        self.states.list(state)
+    }
 }
 
 /// A [`ProcessFunction`] in a plan.
@@ -79,8 +95,21 @@ pub struct ProcessSpec<F> {
 pub struct ProcessOp<F> {
     f: F,
     watermark: Time,
+    latest: Time,
     clock: Arc<dyn Clock>,
     sides: LiveSides,
+    states: OperatorStates,
+    ended: bool,
+    uid: Arc<str>,
+    cell: Rc<TaskCell>,
+}
+
+impl<F> ProcessOp<F> {
+    #[inline(always)]
+    fn call<O, N: Push<O>>(&mut self, at: Time, out: &mut N, call: impl FnOnce(&mut F, &mut Cx<'_, N>)) {
+        let (watermark, clock, sides, states) = (self.watermark, &*self.clock, &mut self.sides, &mut self.states);
+        call(&mut self.f, &mut Cx { at, watermark, clock, sides, states, out });
+    }
 }
 
 impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
@@ -88,8 +117,20 @@ impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
     type Op = ProcessOp<F>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         self.f.open(cx)?;
-        let (clock, sides) = (cx.env().clock.clone(), self.sides.open(cx.build)?);
-        Ok(ProcessOp { f: self.f, watermark: NO_TIME, clock, sides })
+        let mut states = OperatorStates::new();
+        self.f.states(&mut states);
+        states.restore(cx, cx.saved()?)?;
+        Ok(ProcessOp {
+            f: self.f,
+            watermark: NO_TIME,
+            latest: NO_TIME,
+            clock: cx.env().clock.clone(),
+            sides: self.sides.open(cx.build)?,
+            states,
+            ended: false,
+            uid: cx.uid.clone(),
+            cell: cx.cell(),
+        })
     }
 }
 
@@ -97,16 +138,27 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for ProcessOp<F> {
     type Out = F::Out;
     #[inline(always)]
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<F::Out>) {
-        let (watermark, clock, sides) = (self.watermark, &*self.clock, &mut self.sides);
-        self.f.process(item, &mut Cx { at, watermark, clock, sides, out });
+        self.latest = self.latest.max(at);
+        self.call(at, out, |f, cx| f.process(item, cx));
     }
-    fn mark(&mut self, mark: Mark, _: &mut usize, _: &mut impl Push<F::Out>) -> Flow {
-        if let Mark::At(at) = mark {
-            self.watermark = self.watermark.max(at);
+    fn mark(&mut self, mark: Mark, _: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
+        let Mark::At(at) = mark else { return Flow::Done };
+        // The last one is said before the end: what is still to come must not be late.
+        if at == Time::MAX && !std::mem::replace(&mut self.ended, true) {
+            let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
+            self.call(self.latest.max(behind), out, |f, cx| f.end(cx));
         }
+        self.watermark = self.watermark.max(at);
         Flow::Done
     }
     fn side(&mut self) -> Option<&mut dyn Control> {
         self.sides.control()
+    }
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        if self.states.is_empty() {
+            None
+        } else {
+            keep(self.states.snapshot().and_then(|s| codec::encode(&s)), &self.cell, &self.uid)
+        }
     }
 }

@@ -6,7 +6,10 @@
 use crate::VertexId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 /// How records choose their consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +31,39 @@ pub enum Partitioner {
     Custom,
     /// The producer names the consumer of each record (coordinators do).
     Direct,
+    /// A batch in turn to each of a few consumers: a producer has its share of them, or consumers their share of producers.
+    Rescale,
+}
+
+impl Partitioner {
+    /// The consumers that a producer sends to.
+    pub fn consumers_of(self, producer: u32, producers: u32, consumers: u32) -> Range<u32> {
+        match self {
+            Self::Forward => producer..producer + 1,
+            Self::Rescale => share(producer, producers, consumers),
+            _ => 0..consumers,
+        }
+    }
+
+    /// The producers that a consumer hears of.
+    pub fn producers_of(self, consumer: u32, producers: u32, consumers: u32) -> Range<u32> {
+        match self {
+            Self::Forward => consumer..consumer + 1,
+            Self::Rescale => share(consumer, consumers, producers),
+            _ => 0..producers,
+        }
+    }
+}
+
+/// Which of `others` belong to `one` of `ones`, where each of the many belongs to one of the few.
+fn share(one: u32, ones: u32, others: u32) -> Range<u32> {
+    let (one, ones, others) = (u64::from(one), u64::from(ones.max(1)), u64::from(others));
+    let range = if others >= ones {
+        (one * others).div_ceil(ones)..((one + 1) * others).div_ceil(ones)
+    } else {
+        one * others / ones..one * others / ones + 1
+    };
+    range.start as u32..range.end as u32
 }
 
 /// What a vertex is for.
@@ -74,6 +110,9 @@ pub struct Vertex {
     /// It waits for the outside world, so it runs on a thread of its own and not on its slot's.
     #[serde(default)]
     pub own_thread: bool,
+    /// Vertices of one group share slots; those of different groups never do. `None` is the default group.
+    #[serde(default)]
+    pub slot_sharing_group: Option<String>,
 }
 
 impl Vertex {
@@ -123,9 +162,32 @@ pub fn default_max_parallelism(parallelism: u32) -> u32 {
 pub const MAX_MAX_PARALLELISM: u32 = 32768;
 
 impl JobGraph {
-    /// How many slots the job needs: all vertices share slots, subtask i of each in slot i.
+    /// How many slots the job needs: vertices of one slot-sharing group share slots, and a group has as many as its widest
+    /// vertex has subtasks.
     pub fn slots(&self) -> u32 {
-        self.vertices.iter().map(|v| v.parallelism).max().unwrap_or(0)
+        self.groups().values().sum()
+    }
+
+    /// Number of the slot, of those that the job has, that each vertex's subtask 0 is in; its subtask i is in the i-th behind
+    /// that one.
+    pub fn first_slots(&self) -> Vec<u32> {
+        let mut next = 0;
+        let mut first = BTreeMap::new();
+        for (group, slots) in self.groups() {
+            first.insert(group, next);
+            next += slots;
+        }
+        self.vertices.iter().map(|v| first.get(&v.slot_sharing_group).copied().unwrap_or(0)).collect()
+    }
+
+    /// The slots of each group; the default one comes first.
+    fn groups(&self) -> BTreeMap<&Option<String>, u32> {
+        let mut groups = BTreeMap::new();
+        for v in &self.vertices {
+            let slots: &mut u32 = groups.entry(&v.slot_sharing_group).or_default();
+            *slots = v.parallelism.max(*slots);
+        }
+        groups
     }
 
     /// Indices of the vertices that bring records in: those that only a coordinator feeds.
@@ -260,6 +322,7 @@ mod tests {
             max_parallelism: 128,
             role: VertexRole::Task,
             own_thread: false,
+            slot_sharing_group: None,
         }
     }
 
@@ -279,6 +342,33 @@ mod tests {
     fn default_max_parallelism_is_a_power_of_two_with_head_room() {
         for (p, max) in [(1, 128), (85, 128), (86, 256), (128, 256), (30_000, 32768), (u32::MAX, 32768)] {
             assert_eq!(default_max_parallelism(p), max, "parallelism {p}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_vertices_has_slots_of_its_own() {
+        let mut g = graph();
+        g.vertices[1].slot_sharing_group = Some("apart".into());
+        assert_eq!((g.slots(), g.first_slots()), (6, vec![0, 2]));
+        g.vertices[0].slot_sharing_group = Some("apart".into());
+        assert_eq!((g.slots(), g.first_slots()), (4, vec![0, 0]));
+    }
+
+    #[test]
+    fn rescaling_gives_each_pair_to_both_of_its_sides_and_leaves_nobody_out() {
+        for (producers, consumers) in (1..9).flat_map(|p| (1..9).map(move |c| (p, c))) {
+            let mut pairs = 0;
+            for producer in 0..producers {
+                let reached = Partitioner::Rescale.consumers_of(producer, producers, consumers);
+                pairs += reached.len() as u32;
+                for consumer in 0..consumers {
+                    let heard = Partitioner::Rescale.producers_of(consumer, producers, consumers);
+                    assert!(!heard.is_empty() && heard.end <= producers);
+                    assert_eq!(reached.contains(&consumer), heard.contains(&producer), "{producers} to {consumers}");
+                }
+                assert!(!reached.is_empty() && reached.end <= consumers);
+            }
+            assert_eq!(pairs, producers.max(consumers), "each of the many has one of the few");
         }
     }
 

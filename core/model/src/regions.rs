@@ -40,8 +40,14 @@ impl Regions {
         };
         for edge in &graph.edges {
             let (Some(from), Some(to)) = (range(edge.from), range(edge.to)) else { continue };
-            if edge.partitioner == Partitioner::Forward {
-                from.zip(to).for_each(|(a, b)| join(&mut parent, a, b));
+            if matches!(edge.partitioner, Partitioner::Forward | Partitioner::Rescale) {
+                let (producers, consumers) = (from.len() as u32, to.len() as u32);
+                for producer in 0..producers {
+                    let reached = edge.partitioner.consumers_of(producer, producers, consumers);
+                    for consumer in reached.filter(|c| *c < consumers) {
+                        join(&mut parent, from.start + producer as usize, to.start + consumer as usize);
+                    }
+                }
             } else if let Some(one) = from.clone().next() {
                 from.chain(to).for_each(|other| join(&mut parent, one, other));
             }
@@ -102,6 +108,7 @@ mod tests {
                 max_parallelism: 128,
                 role: VertexRole::Task,
                 own_thread: false,
+                slot_sharing_group: None,
             }
         };
         let edge = |&(from, to, partitioner): &(u32, u32, Partitioner)| Edge {
@@ -126,6 +133,8 @@ mod tests {
     fn forward_edges_keep_pipelines_apart_and_keyed_ones_join_them() {
         let apart = Regions::of(&graph(&[3, 3], &[(0, 1, Partitioner::Forward)]));
         assert_eq!((apart.count(), of(&apart, 0, 3), of(&apart, 1, 3)), (3, vec![0, 1, 2], vec![0, 1, 2]));
+        let few = Regions::of(&graph(&[2, 4], &[(0, 1, Partitioner::Rescale)]));
+        assert_eq!((few.count(), few.region(SubtaskId { vertex: 1, index: 1 })), (2, 0));
         let joined = Regions::of(&graph(&[3, 2], &[(0, 1, Partitioner::Hash)]));
         assert_eq!((joined.count(), of(&joined, 0, 3), of(&joined, 1, 2)), (1, vec![0; 3], vec![0; 2]));
     }

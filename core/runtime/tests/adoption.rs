@@ -170,6 +170,7 @@ fn job(n: usize) -> JobSpec {
         max_parallelism: 128,
         role: VertexRole::Task,
         own_thread: false,
+        slot_sharing_group: None,
     };
     JobSpec {
         name: format!("job-{n}"),

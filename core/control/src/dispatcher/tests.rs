@@ -43,6 +43,7 @@ fn spec(client_timeout: Option<Duration>) -> JobSpec {
         max_parallelism: 128,
         role: VertexRole::Task,
         own_thread: false,
+        slot_sharing_group: None,
     };
     JobSpec {
         name: "job".into(),

@@ -29,6 +29,7 @@ fn vertex(uid: &str) -> Vertex {
         max_parallelism: 128,
         role: VertexRole::Task,
         own_thread: false,
+        slot_sharing_group: None,
     }
 }
 

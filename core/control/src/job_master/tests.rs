@@ -31,6 +31,7 @@ fn vertex(uid: &str, parallelism: u32, role: VertexRole) -> Vertex {
         max_parallelism: 128,
         role,
         own_thread: false,
+        slot_sharing_group: None,
     }
 }
 
@@ -333,6 +334,31 @@ fn slots_are_taken_up_to_the_need_and_a_later_grant_replaces_an_earlier_one() {
     assert_eq!(accepted(&jm.on_event(at(4), offer(1, 0, 1))), Some(vec![]), "an earlier grant of the slot has ended");
     assert_eq!(accepted(&jm.on_event(at(5), offer(4, 0, 1))), Some(vec![grant(4)]));
     assert_eq!(jm.slots(), [(tm(), 0, grant(4))]);
+}
+
+#[test]
+fn groups_of_vertices_share_no_slot() {
+    let apart = Some("apart".to_owned());
+    let graph = JobGraph {
+        vertices: vec![
+            vertex("source", 1, VertexRole::Task),
+            Vertex { slot_sharing_group: apart.clone(), ..vertex("sink", 2, VertexRole::Task) },
+            Vertex { slot_sharing_group: apart, ..vertex("sink/committer", 1, VertexRole::Committer) },
+        ],
+        edges: vec![],
+        bounded: true,
+    };
+    let mut jm = master_of(graph, RestartStrategy::ByKind, EPOCH, Left::default());
+    let started = jm.on_event(at(0), Event::Start);
+    assert!(started.contains(&Effect::Require(3)), "{started:?}");
+    jm.on_event(at(1), register(TaskManagerStatus::default()));
+    let mut effects = Vec::new();
+    for slot in 0..3 {
+        effects = jm.on_event(at(2), offer(slot as u8 + 1, slot, 1));
+    }
+    let record = effects.iter().find_map(|e| if let Effect::RecordDeployment(r) = e { Some(r) } else { None });
+    let places = |v: usize| record.map(|r| r.placement.subtasks[v].iter().map(|p| p.slot).collect::<Vec<_>>());
+    assert_eq!((places(0), places(1), places(2)), (Some(vec![0]), Some(vec![1, 2]), Some(vec![1])), "{effects:?}");
 }
 
 #[test]

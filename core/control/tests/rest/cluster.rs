@@ -198,7 +198,15 @@ pub fn run(name: &str, test: impl Future<Output = ()>) {
 fn vertex(uid: &str, parallelism: u32, role: VertexRole) -> Vertex {
     let operator = OperatorInfo { uid: uid.into(), name: format!("{uid} <i>"), kind: "map".into(), states: Vec::new() };
     let (id, max_parallelism) = (VertexId::from_uid(uid), 128);
-    Vertex { id, operators: vec![operator], parallelism, max_parallelism, role, own_thread: false }
+    Vertex {
+        id,
+        operators: vec![operator],
+        parallelism,
+        max_parallelism,
+        role,
+        own_thread: false,
+        slot_sharing_group: None,
+    }
 }
 
 /// Coordinator → source (2) → count (2) → committer, with the source's requests back to its coordinator.

@@ -392,7 +392,7 @@ fn channels_of(plan: &Plan, placement: &Placement, host: u32) -> usize {
     let of_edge = |e: &thalweg_model::Edge| {
         let ((from_here, from), (to_here, to)) = (count(e.from), count(e.to));
         match e.partitioner {
-            Partitioner::Forward => from_here.max(to_here),
+            Partitioner::Forward | Partitioner::Rescale => from_here.max(to_here),
             _ => from_here * to + from * to_here - from_here * to_here,
         }
     };

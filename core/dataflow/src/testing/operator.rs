@@ -86,6 +86,11 @@ where
     pub fn keyed(env: &Env, f: F, key: S) -> Result<Self, TaskFailure> {
         Self::new(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() })
     }
+
+    /// The same, going on from a snapshot.
+    pub fn keyed_restored(env: &Env, f: F, key: S, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
+        Self::restored(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() }, snapshot)
+    }
 }
 
 impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {

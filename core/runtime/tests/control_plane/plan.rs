@@ -232,7 +232,8 @@ fn job(rng: &mut SmallRng, n: u8, most: u32) -> JobPlan {
     }
 }
 
-/// One pipeline or more that have nothing to do with each other; records stay in their slot, or cross over.
+/// One pipeline or more that have nothing to do with each other; records stay in their slot, or cross over, at
+/// times to slots that are shared with nobody else.
 fn graph(rng: &mut SmallRng, slots: u32, committers: u32, bounded: bool) -> JobGraph {
     let vertex = |uid: String, parallelism, role| Vertex {
         id: VertexId::from_uid(&uid),
@@ -241,6 +242,7 @@ fn graph(rng: &mut SmallRng, slots: u32, committers: u32, bounded: bool) -> JobG
         max_parallelism: 128,
         role,
         own_thread: false,
+        slot_sharing_group: None,
     };
     let (mut vertices, mut edges) = (Vec::new(), Vec::new());
     let pipelines = *[1, 1, 1, 2, 3].choose(rng).unwrap_or(&1);
@@ -251,6 +253,8 @@ fn graph(rng: &mut SmallRng, slots: u32, committers: u32, bounded: bool) -> JobG
         let partitioner = if forward { Partitioner::Forward } else { Partitioner::Hash };
         let edge = |from, to, partitioner| Edge { from, to, partitioner, item: "u64".into(), feedback: false };
         let source = vertices.len() as u32;
+        let apart = pipelines == 1 && !forward && slots > 1 && rng.random_bool(0.3);
+        let (sources, sinks) = if apart { (1, slots - 1) } else { (sources, sinks) };
         vertices.push(vertex(format!("source-{n}"), sources, VertexRole::Task));
         vertices.push(vertex(format!("sink-{n}"), sinks, VertexRole::Task));
         edges.push(edge(source, source + 1, partitioner));
@@ -258,6 +262,9 @@ fn graph(rng: &mut SmallRng, slots: u32, committers: u32, bounded: bool) -> JobG
         for c in 0..committers {
             edges.push(edge(source + 1, vertices.len() as u32, Partitioner::Hash));
             vertices.push(vertex(format!("sink-{n}-{c}/committer"), 1, VertexRole::Committer));
+        }
+        for vertex in vertices.iter_mut().skip(source as usize + 1).filter(|_| apart) {
+            vertex.slot_sharing_group = Some("apart".into());
         }
     }
     JobGraph { vertices, edges, bounded }

@@ -112,6 +112,7 @@ fn two_regions() -> Event {
         max_parallelism: 128,
         role: VertexRole::Task,
         own_thread: false,
+        slot_sharing_group: None,
     };
     let graph = JobGraph { vertices: vec![vertex], edges: vec![], bounded: false };
     let spec = Box::new(JobSpec { graph, ..*spec() });

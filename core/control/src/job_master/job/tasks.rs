@@ -5,8 +5,7 @@ use crate::Now;
 use crate::job_master::core::{Effect, Prepared};
 use std::collections::BTreeMap;
 use thalweg_model::{
-    Attempt, ExecutionState, HostPlace, InstanceId, Partitioner, Placement, SubtaskId, SubtaskPlace, TaskManagerId,
-    VertexRole,
+    Attempt, ExecutionState, HostPlace, InstanceId, Placement, SubtaskId, SubtaskPlace, TaskManagerId, VertexRole,
 };
 use thalweg_wire::{CommitRecord, Deploy, DeployedOn, DeploymentRecord, Descriptor, TaskDeployment, TaskReport};
 
@@ -48,10 +47,14 @@ impl Job {
         self.graph().vertices.get(subtask.vertex as usize).map(|v| v.role).unwrap_or_default()
     }
 
-    /// Begins an attempt: gives every subtask that is to be started its place, subtask i of each vertex in the i-th slot.
+    /// Begins an attempt: gives every subtask that is to be started its place, subtask i of each vertex in the i-th slot of
+    /// its slot-sharing group.
     pub(in crate::job_master) fn place(&mut self, now: Now) {
         let slots = self.slots_in_order();
-        let place_of = |i: u32| slots.get(i as usize % slots.len().max(1));
+        let first = self.spec.graph.first_slots();
+        let place_of = |vertex: usize, i: u32| {
+            slots.get((first.get(vertex).copied().unwrap_or(0) + i) as usize % slots.len().max(1))
+        };
         let mut hosts: Vec<HostPlace> = Vec::new();
         let mut host_of = |id: &TaskManagerId, address: Option<&String>| {
             let known = hosts.iter().position(|h| h.task_manager == *id);
@@ -68,7 +71,7 @@ impl Job {
             let place = |index: u32| {
                 let subtask = SubtaskId { vertex: vertex as u32, index };
                 if self.starting.contains(&self.regions.region(subtask)) {
-                    let slot = place_of(index)?;
+                    let slot = place_of(vertex, index)?;
                     return Some(SubtaskPlace { host: host_of(&slot.id, None), slot: slot.index });
                 }
                 let at = self.placement.of(subtask)?;
@@ -97,7 +100,7 @@ impl Job {
         }
     }
 
-    /// The slots that the job has, the i-th for subtasks i. What goes on keeps its slot, and what starts again its own, where
+    /// The slots that the job has, in the order of the graph's numbers. What goes on keeps its slot, and what starts again its own, where
     /// it is still there.
     pub(super) fn slots_in_order(&self) -> Vec<PoolSlot> {
         let mut free: Vec<&PoolSlot> = self.pool.values().collect();
@@ -106,12 +109,13 @@ impl Job {
             return free.into_iter().cloned().collect();
         }
         let mut slots: Vec<Option<PoolSlot>> = vec![None; self.slots_needed() as usize];
+        let first = self.graph().first_slots();
         for going_on in [true, false] {
             for (subtask, task) in self.subtasks() {
                 let live = !task.state.is_terminal() && !self.starting.contains(&self.regions.region(subtask));
                 let place = self.placement.of(subtask);
-                let (Some(id), Some(place), Some(slot)) = (&task.at, place, slots.get_mut(subtask.index as usize))
-                else {
+                let number = first.get(subtask.vertex as usize).copied().unwrap_or(0) + subtask.index;
+                let (Some(id), Some(place), Some(slot)) = (&task.at, place, slots.get_mut(number as usize)) else {
                     continue;
                 };
                 if live == going_on
@@ -136,12 +140,9 @@ impl Job {
             let places = |v: u32| self.placement.subtasks.get(v as usize).map(Vec::as_slice).unwrap_or_default();
             let consumers = places(edge.to);
             for (producer, place) in places(edge.from).iter().enumerate() {
-                let forward = edge.partitioner == Partitioner::Forward;
-                let leaves = if forward {
-                    consumers.get(producer).is_some_and(|c| c.host != place.host)
-                } else {
-                    consumers.iter().any(|c| c.host != place.host)
-                };
+                let (producers, all) = (places(edge.from).len() as u32, consumers.len() as u32);
+                let mut reached = edge.partitioner.consumers_of(producer as u32, producers, all);
+                let leaves = reached.any(|c| consumers.get(c as usize).is_some_and(|c| c.host != place.host));
                 let region = self.regions.region(SubtaskId { vertex: edge.from, index: producer as u32 });
                 if leaves
                     && self.starting.contains(&region)

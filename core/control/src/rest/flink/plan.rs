@@ -57,6 +57,7 @@ fn ship_strategy(partitioner: Partitioner) -> &'static str {
     match partitioner {
         Partitioner::Forward => "FORWARD",
         Partitioner::Rebalance => "REBALANCE",
+        Partitioner::Rescale => "RESCALE",
         Partitioner::Hash => "HASH",
         Partitioner::Broadcast => "BROADCAST",
         Partitioner::Shuffle => "SHUFFLE",

@@ -107,6 +107,18 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         None
     }
 
+    /// Looks at `n` places from this one on and drops the rows whose values are not to be kept; answers the place to go on at.
+    pub(crate) fn prune(&mut self, from: usize, n: usize, mut keep: impl FnMut(&mut V) -> bool) -> usize {
+        let places = self.table.num_buckets().max(1);
+        for place in (from..from + n).map(|p| p % places) {
+            let Ok(mut row) = self.table.get_bucket_entry(place) else { continue };
+            if !keep(&mut row.get_mut().1) {
+                row.remove();
+            }
+        }
+        (from + n) % places
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
         self.table.iter()
     }

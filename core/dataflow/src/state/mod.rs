@@ -1,0 +1,11 @@
+//! State of operators: the rows of keyed ones, named states of functions beside them, lists of operators without keys.
+
+pub(crate) mod named;
+pub(crate) mod operator;
+mod rows;
+mod views;
+
+pub use named::{AggregatingState, KeyedState, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState};
+pub use operator::{OperatorListState, OperatorStates};
+pub(crate) use rows::Rows;
+pub use views::{AggregatingView, ListView, MapView, ReducingView, StateAt, ValueView};
