@@ -1,6 +1,7 @@
 //! A batch of records: the unit of exchange, built by one task, moved, consumed in slices by another, and recycled.
 #![allow(unsafe_code)]
 
+use crate::key::KeySelect;
 use std::ptr;
 
 /// Event time, ms since 1970 UTC.
@@ -107,6 +108,25 @@ impl<T> Batch<T> {
     /// Sets the times of a decoded batch.
     pub fn set_times(&mut self, times: Vec<Time>) {
         self.times = times;
+    }
+
+    /// Hashes of the records that come next, at most as many as there is room for and as `limit` allows, which goes down by
+    /// their number: those that travelled with them where they are dear, else made here.
+    #[inline(always)]
+    pub fn hashes<S: KeySelect<T>>(&self, key: &S, limit: &mut usize, to: &mut [u64]) -> usize {
+        let n = self.len().min(*limit).min(to.len());
+        *limit -= n;
+        if S::DEAR && !self.hashes.is_empty() {
+            to[..n].copy_from_slice(&self.hashes[self.start..self.start + n]);
+            return n;
+        }
+        // SAFETY: the live records are those of the buffer from `start` on, also before the first `each`; `n` is at most their
+        // number.
+        let next = unsafe { std::slice::from_raw_parts(self.items.as_ptr().add(self.start), n) };
+        for (to, item) in to.iter_mut().zip(next) {
+            *to = key.hash(item);
+        }
+        n
     }
 
     /// Drops what is left and is ready to be filled again.

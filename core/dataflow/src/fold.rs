@@ -10,7 +10,7 @@ use crate::{
     ops::UserFn,
     pipe::Transform,
     push::{Flow, Operator, Push, Ready, STRIDE},
-    state::Rows,
+    state::{IntoEntries, Rows, TILE},
     task::TaskCell,
 };
 use std::{marker::PhantomData, ops::AddAssign, rc::Rc, sync::Arc};
@@ -252,7 +252,7 @@ impl<K: Clone + 'static, T: 'static, A: AggregateFunction<T>> Yield<K, A::Acc> f
 }
 
 /// Rows that are on their way out.
-type Leaving<K, A> = Option<hashbrown::hash_table::IntoIter<(K, A)>>;
+type Leaving<K, A> = Option<IntoEntries<(K, A)>>;
 
 /// Emits rows until `budget` is used up.
 fn leave<K, A, O>(
@@ -533,12 +533,13 @@ impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Operator<(K, F::A
     fn item(&mut self, at: Time, item: (K, F::Acc), out: &mut impl Push<Y::Out>) {
         self.one(item.0.stable_hash(), at, item, out);
     }
-    fn batch(&mut self, batch: &mut Batch<(K, F::Acc)>, limit: usize, out: &mut impl Push<Y::Out>) {
-        batch.each(limit, |hash, at, item| {
-            let dear = <ByFirst as KeySelect<(K, F::Acc)>>::DEAR;
-            let hash = if dear { hash.unwrap_or_else(|| item.0.stable_hash()) } else { item.0.stable_hash() };
-            self.one(hash, at, item, out);
-        });
+    fn batch(&mut self, batch: &mut Batch<(K, F::Acc)>, mut limit: usize, out: &mut impl Push<Y::Out>) {
+        let mut hashes = [0; TILE];
+        while let n @ 1.. = batch.hashes(&ByFirst, &mut limit, &mut hashes) {
+            self.rows.near(&hashes[..n]);
+            let mut hash = hashes.iter();
+            batch.each(n, |_, at, item| self.one(hash.next().copied().unwrap_or(0), at, item, out));
+        }
     }
     fn end(&mut self, budget: &mut usize, out: &mut impl Push<Y::Out>) -> Flow {
         if self.batch && self.leaving.is_none() && self.rows.len() > 0 {

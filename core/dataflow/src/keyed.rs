@@ -11,7 +11,7 @@ use crate::{
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
     state::{
-        KeyedState, KeyedStates, Rows,
+        KeyedState, KeyedStates, Rows, TILE,
         named::{Named, SavedStates},
     },
     task::{TaskCell, add},
@@ -324,12 +324,13 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<F::Out>) {
         self.one(self.key.hash(&item), at, item, out);
     }
-    fn batch(&mut self, batch: &mut Batch<T>, limit: usize, out: &mut impl Push<F::Out>) {
-        batch.each(limit, |hash, at, item| {
-            // Hashes travel within a process where they are dear; from elsewhere, and cheap ones, are made here.
-            let hash = if S::DEAR { hash.unwrap_or_else(|| self.key.hash(&item)) } else { self.key.hash(&item) };
-            self.one(hash, at, item, out);
-        });
+    fn batch(&mut self, batch: &mut Batch<T>, mut limit: usize, out: &mut impl Push<F::Out>) {
+        let mut hashes = [0; TILE];
+        while let n @ 1.. = batch.hashes(&self.key, &mut limit, &mut hashes) {
+            self.rows.near(&hashes[..n]);
+            let mut hash = hashes.iter();
+            batch.each(n, |_, at, item| self.one(hash.next().copied().unwrap_or(0), at, item, out));
+        }
     }
     fn ready(&mut self, out: &mut impl Push<F::Out>) -> Ready {
         let forgets = self.ttl.as_ref().and_then(|ttl| ttl.due.next());

@@ -3,9 +3,13 @@
 pub(crate) mod named;
 pub(crate) mod operator;
 mod rows;
+mod table;
+#[cfg(test)]
+mod table_tests;
 mod views;
 
 pub use named::{AggregatingState, KeyedState, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState};
 pub use operator::{OperatorListState, OperatorStates};
-pub(crate) use rows::Rows;
+pub(crate) use rows::{Rows, TILE};
+pub(crate) use table::IntoEntries;
 pub use views::{AggregatingView, ListView, MapView, ReducingView, StateAt, ValueView};

@@ -13,6 +13,7 @@ use crate::{
     keyed::keep,
     pipe::Transform,
     push::{Flow, Mark, Operator, Push, Ready, STRIDE},
+    state::IntoEntries,
     task::TaskCell,
 };
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
@@ -41,7 +42,7 @@ impl<F: Clone, S: Clone> Clone for WindowCombine<F, S> {
     }
 }
 
-type Rows<K, A> = hashbrown::hash_table::IntoIter<(K, A)>;
+type Rows<K, A> = IntoEntries<(K, A)>;
 
 /// A live [`WindowCombine`].
 pub struct WindowCombineOp<T, F: Fold<T>, S: KeySelect<T>> {

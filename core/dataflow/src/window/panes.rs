@@ -15,7 +15,7 @@ use crate::{
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
-    state::Rows,
+    state::{IntoEntries, Rows, TILE},
     task::{TaskCell, add},
 };
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
@@ -50,6 +50,14 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
             self.turn_to(at);
         }
         &mut self.list[self.last].rows
+    }
+
+    /// Brings the rows of some keys near in the table that was used last, which is likely to be used again.
+    #[inline(always)]
+    fn near(&self, hashes: &[u64]) {
+        if let Some(pane) = self.list.get(self.last) {
+            pane.rows.near(hashes);
+        }
     }
 
     #[cold]
@@ -178,7 +186,7 @@ struct Firing<K, A, I> {
 /// How its rows are found.
 enum Leaving<K, A> {
     /// In a pane that nobody needs any more.
-    Taken(hashbrown::hash_table::IntoIter<(K, A)>),
+    Taken(IntoEntries<(K, A)>),
     /// In panes that stay: the next place is in this one.
     Walk { pane: usize, place: usize },
 }
@@ -407,11 +415,13 @@ where
         self.one(self.key.hash(&item), at, item);
     }
 
-    fn batch(&mut self, batch: &mut Batch<T>, limit: usize, _: &mut impl Push<R::Out>) {
-        batch.each(limit, |hash, at, item| {
-            let hash = if S::DEAR { hash.unwrap_or_else(|| self.key.hash(&item)) } else { self.key.hash(&item) };
-            self.one(hash, at, item);
-        });
+    fn batch(&mut self, batch: &mut Batch<T>, mut limit: usize, _: &mut impl Push<R::Out>) {
+        let mut hashes = [0; TILE];
+        while let n @ 1.. = batch.hashes(&self.key, &mut limit, &mut hashes) {
+            self.panes.near(&hashes[..n]);
+            let mut hash = hashes.iter();
+            batch.each(n, |_, at, item| self.one(hash.next().copied().unwrap_or(0), at, item));
+        }
     }
 
     fn ready(&mut self, out: &mut impl Push<R::Out>) -> Ready {
