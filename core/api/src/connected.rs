@@ -8,7 +8,7 @@ use thalweg_dataflow::{
     gate_task::add_gate,
     key::KeySelect,
     keyed::ProcessSpec,
-    ops::{FlatMap, Map, UserFn},
+    ops::{ClonedToSubtasks, FlatMap, Map},
     pipe::{Inlet, Pipe, Then, close},
     routes::BroadcastRoute,
     side::Sides,
@@ -37,11 +37,11 @@ impl<A: Data, B: Data, P: Pipe<Item = A>, Q: Pipe<Item = B>> ConnectedStreams<A,
         self,
         mut f: F,
         mut g: G,
-    ) -> DataStream<U, Then<Inlet<Either<A, B>>, Map<impl FnMut(Either<A, B>) -> U + UserFn>>>
+    ) -> DataStream<U, Then<Inlet<Either<A, B>>, Map<impl FnMut(Either<A, B>) -> U + ClonedToSubtasks>>>
     where
         U: 'static,
-        F: FnMut(A) -> U + UserFn,
-        G: FnMut(B) -> U + UserFn,
+        F: FnMut(A) -> U + ClonedToSubtasks,
+        G: FnMut(B) -> U + ClonedToSubtasks,
     {
         let both = move |item| match item {
             Either::Left(a) => f(a),
@@ -58,13 +58,16 @@ impl<A: Data, B: Data, P: Pipe<Item = A>, Q: Pipe<Item = B>> ConnectedStreams<A,
         mut g: G,
     ) -> DataStream<
         I::Item,
-        Then<Inlet<Either<A, B>>, FlatMap<impl FnMut(Either<A, B>) -> Either<I::IntoIter, J::IntoIter> + UserFn>>,
+        Then<
+            Inlet<Either<A, B>>,
+            FlatMap<impl FnMut(Either<A, B>) -> Either<I::IntoIter, J::IntoIter> + ClonedToSubtasks>,
+        >,
     >
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
         J: IntoIterator<Item = I::Item, IntoIter: 'static> + 'static,
-        F: FnMut(A) -> I + UserFn,
-        G: FnMut(B) -> J + UserFn,
+        F: FnMut(A) -> I + ClonedToSubtasks,
+        G: FnMut(B) -> J + ClonedToSubtasks,
     {
         let both = move |item| match item {
             Either::Left(a) => Either::Left(f(a).into_iter()),

@@ -7,7 +7,7 @@ use thalweg_dataflow::{
     either::{Both, EitherKey, JoinPairs},
     gate_task::add_gate,
     key::KeySelect,
-    ops::{Map, UserFn},
+    ops::{ClonedToSubtasks, Map},
     pipe::{Inlet, Pipe, Then, close},
     routes::KeyRoute,
     side::Sides,
@@ -71,7 +71,10 @@ where
 
     /// A record for each pair of one key and window.
     #[track_caller]
-    pub fn apply<O: 'static, F: FnMut(&A, &B) -> O + UserFn>(self, f: F) -> Joined<A, B, S, R, JoinPairs<F, O>> {
+    pub fn apply<O: 'static, F: FnMut(&A, &B) -> O + ClonedToSubtasks>(
+        self,
+        f: F,
+    ) -> Joined<A, B, S, R, JoinPairs<F, O>> {
         self.with("window-join", JoinPairs::new(f))
     }
 
@@ -83,7 +86,7 @@ where
     ) -> Joined<A, B, S, R, impl WindowFunction<S::Key, (Vec<A>, Vec<B>), Out = I::Item>>
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
-        F: FnMut(S::Key, TimeWindow, Vec<A>, Vec<B>) -> I + UserFn,
+        F: FnMut(S::Key, TimeWindow, Vec<A>, Vec<B>) -> I + ClonedToSubtasks,
     {
         let f = move |key, window, (left, right): (Vec<A>, Vec<B>)| f(key, window, left, right);
         self.with("window-co-group", Apply::new(f))
@@ -114,7 +117,7 @@ pub(crate) fn into_either<T, A, B, P, S>(
     plan: &PlanBuilder,
     up: DataStream<T, P>,
     to: usize,
-    side: impl FnMut(T) -> Either<A, B> + UserFn,
+    side: impl FnMut(T) -> Either<A, B> + ClonedToSubtasks,
     key: S,
 ) -> u32
 where

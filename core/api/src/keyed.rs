@@ -13,7 +13,7 @@ use thalweg_dataflow::{
     interval::IntervalJoin,
     key::{ByFirst, KeySelect},
     keyed::{First, KeyedProcess, ProcessSpec, StatefulMap},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::{Inlet, Pipe, Then, Transform, close},
     routes::KeyRoute,
     side::Sides,
@@ -101,7 +101,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// The sum of what the function gives of the records of each key.
     #[track_caller]
-    pub fn sum<V: Data + Clone + AddAssign, F: FnMut(T) -> V + UserFn>(
+    pub fn sum<V: Data + Clone + AddAssign, F: FnMut(T) -> V + ClonedToSubtasks>(
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Sum<F>, T, Pairs> {
@@ -110,7 +110,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// The greatest of what the function gives of the records of each key.
     #[track_caller]
-    pub fn max<V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn>(
+    pub fn max<V: Data + Clone + Ord, F: FnMut(T) -> V + ClonedToSubtasks>(
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Extreme<F>, T, Pairs> {
@@ -119,7 +119,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// The least of what the function gives of the records of each key.
     #[track_caller]
-    pub fn min<V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn>(
+    pub fn min<V: Data + Clone + Ord, F: FnMut(T) -> V + ClonedToSubtasks>(
         self,
         f: F,
     ) -> Aggregated<S::Key, V, Extreme<F>, T, Pairs> {
@@ -128,10 +128,10 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// The greatest record of each key by this order; of equal ones the first that came.
     #[track_caller]
-    pub fn max_by<C: FnMut(&T, &T) -> Ordering + UserFn>(
+    pub fn max_by<C: FnMut(&T, &T) -> Ordering + ClonedToSubtasks>(
         self,
         mut compare: C,
-    ) -> Aggregated<S::Key, T, Reduce<impl FnMut(&mut T, T) + UserFn>, T, Values>
+    ) -> Aggregated<S::Key, T, Reduce<impl FnMut(&mut T, T) + ClonedToSubtasks>, T, Values>
     where
         T: Data + Clone,
     {
@@ -148,10 +148,10 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// The least record of each key by this order; of equal ones the first that came.
     #[track_caller]
-    pub fn min_by<C: FnMut(&T, &T) -> Ordering + UserFn>(
+    pub fn min_by<C: FnMut(&T, &T) -> Ordering + ClonedToSubtasks>(
         self,
         mut compare: C,
-    ) -> Aggregated<S::Key, T, Reduce<impl FnMut(&mut T, T) + UserFn>, T, Values>
+    ) -> Aggregated<S::Key, T, Reduce<impl FnMut(&mut T, T) + ClonedToSubtasks>, T, Values>
     where
         T: Data + Clone,
     {
@@ -180,7 +180,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     /// associative: else `aggregate`, which is combined before the exchange. In batch mode at the end, in streaming mode
     /// for each record.
     #[track_caller]
-    pub fn fold<V: Data + Clone, F: FnMut(&mut V, T) + UserFn>(
+    pub fn fold<V: Data + Clone, F: FnMut(&mut V, T) + ClonedToSubtasks>(
         self,
         init: V,
         f: F,
@@ -222,7 +222,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// One record of each key, into which the function merges the others. It must be associative.
     #[track_caller]
-    pub fn reduce<F: FnMut(&mut T, T) + UserFn>(self, f: F) -> Aggregated<S::Key, T, Reduce<F>, T, Values>
+    pub fn reduce<F: FnMut(&mut T, T) + ClonedToSubtasks>(self, f: F) -> Aggregated<S::Key, T, Reduce<F>, T, Values>
     where
         T: Data + Clone,
     {
@@ -282,7 +282,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
 
     /// State and record in, one record out: the short form of [`KeyedStream::process`].
     #[track_caller]
-    pub fn stateful_map<V: Default + Data, U: 'static, F: FnMut(&mut V, T) -> U + UserFn>(
+    pub fn stateful_map<V: Default + Data, U: 'static, F: FnMut(&mut V, T) -> U + ClonedToSubtasks>(
         self,
         f: F,
     ) -> DataStream<U, Then<Inlet<T>, ProcessSpec<StatefulMap<F, V, S::Key>, S>>>
@@ -353,7 +353,7 @@ where
 
     /// A record for each pair; its time is the one of the record that came last. What is behind the watermark is dropped.
     #[track_caller]
-    pub fn apply<O: 'static, F: FnMut(&A, &B) -> O + UserFn>(
+    pub fn apply<O: 'static, F: FnMut(&A, &B) -> O + ClonedToSubtasks>(
         self,
         f: F,
     ) -> DataStream<O, Then<Inlet<Either<A, B>>, ProcessSpec<CoOf<IntervalJoin<F, S::Key, O>, A, B>, EitherKey<S, R>>>>
@@ -380,7 +380,7 @@ impl<T, Q, F, P> KeyedKeys<T, Q, F, P>
 where
     T: 'static,
     Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
-    F: for<'a> Keys<'a, T, Q> + UserFn,
+    F: for<'a> Keys<'a, T, Q> + ClonedToSubtasks,
     P: Pipe<Item = T>,
 {
     /// How often each key was found. In batch mode one pair a key at the end, in streaming mode one for each.

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use thalweg_dataflow::{
     formats::{Csv, CsvOptions, ErrorPolicy, Format, Json, LineFn, Parse},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::{Pipe, Then},
     side::Sides,
 };
@@ -46,7 +46,7 @@ impl<P: Pipe<Item = String>> DataStream<String, P> {
 
     /// A function reads each line. An error fails the job, unless `on_error` follows.
     #[track_caller]
-    pub fn parse_with<U: 'static, E: Display, F: FnMut(&str) -> Result<U, E> + UserFn>(
+    pub fn parse_with<U: 'static, E: Display, F: FnMut(&str) -> Result<U, E> + ClonedToSubtasks>(
         self,
         f: F,
     ) -> DataStream<U, Then<P, Parse<LineFn<F>>>> {

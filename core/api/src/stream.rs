@@ -14,7 +14,7 @@ use thalweg_dataflow::{
     fold::Keys,
     gate_task::add_gate,
     key::{ByRef, ByValue},
-    ops::{Filter, FilterMap, FlatMap, Inspect, Map, TryMap, UserFn},
+    ops::{ClonedToSubtasks, Filter, FilterMap, FlatMap, Inspect, Map, TryMap},
     pipe::{Inlet, Pipe, Terminal, Then, ToInlet, Transform, close},
     process::{ProcessFunction, ProcessSpec},
     routes::{BroadcastRoute, CustomRoute, GlobalRoute, ShuffleRoute, TurnRoute},
@@ -102,19 +102,19 @@ impl<T, P> DataStream<T, P> {
 impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// One record for each.
     #[track_caller]
-    pub fn map<U: 'static, F: FnMut(T) -> U + UserFn>(self, f: F) -> DataStream<U, Then<P, Map<F>>> {
+    pub fn map<U: 'static, F: FnMut(T) -> U + ClonedToSubtasks>(self, f: F) -> DataStream<U, Then<P, Map<F>>> {
         self.apply("map", Map(f))
     }
 
     /// The records for which the function says yes.
     #[track_caller]
-    pub fn filter<F: FnMut(&T) -> bool + UserFn>(self, f: F) -> DataStream<T, Then<P, Filter<F>>> {
+    pub fn filter<F: FnMut(&T) -> bool + ClonedToSubtasks>(self, f: F) -> DataStream<T, Then<P, Filter<F>>> {
         self.apply("filter", Filter(f))
     }
 
     /// One record or none for each.
     #[track_caller]
-    pub fn filter_map<U: 'static, F: FnMut(T) -> Option<U> + UserFn>(
+    pub fn filter_map<U: 'static, F: FnMut(T) -> Option<U> + ClonedToSubtasks>(
         self,
         f: F,
     ) -> DataStream<U, Then<P, FilterMap<F>>> {
@@ -123,7 +123,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
 
     /// Any number of records for each. A long iterator is left where it is while others get their turn.
     #[track_caller]
-    pub fn flat_map<I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + UserFn>(
+    pub fn flat_map<I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + ClonedToSubtasks>(
         self,
         f: F,
     ) -> DataStream<I::Item, Then<P, FlatMap<F>>> {
@@ -132,13 +132,13 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
 
     /// Looks at each record.
     #[track_caller]
-    pub fn inspect<F: FnMut(&T) + UserFn>(self, f: F) -> DataStream<T, Then<P, Inspect<F>>> {
+    pub fn inspect<F: FnMut(&T) + ClonedToSubtasks>(self, f: F) -> DataStream<T, Then<P, Inspect<F>>> {
         self.apply("inspect", Inspect(f))
     }
 
     /// One record for each; an error fails the job.
     #[track_caller]
-    pub fn try_map<U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + UserFn>(
+    pub fn try_map<U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + ClonedToSubtasks>(
         self,
         f: F,
     ) -> DataStream<U, Then<P, TryMap<F>>> {
@@ -148,7 +148,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// Event time begins here: the function gives a record's time, in ms since 1970 UTC, and the strategy says how the
     /// watermark follows. Times and watermarks that the stream had before are replaced.
     #[track_caller]
-    pub fn assign_timestamps_and_watermarks<F: FnMut(&T) -> Time + UserFn, G: WatermarkGenerator<T>>(
+    pub fn assign_timestamps_and_watermarks<F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<T>>(
         self,
         time: F,
         strategy: WatermarkStrategy<G>,
@@ -184,7 +184,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     }
 
     /// Groups by a key that is computed, or `Copy`.
-    pub fn key_by<K: OwnedKey, F: Fn(&T) -> K + UserFn>(self, f: F) -> KeyedStream<T, ByValue<F>, P> {
+    pub fn key_by<K: OwnedKey, F: Fn(&T) -> K + ClonedToSubtasks>(self, f: F) -> KeyedStream<T, ByValue<F>, P> {
         KeyedStream::new(self, ByValue(f))
     }
 
@@ -192,7 +192,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     pub fn key_by_ref<Q, F>(self, f: F) -> KeyedStream<T, ByRef<F>, P>
     where
         Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
-        F: Fn(&T) -> &Q + UserFn,
+        F: Fn(&T) -> &Q + ClonedToSubtasks,
     {
         KeyedStream::new(self, ByRef(f))
     }
@@ -219,7 +219,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     pub fn key_each<Q, F>(self, keys: F) -> KeyedKeys<T, Q, F, P>
     where
         Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
-        F: for<'a> Keys<'a, T, Q> + UserFn,
+        F: for<'a> Keys<'a, T, Q> + ClonedToSubtasks,
     {
         KeyedKeys::new(self, keys)
     }
@@ -323,7 +323,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// Gives each record to the subtask of what follows that the function names: it is told the record and how many there
     /// are, and its answer is taken modulo that.
     #[track_caller]
-    pub fn partition_custom<F: FnMut(&T, usize) -> usize + UserFn>(self, f: F) -> DataStream<T>
+    pub fn partition_custom<F: FnMut(&T, usize) -> usize + ClonedToSubtasks>(self, f: F) -> DataStream<T>
     where
         T: Data,
     {
@@ -368,7 +368,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         T: Data + Clone,
         U: Send + 'static,
         E: Display + 'static,
-        F: FnMut(T) -> Fut + UserFn,
+        F: FnMut(T) -> Fut + ClonedToSubtasks,
         Fut: Future<Output = Result<U, E>> + Send + 'static,
     {
         self.apply("async-map", AsyncMap::new(options, f))
@@ -380,12 +380,12 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self,
         options: AsyncOptions,
         f: F,
-    ) -> DataStream<U, Then<P, AsyncMap<impl FnMut(T) -> Blocking<U> + UserFn, Blocking<U>>>>
+    ) -> DataStream<U, Then<P, AsyncMap<impl FnMut(T) -> Blocking<U> + ClonedToSubtasks, Blocking<U>>>>
     where
         T: Data + Clone,
         U: Send + 'static,
         E: Display + 'static,
-        F: FnMut(T) -> Result<U, E> + UserFn,
+        F: FnMut(T) -> Result<U, E> + ClonedToSubtasks,
     {
         self.apply("blocking-map", AsyncMap::new(options, blocking(f)))
     }
@@ -422,7 +422,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// The `n` greatest records of the whole stream, greatest first, when the stream has ended. What follows runs in
     /// one subtask.
     #[track_caller]
-    pub fn top<C: FnMut(&T, &T) -> Ordering + UserFn>(
+    pub fn top<C: FnMut(&T, &T) -> Ordering + ClonedToSubtasks>(
         self,
         n: usize,
         compare: C,
@@ -463,7 +463,11 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
 
     /// The same, with lines made by a function: for bytes that are no text.
     #[track_caller]
-    pub fn write_lines<F: FnMut(&T, &mut Vec<u8>) + UserFn>(self, to: impl Into<TextOutput>, line: F) -> SinkRef {
+    pub fn write_lines<F: FnMut(&T, &mut Vec<u8>) + ClonedToSubtasks>(
+        self,
+        to: impl Into<TextOutput>,
+        line: F,
+    ) -> SinkRef {
         self.sink(to.into().sink().format(thalweg_dataflow::sink::With(line)))
     }
 
@@ -503,7 +507,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
 
     /// Calls a function for each record, in the subtask that has it.
     #[track_caller]
-    pub fn for_each<F: FnMut(T) + UserFn>(self, f: F) -> SinkRef {
+    pub fn for_each<F: FnMut(T) + ClonedToSubtasks>(self, f: F) -> SinkRef {
         self.sink(ForEach(f))
     }
 

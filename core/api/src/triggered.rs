@@ -7,7 +7,7 @@ use thalweg_dataflow::{
     fold::{AggregateFunction, Aggregating, Count, Fold, Reduce, Sum, ToList},
     gate_task::add_gate,
     key::KeySelect,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::{Inlet, Pipe, Then, Transform, close},
     routes::KeyRoute,
     side::Sides,
@@ -158,7 +158,7 @@ where
 
     /// The sum of what the function gives, of each key in each window.
     #[track_caller]
-    pub fn sum<N: Data + Clone + AddAssign, F: FnMut(T) -> N + UserFn>(
+    pub fn sum<N: Data + Clone + AddAssign, F: FnMut(T) -> N + ClonedToSubtasks>(
         self,
         f: F,
     ) -> Triggered<T, S, W, G, NoEvictor, Sum<F>, WithWindow> {
@@ -167,7 +167,10 @@ where
 
     /// One record of each key and window, into which the function merges the others.
     #[track_caller]
-    pub fn reduce<F: FnMut(&mut T, T) + UserFn>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, Reduce<F>, WithWindow> {
+    pub fn reduce<F: FnMut(&mut T, T) + ClonedToSubtasks>(
+        self,
+        f: F,
+    ) -> Triggered<T, S, W, G, NoEvictor, Reduce<F>, WithWindow> {
         self.with("window-reduce", NoEvictor, Reduce(f), WithWindow)
     }
 
@@ -185,7 +188,7 @@ where
     pub fn apply<I, F>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, ToList, Apply<F, I>>
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
-        F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + UserFn,
+        F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + ClonedToSubtasks,
     {
         self.with("window-apply", NoEvictor, ToList, Apply::new(f))
     }
@@ -309,7 +312,7 @@ where
     pub fn apply<I, F>(self, f: F) -> Triggered<(Time, T), OfTimed<S>, W, OfUntimed<G, T>, V, ToList, Apply<F, I>>
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
-        F: FnMut(S::Key, TimeWindow, Vec<(Time, T)>) -> I + UserFn,
+        F: FnMut(S::Key, TimeWindow, Vec<(Time, T)>) -> I + ClonedToSubtasks,
     {
         let TriggeredStream { keyed, assigner, trigger, lateness, .. } = self.windows;
         let (up, key) = keyed.parts();

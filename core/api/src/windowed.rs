@@ -7,7 +7,7 @@ use thalweg_dataflow::{
     fold::{AggregateFunction, Aggregating, Count, Fold, Gathered, Reduce, Sum, ToList},
     gate_task::add_gate,
     key::{ByFirst, KeySelect},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::{Inlet, Pipe, Then, close},
     routes::KeyRoute,
     side::Sides,
@@ -101,7 +101,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
 
     /// The sum of what the function gives, of each key in each window.
     #[track_caller]
-    pub fn sum<V: Data + Clone + AddAssign, F: FnMut(T) -> V + UserFn>(
+    pub fn sum<V: Data + Clone + AddAssign, F: FnMut(T) -> V + ClonedToSubtasks>(
         self,
         f: F,
     ) -> Combined<T, S, Sum<F>, WithWindow> {
@@ -110,7 +110,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
 
     /// One record of each key and window, into which the function merges the others. It must be associative.
     #[track_caller]
-    pub fn reduce<F: FnMut(&mut T, T) + UserFn>(self, f: F) -> Combined<T, S, Reduce<F>, WithWindow>
+    pub fn reduce<F: FnMut(&mut T, T) + ClonedToSubtasks>(self, f: F) -> Combined<T, S, Reduce<F>, WithWindow>
     where
         T: Data + Clone,
     {
@@ -130,7 +130,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
     where
         T: Data + Clone,
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
-        F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + UserFn,
+        F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + ClonedToSubtasks,
     {
         self.whole("window-apply", ToList, Apply::new(f))
     }
@@ -190,13 +190,16 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
 
     /// See [`WindowedStream::sum`].
     #[track_caller]
-    pub fn sum<V: Data + Clone + AddAssign, F: FnMut(T) -> V + UserFn>(self, f: F) -> Whole<T, S, Sum<F>, WithWindow> {
+    pub fn sum<V: Data + Clone + AddAssign, F: FnMut(T) -> V + ClonedToSubtasks>(
+        self,
+        f: F,
+    ) -> Whole<T, S, Sum<F>, WithWindow> {
         self.0.whole("window-sum", Sum(f), WithWindow)
     }
 
     /// See [`WindowedStream::reduce`].
     #[track_caller]
-    pub fn reduce<F: FnMut(&mut T, T) + UserFn>(self, f: F) -> Whole<T, S, Reduce<F>, WithWindow>
+    pub fn reduce<F: FnMut(&mut T, T) + ClonedToSubtasks>(self, f: F) -> Whole<T, S, Reduce<F>, WithWindow>
     where
         T: Clone,
     {
@@ -215,7 +218,7 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
     where
         T: Clone,
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
-        F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + UserFn,
+        F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + ClonedToSubtasks,
     {
         self.0.whole("window-apply", ToList, Apply::new(f))
     }

@@ -9,7 +9,7 @@ use crate::{
     codec,
     key::Data,
     keyed::keep,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Flow, Mark, Operator, Push, Ready, STRIDE},
     task::TaskCell,
@@ -129,7 +129,7 @@ where
     T: Data + Clone,
     U: Send + 'static,
     E: Display + 'static,
-    F: FnMut(T) -> Fut + UserFn,
+    F: FnMut(T) -> Fut + ClonedToSubtasks,
     Fut: Future<Output = Result<U, E>> + Send + 'static,
 {
     type Out = U;
@@ -166,7 +166,7 @@ where
     T: Data + Clone,
     U: Send + 'static,
     E: Display + 'static,
-    F: FnMut(T) -> Fut + UserFn,
+    F: FnMut(T) -> Fut + ClonedToSubtasks,
     Fut: Future<Output = Result<U, E>> + Send + 'static,
 {
     /// Calls for as many as may be under way.
@@ -280,7 +280,7 @@ where
     T: Data + Clone,
     U: Send + 'static,
     E: Display + 'static,
-    F: FnMut(T) -> Fut + UserFn,
+    F: FnMut(T) -> Fut + ClonedToSubtasks,
     Fut: Future<Output = Result<U, E>> + Send + 'static,
 {
     type Out = U;
@@ -357,12 +357,12 @@ impl<T, U, F> Drop for AsyncMapOp<T, U, F> {
 pub type Blocking<U> = BoxFuture<'static, Result<U, String>>;
 
 /// Makes a function that blocks into one that waits.
-pub fn blocking<T, U, E, F>(f: F) -> impl FnMut(T) -> Blocking<U> + UserFn
+pub fn blocking<T, U, E, F>(f: F) -> impl FnMut(T) -> Blocking<U> + ClonedToSubtasks
 where
     T: Send + 'static,
     U: Send + 'static,
     E: Display + 'static,
-    F: FnMut(T) -> Result<U, E> + UserFn,
+    F: FnMut(T) -> Result<U, E> + ClonedToSubtasks,
 {
     move |item| {
         let mut f = f.clone();

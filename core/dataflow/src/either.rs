@@ -7,7 +7,7 @@ use crate::{
     fold::Fold,
     key::{Data, KeySelect, OwnedKey},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     state::KeyedStates,
     window::{TimeWindow, WindowFunction},
 };
@@ -127,7 +127,7 @@ where
     A: 'static,
     B: 'static,
     O: 'static,
-    F: FnMut(&A, &B) -> O + UserFn,
+    F: FnMut(&A, &B) -> O + ClonedToSubtasks,
 {
     type Out = O;
     type Results = Pairing<A, B, F>;

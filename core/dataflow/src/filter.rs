@@ -8,7 +8,7 @@
 use crate::{
     batch::Time,
     build::OpCx,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Operator, Push, Ready},
 };
@@ -59,7 +59,7 @@ impl<T> Kept<T> {
     }
 }
 
-impl<T: 'static, F: FnMut(&T) -> bool + UserFn> Transform<T> for Filter<F> {
+impl<T: 'static, F: FnMut(&T) -> bool + ClonedToSubtasks> Transform<T> for Filter<F> {
     type Out = T;
     type Op = FilterOp<F, T>;
     fn open(self, _: &OpCx) -> Result<Self::Op, TaskFailure> {

@@ -7,7 +7,7 @@ use crate::{
     codec,
     key::{ByFirst, Data, Key, KeySelect, OwnedKey},
     keyed::keep,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Flow, Operator, Push, Ready, STRIDE},
     state::{IntoEntries, Rows, TILE},
@@ -142,7 +142,7 @@ pub struct Extreme<F> {
     /// The greatest, else the least.
     pub greatest: bool,
 }
-impl<T, V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn> Fold<T> for Extreme<F> {
+impl<T, V: Data + Clone + Ord, F: FnMut(T) -> V + ClonedToSubtasks> Fold<T> for Extreme<F> {
     type Acc = V;
     #[inline(always)]
     fn lift(&mut self, item: T) -> V {
@@ -159,7 +159,7 @@ impl<T, V: Data + Clone + Ord, F: FnMut(T) -> V + UserFn> Fold<T> for Extreme<F>
 /// The sum of what a function gives.
 #[derive(Clone)]
 pub struct Sum<F>(pub F);
-impl<T, V: Data + Clone + AddAssign, F: FnMut(T) -> V + UserFn> Fold<T> for Sum<F> {
+impl<T, V: Data + Clone + AddAssign, F: FnMut(T) -> V + ClonedToSubtasks> Fold<T> for Sum<F> {
     type Acc = V;
     #[inline(always)]
     fn lift(&mut self, item: T) -> V {
@@ -174,7 +174,7 @@ impl<T, V: Data + Clone + AddAssign, F: FnMut(T) -> V + UserFn> Fold<T> for Sum<
 /// What a function makes of two.
 #[derive(Clone)]
 pub struct Reduce<F>(pub F);
-impl<T: Data + Clone, F: FnMut(&mut T, T) + UserFn> Fold<T> for Reduce<F> {
+impl<T: Data + Clone, F: FnMut(&mut T, T) + ClonedToSubtasks> Fold<T> for Reduce<F> {
     type Acc = T;
     #[inline(always)]
     fn lift(&mut self, item: T) -> T {
@@ -312,7 +312,7 @@ impl<K: OwnedKey, A: Data> Gatherer<K, A> {
     ) {
         self.rows.upsert(hash, acc, &mut (), |_, k| same(k), |_, a, b| merge(a, b), |_, a| (own(), a));
         if self.rows.len() > GATHERED && self.leaving.is_none() {
-            self.leaving = Some(self.rows.take());
+            self.leaving = Some(self.rows.take().into_iter());
         }
     }
 
@@ -326,7 +326,7 @@ impl<K: OwnedKey, A: Data> Gatherer<K, A> {
 
     fn end(&mut self, budget: &mut usize, out: &mut impl Push<(K, A)>) -> Flow {
         if self.leaving.is_none() && self.rows.len() > 0 {
-            self.leaving = Some(self.rows.take());
+            self.leaving = Some(self.rows.take().into_iter());
         }
         leave(&mut self.leaving, budget, |k, a| (k, a), out)
     }
@@ -379,7 +379,7 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for CombineOp<F, S, S:
         };
         self.gathered.rows.upsert(hash, item, &mut self.fold, |item, k| select.same(item, k), merge, make);
         if self.gathered.rows.len() > GATHERED && self.gathered.leaving.is_none() {
-            self.gathered.leaving = Some(self.gathered.rows.take());
+            self.gathered.leaving = Some(self.gathered.rows.take().into_iter());
         }
     }
     fn ready(&mut self, out: &mut impl Push<Self::Out>) -> Ready {
@@ -434,7 +434,7 @@ impl<T, Q, F> Transform<T> for CountKeys<F, Q>
 where
     T: 'static,
     Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
-    F: for<'a> Keys<'a, T, Q> + UserFn,
+    F: for<'a> Keys<'a, T, Q> + ClonedToSubtasks,
 {
     type Out = (Q::Owned, u64);
     type Op = CountKeysOp<F, Q, Q::Owned>;
@@ -449,7 +449,7 @@ impl<T, Q, F> Operator<T> for CountKeysOp<F, Q, Q::Owned>
 where
     T: 'static,
     Q: ?Sized + Key + Eq + ToOwned<Owned: OwnedKey> + 'static,
-    F: for<'a> Keys<'a, T, Q> + UserFn,
+    F: for<'a> Keys<'a, T, Q> + ClonedToSubtasks,
 {
     type Out = (Q::Owned, u64);
     #[inline(always)]
@@ -543,7 +543,7 @@ impl<K: OwnedKey, T: 'static, F: Fold<T>, Y: Yield<K, F::Acc>> Operator<(K, F::A
     }
     fn end(&mut self, budget: &mut usize, out: &mut impl Push<Y::Out>) -> Flow {
         if self.batch && self.leaving.is_none() && self.rows.len() > 0 {
-            self.leaving = Some(self.rows.take());
+            self.leaving = Some(self.rows.take().into_iter());
         }
         leave(&mut self.leaving, budget, |k, a| self.yields.last(k, a), out)
     }
@@ -580,7 +580,9 @@ pub struct FoldOp<F, V, S, K> {
     cell: Rc<TaskCell>,
 }
 
-impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + UserFn, S: KeySelect<T>> Transform<T> for FoldSpec<F, V, S> {
+impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + ClonedToSubtasks, S: KeySelect<T>> Transform<T>
+    for FoldSpec<F, V, S>
+{
     type Out = (S::Key, V);
     type Op = FoldOp<F, V, S, S::Key>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
@@ -589,7 +591,7 @@ impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + UserFn, S: KeySelect<T>>
     }
 }
 
-impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + UserFn, S: KeySelect<T>> Operator<T>
+impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + ClonedToSubtasks, S: KeySelect<T>> Operator<T>
     for FoldOp<F, V, S, S::Key>
 {
     type Out = (S::Key, V);
@@ -604,7 +606,7 @@ impl<T: 'static, V: Data + Clone, F: FnMut(&mut V, T) + UserFn, S: KeySelect<T>>
     }
     fn end(&mut self, budget: &mut usize, out: &mut impl Push<Self::Out>) -> Flow {
         if self.batch && self.leaving.is_none() && self.rows.len() > 0 {
-            self.leaving = Some(self.rows.take());
+            self.leaving = Some(self.rows.take().into_iter());
         }
         leave(&mut self.leaving, budget, |k, v| (k, v), out)
     }

@@ -8,7 +8,7 @@ pub use csv_lines::{Csv, CsvOptions};
 use crate::{
     batch::Time,
     build::OpCx,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Control, Operator, Push},
     side::{LiveSides, OutputTag, Sides},
@@ -86,7 +86,7 @@ impl<T: DeserializeOwned + 'static> Format for Json<T> {
 #[derive(Clone)]
 pub struct LineFn<F>(pub F);
 
-impl<U: 'static, E: Display, F: FnMut(&str) -> Result<U, E> + UserFn> Format for LineFn<F> {
+impl<U: 'static, E: Display, F: FnMut(&str) -> Result<U, E> + ClonedToSubtasks> Format for LineFn<F> {
     type Out = U;
     fn parse(&mut self, line: &str) -> Result<Option<U>, String> {
         (self.0)(line).map(Some).map_err(|e| e.to_string())

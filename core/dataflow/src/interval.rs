@@ -5,7 +5,7 @@ use crate::{
     either::KeyedCoProcess,
     key::{Data, OwnedKey},
     keyed::{KeyedContext, TimeDomain},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
 };
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
@@ -62,7 +62,7 @@ where
     B: Data,
     K: OwnedKey,
     O: 'static,
-    F: FnMut(&A, &B) -> O + UserFn,
+    F: FnMut(&A, &B) -> O + ClonedToSubtasks,
 {
     type Key = K;
     type State = Waiting<A, B>;

@@ -6,7 +6,7 @@ use crate::{
     codec,
     event_time::{Due, Timers},
     key::{Data, KeySelect, OwnedKey},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
@@ -402,7 +402,7 @@ impl<F: Clone, V, K> Clone for StatefulMap<F, V, K> {
     }
 }
 
-impl<T, V: Default + Data, U: 'static, K: OwnedKey, F: FnMut(&mut V, T) -> U + UserFn> KeyedProcess<T>
+impl<T, V: Default + Data, U: 'static, K: OwnedKey, F: FnMut(&mut V, T) -> U + ClonedToSubtasks> KeyedProcess<T>
     for StatefulMap<F, V, K>
 {
     type Key = K;

@@ -11,20 +11,18 @@ use crate::{
 use std::{collections::VecDeque, fmt::Display, rc::Rc, sync::Arc};
 use thalweg_model::{FailureKind, TaskFailure};
 
-/// A function of the user: every subtask gets a clone.
-#[diagnostic::on_unimplemented(
-    message = "this closure cannot be copied to the subtasks of a job",
-    label = "captures something that is not `Clone + Send + 'static`",
-    note = "each parallel subtask gets its own clone: capture an `Arc`"
-)]
-pub trait UserFn: Clone + Send + 'static {}
-impl<F: Clone + Send + 'static> UserFn for F {}
+/// A function of the user, of which every subtask gets a clone: what it captures must be `Clone + Send + 'static`. Capture an
+/// `Arc` where a value is neither.
+///
+/// The compiler answers a mistake with what a closure captured, and with the name of this trait: hence the name.
+pub trait ClonedToSubtasks: Clone + Send + 'static {}
+impl<F: Clone + Send + 'static> ClonedToSubtasks for F {}
 
 macro_rules! closures { ($($(#[$doc:meta])* $name:ident),*) => { $(
     $(#[$doc])*
     #[derive(Clone)]
     pub struct $name<F>(pub F);
-    impl<T, F: UserFn> Transform<T> for $name<F>
+    impl<T, F: ClonedToSubtasks> Transform<T> for $name<F>
     where
         Self: Operator<T>,
     {
@@ -82,7 +80,7 @@ pub struct TryMapOp<F> {
     cell: Rc<TaskCell>,
 }
 
-impl<T: 'static, U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + UserFn> Transform<T> for TryMap<F> {
+impl<T: 'static, U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + ClonedToSubtasks> Transform<T> for TryMap<F> {
     type Out = U;
     type Op = TryMapOp<F>;
     fn open(self, cx: &OpCx) -> Result<TryMapOp<F>, TaskFailure> {
@@ -117,7 +115,9 @@ pub struct FlatMapOp<T, I: IntoIterator, F> {
     waiting: VecDeque<(Time, T)>,
 }
 
-impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + UserFn> Transform<T> for FlatMap<F> {
+impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + ClonedToSubtasks> Transform<T>
+    for FlatMap<F>
+{
     type Out = I::Item;
     type Op = FlatMapOp<T, I, F>;
     fn open(self, _: &OpCx) -> Result<Self::Op, TaskFailure> {

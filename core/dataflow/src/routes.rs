@@ -7,7 +7,7 @@ use crate::{
         route::{Addressed, CustomRouter, DirectRouter, GlobalRouter, KeyRouter, ShuffleRouter, TurnRouter},
     },
     key::{Data, KeySelect},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Terminal,
 };
 use thalweg_model::TaskFailure;
@@ -101,7 +101,7 @@ pub struct CustomRoute<F> {
     pub f: F,
 }
 
-impl<T: Data, F: FnMut(&T, usize) -> usize + UserFn> Terminal<T> for CustomRoute<F> {
+impl<T: Data, F: FnMut(&T, usize) -> usize + ClonedToSubtasks> Terminal<T> for CustomRoute<F> {
     type End = ExchangeOut<T, CustomRouter<F>>;
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let senders = cx.senders(self.edge)?;

@@ -6,7 +6,7 @@ use crate::{
     codec,
     key::Data,
     keyed::keep,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Flow, Operator, Push},
     task::TaskCell,
@@ -44,7 +44,7 @@ pub struct TopOp<T, C> {
     cell: Rc<TaskCell>,
 }
 
-impl<T: Data, C: FnMut(&T, &T) -> Ordering + UserFn> Transform<T> for Top<T, C> {
+impl<T: Data, C: FnMut(&T, &T) -> Ordering + ClonedToSubtasks> Transform<T> for Top<T, C> {
     type Out = T;
     type Op = TopOp<T, C>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {

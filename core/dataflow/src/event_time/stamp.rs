@@ -4,7 +4,7 @@ use super::{WatermarkGenerator, WatermarkStrategy};
 use crate::{
     batch::{NO_TIME, Time},
     build::OpCx,
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Mark, Operator, Push, Ready},
     task::TaskCell,
@@ -49,7 +49,7 @@ struct Idle {
     clock: Arc<dyn Clock>,
 }
 
-impl<T: 'static, F: FnMut(&T) -> Time + UserFn, G: WatermarkGenerator<T>> Transform<T> for Stamp<F, G> {
+impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<T>> Transform<T> for Stamp<F, G> {
     type Out = T;
     type Op = StampOp<F, G>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {

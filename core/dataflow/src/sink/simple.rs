@@ -1,7 +1,7 @@
 //! Sinks that commit nothing: standard output, a function, nothing at all.
 
 use super::{Sink, SinkWriter};
-use crate::{batch::Time, build::OpCx, ops::UserFn};
+use crate::{batch::Time, build::OpCx, ops::ClonedToSubtasks};
 use std::io::Write;
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -53,7 +53,7 @@ impl<T: std::fmt::Display> SinkWriter<T> for PrintWriter {
 #[derive(Clone)]
 pub struct ForEach<F>(pub F);
 
-impl<T: 'static, F: FnMut(T) + UserFn> Sink<T> for ForEach<F> {
+impl<T: 'static, F: FnMut(T) + ClonedToSubtasks> Sink<T> for ForEach<F> {
     type Writer = Self;
     fn kind(&self) -> &'static str {
         "for-each-sink"

@@ -2,7 +2,7 @@
 //! complete.
 
 use super::{Committable, Committer, Manifest, Sink, SinkWriter};
-use crate::{batch::Time, build::OpCx, codec, ops::UserFn};
+use crate::{batch::Time, build::OpCx, codec, ops::ClonedToSubtasks};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -29,7 +29,7 @@ impl<T: std::fmt::Display> LineFormat<T> for Display {
 /// As a function says: for bytes that are no text.
 #[derive(Clone)]
 pub struct With<F>(pub F);
-impl<T, F: FnMut(&T, &mut Vec<u8>) + UserFn> LineFormat<T> for With<F> {
+impl<T, F: FnMut(&T, &mut Vec<u8>) + ClonedToSubtasks> LineFormat<T> for With<F> {
     fn line(&mut self, item: &T, to: &mut Vec<u8>) -> Result<(), String> {
         (self.0)(item, to);
         Ok(())

@@ -11,5 +11,5 @@ mod views;
 pub use named::{AggregatingState, KeyedState, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState};
 pub use operator::{OperatorListState, OperatorStates};
 pub(crate) use rows::{Rows, TILE};
-pub(crate) use table::IntoEntries;
+pub(crate) use table::{IntoEntries, Place};
 pub use views::{AggregatingView, ListView, MapView, ReducingView, StateAt, ValueView};

@@ -4,7 +4,7 @@
 //! A function has a typed handle for each as a field, and adds it when a subtask begins; from then on the handle is an
 //! index, so that no name is looked up for a record. Each use is a look-up of the key in that state's own table.
 
-use super::{Rows, views::*};
+use super::{Place, Rows, views::*};
 use crate::{
     batch::Time,
     build::OpCx,
@@ -256,7 +256,7 @@ impl<K: OwnedKey> KeyedStates<'_, K> {
             let name = &handle.name;
             self.of.error.get_or_insert_with(|| format!("two states are named {name:?}: give each a name of its own"));
         }
-        let rows = Box::new(Table::<K, S::Cell> { rows: Rows::new(), ttl: handle.ttl, place: 0 });
+        let rows = Box::new(Table::<K, S::Cell> { rows: Rows::new(), ttl: handle.ttl, place: Place::default() });
         self.of.tables.push(NamedTable { name: handle.name.clone(), ages: handle.ttl.is_some(), rows });
     }
 }
@@ -278,7 +278,7 @@ pub(super) struct Table<K, C> {
     pub(super) rows: Rows<K, C>,
     pub(super) ttl: Option<StateTtl>,
     /// Where the next look for what is too old begins.
-    pub(super) place: usize,
+    pub(super) place: Place,
 }
 
 /// A table whose values' type is forgotten.

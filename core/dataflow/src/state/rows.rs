@@ -2,7 +2,7 @@
 //!
 //! A snapshot is encoded whole within the barrier.
 
-use super::table::{IntoEntries, Table};
+use super::table::{IntoEntries, Place, Table};
 use crate::{
     build::OpCx,
     codec,
@@ -98,15 +98,15 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
 
     /// The row at a place of the table, or the nearest one behind it, and the place after it: a walk that may be left and
     /// gone on with, as long as no row is added.
-    pub(crate) fn at_or_after(&self, place: usize) -> Option<(&(K, V), usize)> {
+    pub(crate) fn at_or_after(&self, place: Place) -> Option<(&(K, V), Place)> {
         self.table.at_or_after(place)
     }
 
     /// Looks at `n` rows from this place on and drops those whose values are not to be kept; answers the place to go on at.
-    pub(crate) fn prune(&mut self, from: usize, n: usize, mut keep: impl FnMut(&mut V) -> bool) -> usize {
+    pub(crate) fn prune(&mut self, from: Place, n: usize, mut keep: impl FnMut(&mut V) -> bool) -> Place {
         let mut place = from;
         for _ in 0..n {
-            let Some((row, next)) = self.table.at_or_after_mut(place) else { return 0 };
+            let Some((row, next)) = self.table.at_or_after_mut(place) else { return Place::default() };
             place = next;
             if !keep(&mut row.1) {
                 let (hash, key) = (row.0.stable_hash(), row.0.clone());
@@ -121,8 +121,13 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
     }
 
     /// All rows, leaving none.
-    pub(crate) fn take(&mut self) -> IntoEntries<(K, V)> {
-        std::mem::replace(&mut self.table, Table::new()).into_iter()
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new())
+    }
+
+    /// Each row.
+    pub(crate) fn into_iter(self) -> IntoEntries<(K, V)> {
+        self.table.into_iter()
     }
 
     /// All rows as bytes. An error is one of the value's own `Serialize`.

@@ -85,6 +85,8 @@ struct Head {
 struct Segment<E> {
     head: NonNull<Head>,
     chunks: usize,
+    /// Where its entries begin: what `Segment::entries` has for these chunks.
+    entries: usize,
     _e: PhantomData<E>,
 }
 
@@ -117,7 +119,7 @@ impl<E> Segment<E> {
         let Some(head) = NonNull::new(head) else { handle_alloc_error(layout) };
         // SAFETY: it was just allocated for a head and what follows; zeroed tags are those of free entries.
         unsafe { head.write(Head { len: 0, depth }) };
-        Self { head, chunks, _e: PhantomData }
+        Self { head, chunks, entries: Self::entries(chunks), _e: PhantomData }
     }
 
     /// Gives the memory back, not what the entries own.
@@ -148,7 +150,7 @@ impl<E> Segment<E> {
     #[inline(always)]
     unsafe fn entry(&self, chunk: usize, slot: usize) -> *mut E {
         // SAFETY: within the allocation, as `layout` has it.
-        unsafe { self.head.as_ptr().cast::<u8>().add(Self::entries(self.chunks)).cast::<E>().add(chunk * SLOTS + slot) }
+        unsafe { self.head.as_ptr().cast::<u8>().add(self.entries).cast::<E>().add(chunk * SLOTS + slot) }
     }
 
     #[inline(always)]
@@ -220,12 +222,31 @@ pub(super) struct Table<E> {
     shift: u32,
     /// Of each segment.
     chunks: usize,
+    /// Where the entries of each segment begin.
+    entries: usize,
     segments: usize,
     len: usize,
     _e: PhantomData<E>,
 }
 
-/// The place of an entry.
+/// Where a walk over a table is; it begins at the default.
+///
+/// Bits, so that no step divides: the place in the directory, the chunk, the slot of 16.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Place(u64);
+
+/// Bits for chunk and slot.
+const PLACES: u32 = 30;
+
+impl Place {
+    #[inline(always)]
+    fn next(self) -> Self {
+        // The 14 slots leave room for one behind them.
+        Self(self.0 + 1)
+    }
+}
+
+/// Where an entry is.
 struct At<E> {
     segment: Segment<E>,
     chunk: usize,
@@ -246,7 +267,15 @@ impl<E> Table<E> {
     };
 
     pub(super) fn new() -> Self {
-        Self { directory: Vec::new(), shift: 32, chunks: 1, segments: 0, len: 0, _e: PhantomData }
+        Self {
+            directory: Vec::new(),
+            shift: 32,
+            chunks: 1,
+            entries: Segment::<E>::entries(1),
+            segments: 0,
+            len: 0,
+            _e: PhantomData,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -262,7 +291,7 @@ impl<E> Table<E> {
     fn segment_at(&self, place: usize) -> Segment<E> {
         // SAFETY: the directory has 2^(32 - shift) places, and `place` is below that; or it is empty, which callers look at.
         let head = unsafe { *self.directory.get_unchecked(place) };
-        Segment { head, chunks: self.chunks, _e: PhantomData }
+        Segment { head, chunks: self.chunks, entries: self.entries, _e: PhantomData }
     }
 
     #[inline(always)]
@@ -405,7 +434,7 @@ impl<E> Table<E> {
             olds.push(old);
             first += span;
         }
-        (self.directory, self.chunks) = (directory, chunks);
+        (self.directory, self.chunks, self.entries) = (directory, chunks, Segment::<E>::entries(chunks));
         // SAFETY: the directory has them no more, and what they owned has moved.
         olds.into_iter().for_each(|old| unsafe { old.free() });
     }
@@ -443,46 +472,50 @@ impl<E> Table<E> {
     }
 
     /// The first entry at or behind a place.
-    fn from(&self, place: usize) -> Option<(At<E>, usize)> {
-        let each = self.chunks * SLOTS;
-        let (mut d, mut rest) = (place / each, place % each);
+    #[inline]
+    fn from(&self, place: Place) -> Option<(At<E>, Place)> {
+        let mut d = (place.0 >> PLACES) as usize;
+        let mut chunk = ((place.0 & ((1 << PLACES) - 1)) >> 4) as usize;
+        // Of the first chunk's entries, those from the place on.
+        let mut rest = ALL << (place.0 & 0xf) & ALL;
         while d < self.directory.len() {
             let segment = self.segment_at(d);
             let span = self.directory.len() >> segment.head().depth;
             // A segment's entries are at the first of its places.
-            if d.is_multiple_of(span) {
-                for chunk in rest / SLOTS..self.chunks {
+            if d & (span - 1) == 0 {
+                while chunk < self.chunks {
                     // SAFETY: `chunk` is less than `chunks`.
-                    let used = unsafe { (*segment.tags(chunk)).used() };
-                    let used = if chunk == rest / SLOTS { used >> (rest % SLOTS) << (rest % SLOTS) } else { used };
+                    let used = unsafe { (*segment.tags(chunk)).used() } & rest;
                     if used != 0 {
                         let slot = used.trailing_zeros() as usize;
-                        return Some((At { segment, chunk, slot }, d * each + chunk * SLOTS + slot));
+                        let place = Place((d as u64) << PLACES | (chunk as u64) << 4 | slot as u64);
+                        return Some((At { segment, chunk, slot }, place));
                     }
+                    (chunk, rest) = (chunk + 1, ALL);
                 }
             }
-            (d, rest) = ((d / span + 1) * span, 0);
+            (d, chunk, rest) = ((d & !(span - 1)) + span, 0, ALL);
         }
         None
     }
 
     /// The entry at a place or the nearest one behind it, and the place after it. A walk may go on as long as no entry is
     /// added.
-    pub(super) fn at_or_after(&self, place: usize) -> Option<(&E, usize)> {
+    pub(super) fn at_or_after(&self, place: Place) -> Option<(&E, Place)> {
         let (at, place) = self.from(place)?;
         // SAFETY: the entry is there for as long as the table is not changed, and `self` is borrowed for that long.
-        Some((unsafe { &*at.segment.entry(at.chunk, at.slot) }, place + 1))
+        Some((unsafe { &*at.segment.entry(at.chunk, at.slot) }, place.next()))
     }
 
     /// The same, to be changed.
-    pub(super) fn at_or_after_mut(&mut self, place: usize) -> Option<(&mut E, usize)> {
+    pub(super) fn at_or_after_mut(&mut self, place: Place) -> Option<(&mut E, Place)> {
         let (at, place) = self.from(place)?;
         // SAFETY: as above, and `self` is borrowed for it alone.
-        Some((unsafe { &mut *at.segment.entry(at.chunk, at.slot) }, place + 1))
+        Some((unsafe { &mut *at.segment.entry(at.chunk, at.slot) }, place.next()))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &E> {
-        let mut place = 0;
+        let mut place = Place::default();
         std::iter::from_fn(move || {
             let (entry, next) = self.at_or_after(place)?;
             place = next;
@@ -539,14 +572,14 @@ impl<E> Drop for Table<E> {
 /// All entries of a table, leaving none.
 pub(crate) struct IntoEntries<E> {
     table: Table<E>,
-    place: usize,
+    place: Place,
 }
 
 impl<E> IntoIterator for Table<E> {
     type Item = E;
     type IntoIter = IntoEntries<E>;
     fn into_iter(self) -> IntoEntries<E> {
-        IntoEntries { table: self, place: 0 }
+        IntoEntries { table: self, place: Place::default() }
     }
 }
 
@@ -554,7 +587,7 @@ impl<E> Iterator for IntoEntries<E> {
     type Item = E;
     fn next(&mut self) -> Option<E> {
         let (at, place) = self.table.from(self.place)?;
-        self.place = place + 1;
+        self.place = place.next();
         // SAFETY: the entry is there; nobody searches this table any more.
         Some(unsafe { self.table.take_at(&at) })
     }

@@ -1,6 +1,6 @@
 //! The table against the standard library's map: random changes and walks, keys that share their hash, panics half-way.
 
-use super::table::Table;
+use super::table::{Place, Table};
 use crate::key::hash_word;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
@@ -49,7 +49,7 @@ fn agrees(hash: impl Fn(u64) -> u64 + Copy, keys: u64, steps: u64, seed: u64) {
         }
     }
     let mut places = Vec::new();
-    let mut place = 0;
+    let mut place = Place::default();
     while let Some((e, next)) = table.at_or_after(place) {
         assert!(next > place);
         places.push(e.0);

@@ -9,7 +9,7 @@ use crate::{
     exchange::{ExchangeSizes, Signal, wiring::Wiring},
     key::{ByValue, OwnedKey},
     keyed::{KeyedProcess, ProcessSpec},
-    ops::UserFn,
+    ops::ClonedToSubtasks,
     pipe::{Inlet, Transform},
     plan::{Freeze, PlanBuilder},
     push::{Barrier, Chained, CheckpointId, Control, Flow, Mark, Push, Ready},
@@ -80,7 +80,7 @@ impl<T: 'static, F, S> OperatorTester<T, ProcessSpec<F, ByValue<S>>>
 where
     F: KeyedProcess<T>,
     F::Key: OwnedKey,
-    S: Fn(&T) -> F::Key + UserFn,
+    S: Fn(&T) -> F::Key + ClonedToSubtasks,
 {
     /// A keyed function, and how the key is found.
     pub fn keyed(env: &Env, f: F, key: S) -> Result<Self, TaskFailure> {

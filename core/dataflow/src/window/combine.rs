@@ -93,7 +93,10 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> WindowCombineOp<T, F, S> {
     /// that the pane is not behind.
     fn leave(&mut self, until: Time) {
         let pane = self.pane;
-        let ended = self.panes.take_ended(until).map(|(start, mut rows)| (start.saturating_add(pane - 1), rows.take()));
+        let ended = self
+            .panes
+            .take_ended(until)
+            .map(|(start, mut rows)| (start.saturating_add(pane - 1), rows.take().into_iter()));
         self.leaving.extend(ended);
         self.had = self.panes.len();
     }

@@ -1,7 +1,7 @@
 //! What a window gives out when its time has come.
 
 use super::TimeWindow;
-use crate::{fold::AggregateFunction, ops::UserFn};
+use crate::{fold::AggregateFunction, ops::ClonedToSubtasks};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 
@@ -57,7 +57,7 @@ impl<F: Clone, I> Clone for Apply<F, I> {
 
 impl<K, A, I, F> WindowFunction<K, A> for Apply<F, I>
 where
-    F: FnMut(K, TimeWindow, A) -> I + UserFn,
+    F: FnMut(K, TimeWindow, A) -> I + ClonedToSubtasks,
     I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
 {
     type Out = I::Item;

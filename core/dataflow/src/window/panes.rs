@@ -15,7 +15,7 @@ use crate::{
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
-    state::{IntoEntries, Rows, TILE},
+    state::{IntoEntries, Place, Rows, TILE},
     task::{TaskCell, add},
 };
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
@@ -185,10 +185,12 @@ struct Firing<K, A, I> {
 
 /// How its rows are found.
 enum Leaving<K, A> {
-    /// In a pane that nobody needs any more.
+    /// In a table that nobody needs any more.
     Taken(IntoEntries<(K, A)>),
-    /// In panes that stay: the next place is in this one.
-    Walk { pane: usize, place: usize },
+    /// In a pane that stays: at this place.
+    Walk { pane: usize, place: Place },
+    /// In several panes: what those before this place have is in a table of their own.
+    Gather { pane: usize, place: Place, rows: Rows<K, A> },
 }
 
 /// A live [`WindowSpec`].
@@ -329,45 +331,54 @@ where
                 continue;
             }
             self.fired = window.end;
-            let is_last = |p: &Pane<_, _>| windows.last_window(p.start).start <= window.start;
-            let rows = if self.lateness == 0 && panes.len() == 1 && is_last(&self.panes.list[panes.start]) {
-                Leaving::Taken(self.panes.list[panes.start].rows.take())
-            } else {
-                Leaving::Walk { pane: panes.start, place: 0 }
+            // The oldest pane goes with the window, unless late records may still fire it again.
+            let oldest = &mut self.panes.list[panes.start];
+            let is_last = windows.last_window(oldest.start).start <= window.start;
+            let taken = (self.lateness == 0 && is_last).then(|| oldest.rows.take());
+            let pane = panes.start;
+            let rows = match taken {
+                Some(rows) if panes.len() == 1 => Leaving::Taken(rows.into_iter()),
+                Some(rows) => Leaving::Gather { pane: pane + 1, place: Place::default(), rows },
+                None if panes.len() == 1 => Leaving::Walk { pane, place: Place::default() },
+                None => Leaving::Gather { pane, place: Place::default(), rows: Rows::new() },
             };
             return Some(Firing { window, rows, results: None });
         }
     }
 
-    /// The next key of a window, and all that was gathered of it.
-    fn next_row(&mut self, window: &TimeWindow, rows: &mut Leaving<S::Key, F::Acc>) -> Option<(S::Key, F::Acc)> {
-        let (pane, place) = match rows {
-            Leaving::Taken(rows) => return rows.next(),
-            Leaving::Walk { pane, place } => (pane, place),
-        };
-        let (first, end) = (self.panes.from(window.start), self.panes.from(window.end));
+    /// Puts what several panes have of a window together, as far as the budget allows.
+    fn gather_panes(&mut self, window: &TimeWindow, firing: &mut Leaving<S::Key, F::Acc>, budget: &mut usize) -> Flow {
+        let Leaving::Gather { pane, place, rows } = firing else { return Flow::Done };
+        let end = self.panes.from(window.end);
         while *pane < end {
-            let Some(((key, acc), next)) = self.panes.list[*pane].rows.at_or_after(*place) else {
-                (*pane, *place) = (*pane + 1, 0);
-                continue;
-            };
-            *place = next;
-            if end - first == 1 {
-                return Some((key.clone(), acc.clone()));
-            }
-            let hash = key.stable_hash();
-            if self.panes.list[first..*pane].iter().any(|p| p.rows.get(hash, key).is_some()) {
-                continue;
-            }
-            let mut acc = acc.clone();
-            for later in &self.panes.list[*pane + 1..end] {
-                if let Some(more) = later.rows.get(hash, key) {
-                    self.fold.merge(&mut acc, more.clone());
+            let from = &self.panes.list[*pane].rows;
+            while let Some((row, next)) = from.at_or_after(*place) {
+                if *budget == 0 {
+                    return Flow::More;
                 }
+                *budget -= 1;
+                *place = next;
+                let same = |row: &&(S::Key, F::Acc), key: &S::Key| row.0 == *key;
+                let merge = |fold: &mut F, acc: &mut F::Acc, row: &(S::Key, F::Acc)| fold.merge(acc, row.1.clone());
+                rows.upsert(row.0.stable_hash(), row, &mut self.fold, same, merge, |_, row| row.clone());
             }
-            return Some((key.clone(), acc));
+            (*pane, *place) = (*pane + 1, Place::default());
         }
-        None
+        *firing = Leaving::Taken(rows.take().into_iter());
+        Flow::Done
+    }
+
+    /// The next key of a window, and all that was gathered of it.
+    fn next_row(&self, rows: &mut Leaving<S::Key, F::Acc>) -> Option<(S::Key, F::Acc)> {
+        match rows {
+            Leaving::Taken(rows) => rows.next(),
+            Leaving::Walk { pane, place } => {
+                let (row, next) = self.panes.list[*pane].rows.at_or_after(*place)?;
+                *place = next;
+                Some(row.clone())
+            }
+            Leaving::Gather { .. } => None,
+        }
     }
 
     /// Gives out of a window what the budget allows.
@@ -378,6 +389,9 @@ where
         out: &mut impl Push<R::Out>,
     ) -> Flow {
         let at = firing.window.max_timestamp();
+        if self.gather_panes(&firing.window, &mut firing.rows, budget) == Flow::More {
+            return Flow::More;
+        }
         loop {
             if let Some(results) = &mut firing.results {
                 loop {
@@ -393,7 +407,7 @@ where
             if *budget == 0 {
                 return Flow::More;
             }
-            match self.next_row(&firing.window, &mut firing.rows) {
+            match self.next_row(&mut firing.rows) {
                 Some((key, acc)) => firing.results = Some(self.result.apply(key, firing.window, acc)),
                 None => return Flow::Done,
             }
