@@ -3,7 +3,7 @@
 //! A channel begins small and grows with use up to its share, so that a thousand idle channels hold little. When more
 //! channels come, shares shrink, and what was granted beyond is not granted again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// What every channel has, however many there are: one full batch and some control.
 pub(crate) const MIN_WINDOW: usize = 36 * 1024;
@@ -54,6 +54,12 @@ impl Budget {
             Some(granted + taken)
         });
         taken
+    }
+
+    /// Bytes granted, and readers.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        (self.granted.load(Ordering::Relaxed), self.readers.load(Ordering::Relaxed))
     }
 
     /// Bytes that were granted and are used up.

@@ -129,7 +129,9 @@ impl Shared {
                     connection.open_stream(&reader, self);
                 }
             }
-            Some(Peer::Connected(old)) => old.close(self, "it was replaced by a newer connection"),
+            Some(Peer::Connected(old)) => {
+                old.close(self, Failure::new(ErrorKind::Closed, "it was replaced by a newer connection"));
+            }
             None => {}
         }
         // One that ended before it was in the table did not take itself out of it.
@@ -216,7 +218,8 @@ impl Shared {
         state.peers.insert(hello.address.clone(), Peer::Coming { waiting, dialing });
         drop(state);
         if let Some(old) = old {
-            old.close(self, "another process listens at its address now");
+            let text = format!("another process listens at the address of host {} now", hello.address);
+            old.close(self, Failure::new(ErrorKind::Closed, text));
         }
         Verdict::Welcome { incarnation: self.incarnation, secret }
     }

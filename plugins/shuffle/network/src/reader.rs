@@ -4,9 +4,10 @@ use crate::{
     budget::{Account, Budget},
     connection::Connection,
     environment::Shared,
-    frame::{Frame, cost},
+    frame::{Damage, Frame},
+    packing::Packed,
+    sync::Mutex,
 };
-use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 use thalweg_spi::{ChannelId, ChannelReader, ErrorKind, Parcel, ParcelKind, Result, ServiceError};
 
@@ -23,10 +24,14 @@ impl Failure {
     }
 
     pub(crate) fn error(&self, operation: &'static str, channel: &ChannelId) -> ServiceError {
-        let ChannelId { partition, consumer } = channel;
-        let place = format!("{}->{consumer}", partition.producer);
-        ServiceError::new(self.kind, operation, self.text.clone()).with("edge", partition.edge).with("channel", place)
+        let error = ServiceError::new(self.kind, operation, self.text.clone());
+        error.with("edge", channel.partition.edge).with("channel", place(channel))
     }
+}
+
+/// From which producing to which consuming subtask.
+fn place(channel: &ChannelId) -> String {
+    format!("{}->{}", channel.partition.producer, channel.consumer)
 }
 
 /// What slot thread and I/O share.
@@ -38,7 +43,7 @@ pub(crate) struct ReaderShared {
 
 #[derive(Default)]
 struct Inner {
-    queue: VecDeque<Parcel>,
+    queue: VecDeque<Packed>,
     account: Account,
     /// Where credit goes, once the connection is there.
     place: Option<(Arc<Connection>, u32)>,
@@ -53,6 +58,11 @@ impl ReaderShared {
         Self { channel, waker, inner: Mutex::default() }
     }
 
+    /// The channel in words, for what concerns all of a connection's channels.
+    pub(crate) fn channel_text(&self) -> String {
+        format!("edge {}, channel {}", self.channel.partition.edge, place(&self.channel))
+    }
+
     /// The connection is there; answers the first grant, or `None` when nobody reads any more.
     pub(crate) fn attach(&self, connection: &Arc<Connection>, stream: u32, budget: &Budget) -> Option<usize> {
         let mut inner = self.inner.lock();
@@ -64,16 +74,16 @@ impl ReaderShared {
     }
 
     /// A parcel arrived. `Err` when it was not granted: the other side does not keep the rules.
-    pub(crate) fn deliver(&self, parcel: Parcel, shared: &Shared) -> std::result::Result<(), ()> {
+    pub(crate) fn deliver(&self, parcel: Packed, shared: &Shared) -> std::result::Result<(), ()> {
         let mut inner = self.inner.lock();
         if inner.closed || inner.failure.is_some() {
             return Ok(());
         }
-        if inner.ended || !inner.account.arrived(cost(&parcel)) {
+        if inner.ended || !inner.account.arrived(parcel.cost()) {
             return Err(());
         }
         inner.ended = parcel.kind == ParcelKind::End;
-        shared.hold(cost(&parcel));
+        shared.hold(parcel.cost());
         inner.queue.push_back(parcel);
         let first = inner.queue.len() == 1;
         drop(inner);
@@ -106,7 +116,7 @@ impl ReaderShared {
     /// Frees what it holds, now. With a failure the slot thread is told it, end or no end.
     pub(crate) fn close(&self, failure: Option<Failure>, shared: &Shared) -> Option<(Arc<Connection>, u32)> {
         let mut inner = self.inner.lock();
-        let held: usize = inner.queue.drain(..).map(|p| cost(&p)).sum();
+        let held: usize = inner.queue.drain(..).map(|p| p.cost()).sum();
         shared.release_held(held);
         let place = inner.place.take();
         if place.is_some() {
@@ -130,7 +140,7 @@ impl Inner {
     fn send_credit(&self, bytes: usize) {
         if let (Some((connection, stream)), true) = (&self.place, bytes > 0) {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            connection.push_control(&Frame::Credit { stream: *stream, bytes });
+            connection.outbox.control(&Frame::Credit { stream: *stream, bytes });
         }
     }
 }
@@ -141,17 +151,32 @@ pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
 }
 
+impl Reader {
+    /// A parcel came as it was sent, and cannot be unpacked: what was sent is wrong. Nothing behind it may be read.
+    fn unreadable(&self, damage: &Damage) -> ServiceError {
+        let connection = self.me.inner.lock().place.as_ref().map(|(connection, _)| connection.clone());
+        let peer = connection.map_or_else(|| "?".to_owned(), |c| c.peer.clone());
+        let text = format!("host {peer} sent a parcel that cannot be unpacked: {}", damage.text);
+        let failure = Failure::new(ErrorKind::Damaged, text);
+        if let Some((connection, stream)) = self.me.close(Some(failure.clone()), &self.shared) {
+            connection.end_reading(stream, true);
+        }
+        failure.error("receive parcel", &self.me.channel)
+    }
+}
+
 impl ChannelReader for Reader {
     fn try_recv(&mut self) -> Result<Option<Parcel>> {
         let mut inner = self.me.inner.lock();
         if let Some(parcel) = inner.queue.pop_front() {
-            let cost = cost(&parcel);
+            let cost = parcel.cost();
             self.shared.release_held(cost);
             let grant = inner.account.taken(&self.shared.budget, cost);
             if !inner.ended {
                 inner.send_credit(grant);
             }
-            return Ok(Some(parcel));
+            drop(inner);
+            return parcel.unpack().map(Some).map_err(|damage| self.unreadable(&damage));
         }
         match &inner.failure {
             Some(failure) => Err(failure.error("receive parcel", &self.me.channel)),
