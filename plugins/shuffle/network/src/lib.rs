@@ -29,6 +29,9 @@ mod reader;
 mod sync;
 mod writer;
 
+#[cfg(test)]
+mod soak_tests;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
