@@ -4,6 +4,7 @@
 //! fail with the same words; where nothing can be said any more, both find out for themselves.
 
 use crate::{
+    budget::Budget,
     environment::Shared,
     frame::{Damage, Decoder, Frame},
     outbox::{Batch, Outbox},
@@ -94,7 +95,7 @@ impl Connection {
     }
 
     /// Asks the other side for the reader's channel.
-    pub(crate) fn open_stream(self: &Arc<Self>, reader: &Arc<ReaderShared>, shared: &Shared) {
+    pub(crate) fn open_stream(self: &Arc<Self>, reader: &Arc<ReaderShared>, budget: &Budget) {
         let stream = {
             let mut streams = self.streams.lock();
             streams.next = streams.next.wrapping_add(1);
@@ -102,7 +103,7 @@ impl Connection {
             streams.reading.insert(stream, reader.clone());
             stream
         };
-        let Some(credit) = reader.attach(self, stream, &shared.budget) else {
+        let Some(credit) = reader.attach(self, stream, budget) else {
             self.streams.lock().reading.remove(&stream);
             return;
         };
@@ -143,11 +144,18 @@ impl Connection {
 
     /// Ends the connection and everything on it. `false` when it has ended before.
     pub(crate) fn close(self: &Arc<Self>, shared: &Shared, failure: Failure) -> bool {
+        let first = self.end(failure);
+        if first {
+            shared.forget_connection(self);
+        }
+        first
+    }
+
+    pub(crate) fn end(&self, failure: Failure) -> bool {
         if !self.outbox.close(failure.clone()) {
             return false;
         }
         self.ends.trigger();
-        shared.forget_connection(self);
         let streams = std::mem::take(&mut *self.streams.lock());
         for reader in streams.reading.into_values() {
             reader.fail(failure.clone());
@@ -239,7 +247,7 @@ impl Connection {
         match frame {
             Frame::Data { stream, parcel } => {
                 if let Some(reader) = reading(stream)
-                    && reader.deliver(parcel, shared).is_err()
+                    && reader.deliver(parcel, &shared.budget).is_err()
                 {
                     let of = reader.channel_text();
                     let text = format!("host {} sent a parcel of {of} that was not asked for", self.peer);
@@ -253,7 +261,7 @@ impl Connection {
             }
             Frame::Need { stream, bytes } => {
                 if let Some(reader) = reading(stream) {
-                    reader.need(bytes as usize, shared);
+                    reader.need((bytes as usize).min(shared.longest_cost()), &shared.budget);
                 }
             }
             Frame::Open { stream, channel, credit } => shared.opened(self, stream, channel, credit as usize),

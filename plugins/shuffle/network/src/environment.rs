@@ -21,7 +21,7 @@ use std::{
     net::ToSocketAddrs,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -52,8 +52,6 @@ pub(crate) struct Shared {
     pub(crate) shutdown: Shutdown,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
-    /// Bytes in the readers' queues.
-    held: AtomicUsize,
 }
 
 /// The table.
@@ -98,16 +96,6 @@ impl State {
 const RELEASED: &str = "the attempt was released";
 
 impl Shared {
-    /// A parcel of this cost is held by a reader.
-    pub(crate) fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Parcels of this cost are not held any more.
-    pub(crate) fn release_held(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     /// The most that one parcel may cost.
     pub(crate) fn longest_cost(&self) -> usize {
         cost_of(self.max_parcel)
@@ -231,7 +219,6 @@ impl NetworkEnvironment {
             shutdown,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            held: AtomicUsize::new(0),
         });
         shared.env.spawner.spawn("shuffle-listen", shared.clone().accept_all(listener));
         Ok(Self { shared })
@@ -335,7 +322,7 @@ impl ShuffleEnvironment for NetworkEnvironment {
         for reader in readers {
             self.shared.forget_reader(&reader);
             let failure = Failure::new(ErrorKind::Closed, RELEASED);
-            if let Some((connection, stream)) = reader.close(Some(failure), &self.shared) {
+            if let Some((connection, stream)) = reader.close(Some(failure), &self.shared.budget) {
                 connection.end_reading(stream, true);
             }
         }
@@ -360,7 +347,7 @@ impl ShuffleEnvironment for NetworkEnvironment {
             Peer::Connected(connection) => connection.outbox.bytes(),
             Peer::Coming { .. } => 0,
         });
-        self.shared.held.load(Ordering::Relaxed) + queued.sum::<usize>()
+        self.shared.budget.held() + queued.sum::<usize>()
     }
 }
 

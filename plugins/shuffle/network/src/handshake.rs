@@ -148,7 +148,8 @@ pub(crate) async fn read_verdict(from: &mut (impl AsyncRead + Unpin), secret: &S
     let mut rest = read(from).await.map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it closed the connection at the first frame: the host of another job or cluster listens there",
+            "it closed the connection at the first frame: the host of another job or cluster listens there, or \
+             the connection was cut",
         ),
         _ => e,
     })?;

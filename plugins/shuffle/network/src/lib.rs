@@ -29,7 +29,9 @@ mod reader;
 mod sync;
 mod writer;
 
-#[cfg(test)]
+#[cfg(all(test, thalweg_loom))]
+mod loom_tests;
+#[cfg(all(test, not(thalweg_loom)))]
 mod soak_tests;
 
 use async_trait::async_trait;

@@ -190,6 +190,11 @@ impl Batch {
         self.chunks.is_empty()
     }
 
+    #[cfg(all(test, thalweg_loom))]
+    pub(crate) fn cost(&self) -> usize {
+        self.bytes
+    }
+
     /// A frame more; it has its number from now on.
     fn frame(&mut self, head: &Head, body: Bytes) {
         self.gather(&head.signed(self.number));

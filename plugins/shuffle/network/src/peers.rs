@@ -50,7 +50,7 @@ impl Shared {
             Some(Peer::Connected(connection)) if !connection.is_closed() => {
                 let connection = connection.clone();
                 drop(state);
-                connection.open_stream(&reader, self);
+                connection.open_stream(&reader, &self.budget);
             }
             Some(Peer::Coming { waiting, .. }) => waiting.push(reader),
             _ => {
@@ -126,7 +126,7 @@ impl Shared {
         match old {
             Some(Peer::Coming { waiting, .. }) => {
                 for reader in waiting {
-                    connection.open_stream(&reader, self);
+                    connection.open_stream(&reader, &self.budget);
                 }
             }
             Some(Peer::Connected(old)) => {

@@ -74,7 +74,7 @@ impl ReaderShared {
     }
 
     /// A parcel arrived. `Err` when it was not granted: the other side does not keep the rules.
-    pub(crate) fn deliver(&self, parcel: Packed, shared: &Shared) -> std::result::Result<(), ()> {
+    pub(crate) fn deliver(&self, parcel: Packed, budget: &Budget) -> std::result::Result<(), ()> {
         let mut inner = self.inner.lock();
         if inner.closed || inner.failure.is_some() {
             return Ok(());
@@ -83,7 +83,7 @@ impl ReaderShared {
             return Err(());
         }
         inner.ended = parcel.kind == ParcelKind::End;
-        shared.hold(parcel.cost());
+        budget.hold(parcel.cost());
         inner.queue.push_back(parcel);
         let first = inner.queue.len() == 1;
         drop(inner);
@@ -93,11 +93,11 @@ impl ReaderShared {
         Ok(())
     }
 
-    /// The writer waits for credit.
-    pub(crate) fn need(&self, bytes: usize, shared: &Shared) {
+    /// The writer waits for credit of so many bytes.
+    pub(crate) fn need(&self, bytes: usize, budget: &Budget) {
         let mut inner = self.inner.lock();
         if inner.place.is_some() && inner.failure.is_none() {
-            let grant = inner.account.need(&shared.budget, bytes.min(shared.longest_cost()));
+            let grant = inner.account.need(budget, bytes);
             inner.send_credit(grant);
         }
     }
@@ -113,14 +113,29 @@ impl ReaderShared {
         self.waker.wake_by_ref();
     }
 
+    /// The next parcel, or `None` when there is none yet. Called by the one slot thread that reads.
+    pub(crate) fn recv(&self, budget: &Budget) -> std::result::Result<Option<Packed>, Failure> {
+        let mut inner = self.inner.lock();
+        if let Some(parcel) = inner.queue.pop_front() {
+            let cost = parcel.cost();
+            budget.release(cost);
+            let grant = inner.account.taken(budget, cost);
+            if !inner.ended {
+                inner.send_credit(grant);
+            }
+            return Ok(Some(parcel));
+        }
+        inner.failure.clone().map_or(Ok(None), Err)
+    }
+
     /// Frees what it holds, now. With a failure the slot thread is told it, end or no end.
-    pub(crate) fn close(&self, failure: Option<Failure>, shared: &Shared) -> Option<(Arc<Connection>, u32)> {
+    pub(crate) fn close(&self, failure: Option<Failure>, budget: &Budget) -> Option<(Arc<Connection>, u32)> {
         let mut inner = self.inner.lock();
         let held: usize = inner.queue.drain(..).map(|p| p.cost()).sum();
-        shared.release_held(held);
+        budget.release(held);
         let place = inner.place.take();
         if place.is_some() {
-            inner.account.close(&shared.budget);
+            inner.account.close(budget);
         }
         let told = failure.is_some();
         if let Some(failure) = failure {
@@ -158,7 +173,7 @@ impl Reader {
         let peer = connection.map_or_else(|| "?".to_owned(), |c| c.peer.clone());
         let text = format!("host {peer} sent a parcel that cannot be unpacked: {}", damage.text);
         let failure = Failure::new(ErrorKind::Damaged, text);
-        if let Some((connection, stream)) = self.me.close(Some(failure.clone()), &self.shared) {
+        if let Some((connection, stream)) = self.me.close(Some(failure.clone()), &self.shared.budget) {
             connection.end_reading(stream, true);
         }
         failure.error("receive parcel", &self.me.channel)
@@ -167,20 +182,11 @@ impl Reader {
 
 impl ChannelReader for Reader {
     fn try_recv(&mut self) -> Result<Option<Parcel>> {
-        let mut inner = self.me.inner.lock();
-        if let Some(parcel) = inner.queue.pop_front() {
-            let cost = parcel.cost();
-            self.shared.release_held(cost);
-            let grant = inner.account.taken(&self.shared.budget, cost);
-            if !inner.ended {
-                inner.send_credit(grant);
-            }
-            drop(inner);
-            return parcel.unpack().map(Some).map_err(|damage| self.unreadable(&damage));
-        }
-        match &inner.failure {
-            Some(failure) => Err(failure.error("receive parcel", &self.me.channel)),
-            None => Ok(None),
+        match self.me.recv(&self.shared.budget) {
+            // Without the lock: what comes meanwhile must not wait for LZ4.
+            Ok(Some(parcel)) => parcel.unpack().map(Some).map_err(|damage| self.unreadable(&damage)),
+            Ok(None) => Ok(None),
+            Err(failure) => Err(failure.error("receive parcel", &self.me.channel)),
         }
     }
 }
@@ -188,7 +194,7 @@ impl ChannelReader for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.forget_reader(&self.me);
-        if let Some((connection, stream)) = self.me.close(None, &self.shared) {
+        if let Some((connection, stream)) = self.me.close(None, &self.shared.budget) {
             connection.end_reading(stream, !self.me.inner.lock().ended);
         }
     }

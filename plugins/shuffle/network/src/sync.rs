@@ -1,6 +1,6 @@
 //! The synchronisation that slot threads and I/O tasks share: the system's, or loom's models of it.
 //!
-//! `RUSTFLAGS="--cfg thalweg_loom" cargo test -p thalweg-shuffle-network --release --lib loom_` runs the models.
+//! `tests/loom` runs the models.
 
 #[cfg(not(thalweg_loom))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};

@@ -161,6 +161,16 @@ impl WriterShared {
         Ok(None)
     }
 
+    /// Has all of it left? Otherwise the slot thread is woken when it has.
+    pub(crate) fn is_drained(&self) -> std::result::Result<bool, Failure> {
+        let mut inner = self.inner.lock();
+        if let Some(failure) = &inner.failure {
+            return Err(failure.clone());
+        }
+        inner.watched = inner.queued > 0;
+        Ok(inner.queued == 0)
+    }
+
     fn unblock(&self, mut inner: MutexGuard<'_, Inner>) {
         if std::mem::take(&mut inner.blocked) {
             drop(inner);
@@ -182,12 +192,7 @@ impl ChannelWriter for Writer {
     }
 
     fn is_drained(&mut self) -> Result<bool> {
-        let mut inner = self.me.inner.lock();
-        if let Some(failure) = &inner.failure {
-            return Err(failure.error("drain channel", &self.me.channel));
-        }
-        inner.watched = inner.queued > 0;
-        Ok(inner.queued == 0)
+        self.me.is_drained().map_err(|failure| failure.error("drain channel", &self.me.channel))
     }
 }
 

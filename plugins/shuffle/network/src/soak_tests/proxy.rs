@@ -134,11 +134,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut plan: Plan, l
                     let again = piece[at..(at + bytes).min(n)].to_vec();
                     piece.splice(at..at, again);
                 }
-                Fault::Close => {
+                Fault::Close | Fault::Reset => {
                     let _ = to.write_all(&piece[..at]).await;
                     return line.cut.trigger();
                 }
-                Fault::Reset => return line.cut.trigger(),
                 Fault::HalfClose => {
                     let _ = to.write_all(&piece[..at]).await;
                     let _ = to.shutdown().await;
