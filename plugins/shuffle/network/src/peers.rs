@@ -130,7 +130,8 @@ impl Shared {
                 }
             }
             Some(Peer::Connected(old)) => {
-                old.close(self, Failure::new(ErrorKind::Closed, "it was replaced by a newer connection"));
+                let text = format!("host {} has lost this connection and made another", old.peer);
+                old.close(self, Failure::new(ErrorKind::Closed, text));
             }
             None => {}
         }
