@@ -74,6 +74,7 @@ const TABLE: &[(&str, &str)] = &[
     ("taskmanager.memory.network.min", "exchange.memory"),
     ("taskmanager.memory.process.size", "task-manager.memory"),
     ("taskmanager.memory.task.heap.size", "needs no option: task-manager.memory is one number"),
+    ("taskmanager.network.compression.codec", "shuffle.network.compression"),
     ("taskmanager.numberOfTaskSlots", "task-manager.slots"),
     ("taskmanager.registration.timeout", "task-manager.registration-timeout"),
     ("taskmanager.resource-id", "task-manager.id"),

@@ -1,6 +1,6 @@
 //! The synchronisation that the ring and the signal are made of: the system's, or loom's models of it.
 //!
-//! (Not plain `loom`: tokio leaves its sockets out under that.) `RUSTFLAGS="--cfg thalweg_loom" cargo test -p thalweg-dataflow --release --lib loom_` runs the models.
+//! (Not plain `loom`: tokio leaves its sockets out under that.) `tests/loom` runs the models.
 
 #[cfg(not(thalweg_loom))]
 pub(crate) use std::{

@@ -66,7 +66,7 @@ fn two_threads_that_park_on_each_other_lose_neither_values_nor_wake_ups() {
 
 // In the models the thread that parks is not the one that joins: loom's `join` takes a late wake-up for its own.
 
-/// `RUSTFLAGS="--cfg thalweg_loom" cargo test -p thalweg-dataflow --release --lib loom_`
+/// `tests/loom` runs them.
 #[cfg(thalweg_loom)]
 #[test]
 fn loom_a_value_pushed_while_the_slot_parks_is_seen() {
@@ -128,5 +128,46 @@ fn loom_a_full_ring_wakes_its_writer() {
         waker.wake();
         writer.join().unwrap();
         assert_eq!(rx.pop(), Some(1));
+    });
+}
+
+/// A slot waits for two at once: a ring of its neighbour's, and a waker that tokio calls on a thread of its own.
+#[cfg(thalweg_loom)]
+#[test]
+fn loom_a_waker_and_a_ring_wake_one_slot() {
+    use crate::sync::{AtomicBool, Ordering};
+    loom::model(|| {
+        let (mut tx, mut rx) = ring::<u64>(1);
+        let (signal, arrived) = (Arc::new(Signal::default()), Arc::new(AtomicBool::new(false)));
+        let (by_ring, by_waker) = (signal.clone(), std::task::Waker::from(signal.clone()));
+        let outside = arrived.clone();
+        let slot = loom::thread::spawn(move || {
+            signal.adopt();
+            let (mut from_ring, mut from_outside, mut armed) = (false, false, false);
+            while !(from_ring && from_outside) {
+                let ring = !from_ring && rx.pop().is_some();
+                let outside = !from_outside && outside.load(Ordering::Acquire);
+                from_ring |= ring;
+                from_outside |= outside;
+                if ring || outside {
+                    signal.disarm();
+                    armed = false;
+                } else if armed {
+                    signal.park(None);
+                    armed = false;
+                } else {
+                    signal.arm();
+                    armed = true;
+                }
+            }
+        });
+        let io = loom::thread::spawn(move || {
+            arrived.store(true, Ordering::Release);
+            by_waker.wake();
+        });
+        assert!(tx.push(7).is_ok());
+        by_ring.wake();
+        io.join().unwrap();
+        slot.join().unwrap();
     });
 }

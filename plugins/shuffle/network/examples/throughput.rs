@@ -1,5 +1,6 @@
 //! Measures what one pair of hosts moves over loopback: `cargo run --release -p thalweg-shuffle-network --example
-//! throughput -- [channels] [parcel bytes] [MiB]`. Slot threads are real threads that park, as the core's do.
+//! throughput -- [channels] [parcel bytes] [MiB] [lz4]`. Slot threads are real threads that park, as the core's do.
+//! Beside it, the same bytes through one plain TCP connection, written and read by two threads that do nothing else.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +10,8 @@
 
 use bytes::Bytes;
 use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     sync::{Arc, Barrier},
     task::{Wake, Waker},
     thread::{self, Thread},
@@ -16,7 +19,7 @@ use std::{
 };
 use thalweg_env::Env;
 use thalweg_model::{Attempt, JobId};
-use thalweg_shuffle_network::NetworkConfig;
+use thalweg_shuffle_network::{Compression, NetworkConfig};
 use thalweg_spi::{
     ChannelId, EnvironmentSetup, Parcel, ParcelKind, PartitionId, PluginConfig, ShuffleDescriptor, ShuffleEnvironment,
     kind,
@@ -41,16 +44,51 @@ fn channel(n: u32) -> ChannelId {
     ChannelId { partition, consumer: 0 }
 }
 
+/// Bytes as records of words have them: lz4 makes about a third of them.
+fn records(length: usize) -> Bytes {
+    let mut body = Vec::with_capacity(length + 32);
+    let mut random = 1u64;
+    while body.len() < length {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let word = format!("word number {}", (random >> 40) % 5000);
+        body.push(word.len() as u8);
+        body.extend(word.as_bytes());
+        body.extend((random >> 56).to_le_bytes());
+    }
+    body.truncate(length);
+    body.into()
+}
+
+/// MiB a second of a plain copy.
+fn raw(body: &Bytes, times: usize) -> f64 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let reader = thread::spawn(move || {
+        let (mut from, _) = listener.accept().unwrap();
+        let mut buffer = vec![0; 256 * 1024];
+        while from.read(&mut buffer).unwrap() > 0 {}
+    });
+    let mut to = TcpStream::connect(at).unwrap();
+    let start = Instant::now();
+    (0..times).for_each(|_| to.write_all(body).unwrap());
+    drop(to);
+    reader.join().unwrap();
+    (body.len() * times) as f64 / start.elapsed().as_secs_f64() / 1048576.0
+}
+
 fn main() {
-    let arguments: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
+    let lz4 = std::env::args().any(|a| a == "lz4");
+    let arguments: Vec<usize> = std::env::args().skip(1).filter(|a| a != "lz4").map(|a| a.parse().unwrap()).collect();
     let argument = |i: usize, default| arguments.get(i).copied().unwrap_or(default);
     let (channels, length, mib) = (argument(0, 2), argument(1, 32 * 1024), argument(2, 4096));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let place = Place::new();
     let open = || {
         let _guard = runtime.enter();
+        let compression = if lz4 { Compression::Lz4 } else { Compression::None };
+        let config = NetworkConfig { compression, ..NetworkConfig::default() };
         let context = place.context_with(Env::system(runtime.handle().clone()));
-        let shuffle = runtime.block_on(PluginConfig::<kind::ShuffleKind>::open(NetworkConfig::default(), context));
+        let shuffle = runtime.block_on(PluginConfig::<kind::ShuffleKind>::open(config, context));
         let (job, bind, secret) = (JobId::from_bytes([1; 16]), "tcp://127.0.0.1:0".into(), Bytes::from_static(b"s"));
         let setup = EnvironmentSetup { job, bind, secret, memory: 64 << 20, max_parcel: 16 << 20 };
         shuffle.unwrap().environment(setup).unwrap()
@@ -64,7 +102,7 @@ fn main() {
         let (a, ready_to_write) = (a.clone(), ready.clone());
         threads.push(thread::spawn(move || {
             let mut writer = a.open_writer(channel(n), waker()).unwrap();
-            let body = Bytes::from(vec![7; length]);
+            let body = records(length);
             ready_to_write.wait();
             let kinds = std::iter::repeat_n(ParcelKind::Batch, parcels).chain([ParcelKind::End]);
             for kind in kinds {
@@ -97,10 +135,14 @@ fn main() {
     threads.into_iter().for_each(|t| t.join().unwrap());
     let seconds = start.elapsed().as_secs_f64();
     let total = (parcels * channels) as f64;
+    let ours = total * length as f64 / seconds / 1048576.0;
+    let raw = raw(&records(length), parcels * channels);
     println!(
-        "{channels} channels, parcels of {length} bytes: {:.0} MiB/s, {:.2} M parcels/s ({} MiB in {seconds:.2} s)",
-        total * length as f64 / seconds / 1048576.0,
+        "{channels} channels, parcels of {length} bytes{}: {ours:.0} MiB/s, {:.2} M parcels/s ({mib} MiB in {seconds:.2} s); \
+         plain copy {raw:.0} MiB/s; ratio {:.2}; {:.2} bytes on the wire for each",
+        if lz4 { ", lz4" } else { "" },
         total / seconds / 1e6,
-        mib,
+        ours / raw,
+        a.traffic().0 as f64 / (total * length as f64),
     );
 }

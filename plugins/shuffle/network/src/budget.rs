@@ -3,7 +3,7 @@
 //! A channel begins small and grows with use up to its share, so that a thousand idle channels hold little. When more
 //! channels come, shares shrink, and what was granted beyond is not granted again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// What every channel has, however many there are: one full batch and some control.
 pub(crate) const MIN_WINDOW: usize = 36 * 1024;
@@ -16,11 +16,19 @@ pub(crate) struct Budget {
     max_window: usize,
     granted: AtomicUsize,
     readers: AtomicUsize,
+    /// Bytes in the readers' queues.
+    held: AtomicUsize,
 }
 
 impl Budget {
     pub(crate) fn new(total: usize, max_window: usize) -> Self {
-        Self { total, max_window, granted: AtomicUsize::new(0), readers: AtomicUsize::new(0) }
+        Self {
+            total,
+            max_window,
+            granted: AtomicUsize::new(0),
+            readers: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+        }
     }
 
     /// A reader more.
@@ -32,6 +40,21 @@ impl Budget {
     pub(crate) fn leave(&self, held: usize) {
         self.readers.fetch_sub(1, Ordering::Relaxed);
         self.give_back(held);
+    }
+
+    /// A parcel of this cost is held by a reader.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Parcels of this cost are not held any more.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in the readers' queues.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// One channel's share at this moment.
@@ -54,6 +77,12 @@ impl Budget {
             Some(granted + taken)
         });
         taken
+    }
+
+    /// Bytes granted, and readers.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        (self.granted.load(Ordering::Relaxed), self.readers.load(Ordering::Relaxed))
     }
 
     /// Bytes that were granted and are used up.

@@ -1,63 +1,50 @@
-//! One connection to one other host: its streams, its queue, and the two tasks that move bytes.
+//! One connection to one other host: its streams, and the two tasks that move bytes.
+//!
+//! It ends for one cause, the first. Who finds it says it to the other side in a last frame, so that both hosts' tasks
+//! fail with the same words; where nothing can be said any more, both find out for themselves.
 
 use crate::{
+    budget::Budget,
     environment::Shared,
-    frame::{self, Frame, PARCEL_OVERHEAD, cost},
+    frame::{Damage, Decoder, Frame},
+    outbox::{Batch, Outbox},
     reader::{Failure, ReaderShared},
+    sync::Mutex,
     writer::WriterShared,
 };
-use bytes::{Buf, Bytes, BytesMut};
-use parking_lot::Mutex;
+use bytes::BytesMut;
 use std::{
-    collections::{HashMap, VecDeque},
-    io::{self, IoSlice},
+    collections::HashMap,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
-use thalweg_env::{BoxStream, Shutdown};
-use thalweg_spi::{ErrorKind, Parcel};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-};
+use thalweg_env::{BoxStream, Shutdown, timeout};
+use thalweg_spi::ErrorKind;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Read at once, at most.
 const READ: usize = 256 * 1024;
-/// Bodies up to this length are gathered into one buffer; longer ones are written from where they are.
-const GATHER_BELOW: usize = 4 * 1024;
-/// Written at once, about.
-const WRITE: usize = 512 * 1024;
-/// Buffers in one system call, at most.
-const SLICES: usize = 128;
+/// How long the last word may take, and how long it is listened for.
+const LAST_WORD: Duration = Duration::from_millis(500);
+/// Signs of life in the time after which a silent connection is lost.
+const SIGNS: u32 = 4;
 
-type Half<T> = Pin<Box<T>>;
+pub(crate) type Half<T> = Pin<Box<T>>;
 
 /// A connection that both sides have agreed on.
 pub(crate) struct Connection {
     /// The other host's data address.
     pub(crate) peer: String,
     pub(crate) incarnation: [u8; 16],
-    out: Mutex<Out>,
-    ready: Notify,
+    pub(crate) outbox: Outbox,
     streams: Mutex<Streams>,
     ends: Shutdown,
-    /// Bytes that the queue takes before writers wait.
-    limit: usize,
-}
-
-#[derive(Default)]
-struct Out {
-    queue: VecDeque<Outgoing>,
-    bytes: usize,
-    /// Writers to wake when there is room.
-    waiting: Vec<Arc<WriterShared>>,
-    /// Why it takes nothing more.
-    closed: Option<String>,
-}
-
-enum Outgoing {
-    Control(Bytes),
-    Parcel { stream: u32, parcel: Parcel, writer: Arc<WriterShared> },
+    /// Something was read since this was last looked at.
+    heard: AtomicBool,
 }
 
 #[derive(Default)]
@@ -69,27 +56,34 @@ struct Streams {
     next: u32,
 }
 
-/// What became of a parcel.
-pub(crate) enum Push {
-    Taken,
-    Full(Parcel),
-    Closed(String),
+/// Why a half of the connection has ended.
+struct Ended {
+    failure: Failure,
+    /// The other side does not know yet, and may still hear it.
+    tell: bool,
+}
+
+impl Ended {
+    /// The connection is gone, or the other side has said it.
+    fn there(text: String) -> Self {
+        Self { failure: Failure::new(ErrorKind::Closed, text), tell: false }
+    }
+
+    fn here(kind: ErrorKind, text: String) -> Self {
+        Self { failure: Failure::new(kind, text), tell: true }
+    }
 }
 
 impl Connection {
-    /// Starts the two tasks. `first` are bytes that were read behind the handshake: none, since nothing follows it
-    /// before the answer.
+    pub(crate) fn new(peer: String, incarnation: [u8; 16], limit: usize, ends: Shutdown) -> Arc<Self> {
+        let (outbox, heard) = (Outbox::new(limit), AtomicBool::new(true));
+        Arc::new(Self { peer, incarnation, outbox, streams: Mutex::default(), ends, heard })
+    }
+
+    /// Starts the two tasks.
     pub(crate) fn start(shared: &Arc<Shared>, peer: String, incarnation: [u8; 16], stream: BoxStream) -> Arc<Self> {
         let (read, write) = split(stream);
-        let connection = Arc::new(Self {
-            peer,
-            incarnation,
-            out: Mutex::default(),
-            ready: Notify::new(),
-            streams: Mutex::default(),
-            ends: shared.shutdown.child(),
-            limit: shared.out_limit,
-        });
+        let connection = Self::new(peer, incarnation, shared.out_limit, shared.shutdown.child());
         let spawner = &shared.env.spawner;
         spawner.spawn("shuffle-read", connection.clone().read_all(shared.clone(), read));
         spawner.spawn("shuffle-write", connection.clone().write_all(shared.clone(), write));
@@ -97,11 +91,11 @@ impl Connection {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.out.lock().closed.is_some()
+        self.outbox.closed().is_some()
     }
 
     /// Asks the other side for the reader's channel.
-    pub(crate) fn open_stream(self: &Arc<Self>, reader: &Arc<ReaderShared>, shared: &Shared) {
+    pub(crate) fn open_stream(self: &Arc<Self>, reader: &Arc<ReaderShared>, budget: &Budget) {
         let stream = {
             let mut streams = self.streams.lock();
             streams.next = streams.next.wrapping_add(1);
@@ -109,14 +103,15 @@ impl Connection {
             streams.reading.insert(stream, reader.clone());
             stream
         };
-        let Some(credit) = reader.attach(self, stream, &shared.budget) else {
+        let Some(credit) = reader.attach(self, stream, budget) else {
             self.streams.lock().reading.remove(&stream);
             return;
         };
         let credit = u32::try_from(credit).unwrap_or(u32::MAX);
+        self.outbox.control(&Frame::Open { stream, channel: reader.channel, credit });
         // A connection that closes meanwhile takes the streams that it finds; the one that came too late is told here.
-        if !self.push_control(&Frame::Open { stream, channel: reader.channel, credit }) {
-            reader.fail(Failure::new(ErrorKind::Closed, self.cause()));
+        if let Some(failure) = self.outbox.closed() {
+            reader.fail(failure);
         }
     }
 
@@ -126,16 +121,16 @@ impl Connection {
         if !writer.attach(self, stream, credit) {
             self.streams.lock().writing.remove(&stream);
             let cause = "the channel has a reader already, or its writer has failed".to_owned();
-            self.push_control(&Frame::WriterGone { stream, cause });
-        } else if self.is_closed() {
-            writer.fail(Failure::new(ErrorKind::Closed, self.cause()));
+            self.outbox.control(&Frame::WriterGone { stream, cause });
+        } else if let Some(failure) = self.outbox.closed() {
+            writer.fail(failure);
         }
     }
 
     /// The reader of this stream is gone; the writer is told unless it has ended.
     pub(crate) fn end_reading(&self, stream: u32, tell: bool) {
         if self.streams.lock().reading.remove(&stream).is_some() && tell {
-            self.push_control(&Frame::ReaderGone { stream });
+            self.outbox.control(&Frame::ReaderGone { stream });
         }
     }
 
@@ -143,122 +138,120 @@ impl Connection {
     pub(crate) fn end_writing(&self, stream: u32, cause: Option<String>) {
         self.streams.lock().writing.remove(&stream);
         if let Some(cause) = cause {
-            self.push_control(&Frame::WriterGone { stream, cause });
+            self.outbox.control(&Frame::WriterGone { stream, cause });
         }
     }
 
-    /// Queues a frame that is no parcel; `false` when the connection is closed.
-    pub(crate) fn push_control(&self, frame: &Frame) -> bool {
-        let bytes = frame::encode(frame);
-        let mut out = self.out.lock();
-        if out.closed.is_some() {
+    /// Ends the connection and everything on it. `false` when it has ended before.
+    pub(crate) fn close(self: &Arc<Self>, shared: &Shared, failure: Failure) -> bool {
+        let first = self.end(failure);
+        if first {
+            shared.forget_connection(self);
+        }
+        first
+    }
+
+    pub(crate) fn end(&self, failure: Failure) -> bool {
+        if !self.outbox.close(failure.clone()) {
             return false;
         }
-        out.queue.push_back(Outgoing::Control(bytes));
-        drop(out);
-        self.ready.notify_one();
+        self.ends.trigger();
+        let streams = std::mem::take(&mut *self.streams.lock());
+        for reader in streams.reading.into_values() {
+            reader.fail(failure.clone());
+        }
+        for writer in streams.writing.into_values() {
+            writer.fail(failure.clone());
+        }
         true
     }
 
-    /// Queues a parcel for which there is credit.
-    pub(crate) fn push_parcel(&self, stream: u32, parcel: Parcel, writer: &Arc<WriterShared>) -> Push {
-        let mut out = self.out.lock();
-        if let Some(cause) = &out.closed {
-            return Push::Closed(cause.clone());
-        }
-        // A first parcel goes in whatever its length, so that a long one does not wait for ever.
-        if out.bytes >= self.limit {
-            out.waiting.push(writer.clone());
-            return Push::Full(parcel);
-        }
-        out.bytes += cost(&parcel);
-        let idle = out.queue.is_empty();
-        out.queue.push_back(Outgoing::Parcel { stream, parcel, writer: writer.clone() });
-        drop(out);
-        if idle {
-            self.ready.notify_one();
-        }
-        Push::Taken
-    }
-
-    pub(crate) fn queued(&self) -> usize {
-        self.out.lock().bytes
-    }
-
-    fn cause(&self) -> String {
-        self.out.lock().closed.clone().unwrap_or_default()
-    }
-
-    /// Ends the connection and everything on it. The first cause counts.
-    pub(crate) fn close(self: &Arc<Self>, shared: &Shared, cause: &str) {
-        {
-            let mut out = self.out.lock();
-            if out.closed.is_some() {
-                return;
-            }
-            out.closed = Some(cause.to_owned());
-            out.queue.clear();
-            out.waiting.clear();
-            out.bytes = 0;
-        }
-        self.ends.trigger();
-        shared.forget_connection(self);
-        let streams = std::mem::take(&mut *self.streams.lock());
-        for reader in streams.reading.into_values() {
-            reader.fail(Failure::new(ErrorKind::Closed, cause));
-        }
-        for writer in streams.writing.into_values() {
-            writer.fail(Failure::new(ErrorKind::Closed, cause));
-        }
-    }
-
     async fn read_all(self: Arc<Self>, shared: Arc<Shared>, mut from: Half<dyn AsyncRead + Send>) {
-        let cause = tokio::select! {
-            () = self.ends.triggered() => "this host ends".to_owned(),
-            cause = self.read_frames(&shared, &mut from) => cause,
+        let mut buffer = BytesMut::with_capacity(READ);
+        let ended = tokio::select! {
+            () = self.ends.triggered() => None,
+            ended = self.read_frames(&shared, &mut from, &mut buffer) => Some(ended),
         };
-        self.close(&shared, &cause);
+        let tell = match ended {
+            None => true,
+            Some(Ended { failure, tell }) => self.close(&shared, failure) && tell,
+        };
+        if tell {
+            // What is not read when a socket closes makes the system cut it off, and the last word with it.
+            let _ = timeout(&*shared.env.clock, LAST_WORD, async {
+                loop {
+                    buffer.clear();
+                    if !matches!(from.read_buf(&mut buffer).await, Ok(1..)) {
+                        return;
+                    }
+                }
+            })
+            .await;
+        }
     }
 
     /// Reads until it cannot any more; answers why.
-    async fn read_frames(self: &Arc<Self>, shared: &Arc<Shared>, from: &mut Half<dyn AsyncRead + Send>) -> String {
-        let mut buffer = BytesMut::with_capacity(READ);
+    async fn read_frames(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        from: &mut Half<dyn AsyncRead + Send>,
+        buffer: &mut BytesMut,
+    ) -> Ended {
+        let mut decoder = Decoder::new(shared.max_parcel);
         loop {
             if buffer.capacity() - buffer.len() < READ / 4 {
                 buffer.reserve(READ);
             }
-            match from.read_buf(&mut buffer).await {
-                Ok(0) if buffer.is_empty() => return format!("host {} has closed the connection", self.peer),
-                Ok(0) => return format!("the connection to host {} broke off within a frame", self.peer),
+            match from.read_buf(buffer).await {
+                Ok(0) if decoder.is_within_a_frame(buffer) => {
+                    return Ended::there(format!("the connection to host {} broke off within a frame", self.peer));
+                }
+                Ok(0) => return Ended::there(format!("host {} has closed the connection", self.peer)),
                 Ok(n) => {
+                    self.heard.store(true, Ordering::Relaxed);
                     shared.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
                 }
-                Err(e) => return format!("the connection to host {} was lost: {e}", self.peer),
+                Err(e) => return Ended::there(format!("the connection to host {} was lost: {e}", self.peer)),
             }
             loop {
-                match frame::decode(&mut buffer, shared.max_parcel) {
+                let frame = match decoder.next(buffer) {
                     Ok(None) => break,
-                    Ok(Some(frame)) => {
-                        if let Err(damage) = self.dispatch(shared, frame) {
-                            return format!("host {} sent {damage}: the connection is closed", self.peer);
-                        }
-                    }
-                    Err(damage) => {
-                        return format!("host {} sent damaged data, {}: the connection is closed", self.peer, damage.0);
-                    }
+                    Ok(Some(frame)) => frame,
+                    Err(damage) => return self.damaged(&damage, shared),
+                };
+                if let Some(ended) = self.dispatch(shared, frame) {
+                    return ended;
                 }
             }
         }
     }
 
-    fn dispatch(self: &Arc<Self>, shared: &Arc<Shared>, frame: Frame) -> Result<(), &'static str> {
+    /// What came is not what was sent. Nothing behind it is believed.
+    fn damaged(&self, damage: &Damage, shared: &Shared) -> Ended {
+        let reader = damage.stream.and_then(|stream| self.streams.lock().reading.get(&stream).cloned());
+        let of = reader.map_or_else(String::new, |r| format!(" of {}", r.channel_text()));
+        let text = format!(
+            "what host {} sent to host {} was damaged on its way: {}{of}; if it comes again, look for a faulty network \
+             card, cable or memory on or between the two",
+            self.peer, shared.address, damage.text
+        );
+        tracing::warn!("{text}");
+        Ended::here(ErrorKind::Damaged, text)
+    }
+
+    /// Acts on a frame; answers why the connection ends with it, where it does.
+    fn dispatch(self: &Arc<Self>, shared: &Arc<Shared>, frame: Frame) -> Option<Ended> {
         // A stream that is not known has been ended on this side while the frame was on its way.
         let reading = |stream| self.streams.lock().reading.get(&stream).cloned();
         let writing = |stream| self.streams.lock().writing.get(&stream).cloned();
         match frame {
             Frame::Data { stream, parcel } => {
-                if let Some(reader) = reading(stream) {
-                    reader.deliver(parcel, shared).map_err(|()| "a parcel that was not granted")?;
+                if let Some(reader) = reading(stream)
+                    && reader.deliver(parcel, &shared.budget).is_err()
+                {
+                    let of = reader.channel_text();
+                    let text = format!("host {} sent a parcel of {of} that was not asked for", self.peer);
+                    return Some(Ended::here(ErrorKind::Damaged, text));
                 }
             }
             Frame::Credit { stream, bytes } => {
@@ -268,7 +261,7 @@ impl Connection {
             }
             Frame::Need { stream, bytes } => {
                 if let Some(reader) = reading(stream) {
-                    reader.need(bytes as usize, shared);
+                    reader.need((bytes as usize).min(shared.longest_cost()), &shared.budget);
                 }
             }
             Frame::Open { stream, channel, credit } => shared.opened(self, stream, channel, credit as usize),
@@ -283,128 +276,75 @@ impl Connection {
                     writer.fail(Failure::new(ErrorKind::Closed, format!("host {}: the reader is gone", self.peer)));
                 }
             }
+            Frame::Goodbye { cause } => {
+                return Some(Ended::there(format!("host {} has closed the connection: {cause}", self.peer)));
+            }
+            Frame::Alive => {}
         }
-        Ok(())
+        None
     }
 
     async fn write_all(self: Arc<Self>, shared: Arc<Shared>, mut to: Half<dyn AsyncWrite + Send>) {
-        let cause = tokio::select! {
-            () = self.ends.triggered() => "this host ends".to_owned(),
-            cause = self.write_frames(&shared, &mut to) => cause,
-        };
-        self.close(&shared, &cause);
-        let _ = to.shutdown().await;
+        let mut batch = Batch::default();
+        let clock = &*shared.env.clock;
+        tokio::select! {
+            () = self.ends.triggered() => {
+                // With the host, unless there is a cause already.
+                self.close(&shared, Failure::new(ErrorKind::Closed, format!("host {} ends", shared.address)));
+            }
+            ended = self.write_frames(&shared, &mut to, &mut batch) => {
+                // The other side's last word may be there to be read, and says more.
+                let _ = timeout(clock, LAST_WORD, self.ends.triggered()).await;
+                self.close(&shared, ended.failure);
+            }
+            ended = self.listen(&shared) => {
+                self.close(&shared, ended.failure);
+            }
+        }
+        if let Some(failure) = self.outbox.closed() {
+            // Where it is gone already this fails at once.
+            let _ = timeout(clock, LAST_WORD, async {
+                batch.last(&Frame::Goodbye { cause: failure.text });
+                batch.write(&mut to).await?;
+                to.shutdown().await
+            })
+            .await;
+        }
     }
 
-    async fn write_frames(&self, shared: &Shared, to: &mut Half<dyn AsyncWrite + Send>) -> String {
-        let mut batch = Batch::default();
+    async fn write_frames(&self, shared: &Shared, to: &mut Half<dyn AsyncWrite + Send>, batch: &mut Batch) -> Ended {
         loop {
-            self.ready.notified().await;
+            self.outbox.ready.notified().await;
             loop {
-                self.fill(&mut batch);
-                if batch.chunks.is_empty() {
+                self.outbox.fill(batch);
+                if batch.is_empty() {
                     break;
                 }
                 match batch.write(to).await {
                     Ok(bytes) => shared.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed),
-                    Err(e) => return format!("the connection to host {} was lost: {e}", self.peer),
+                    Err(e) => return Ended::there(format!("the connection to host {} was lost: {e}", self.peer)),
                 };
-                for (writer, parcels) in batch.writers.drain(..) {
-                    writer.written(parcels);
-                }
-                self.make_room(std::mem::take(&mut batch.bytes));
+                self.outbox.written(batch);
             }
         }
     }
 
-    /// Moves frames from the queue into the batch.
-    fn fill(&self, batch: &mut Batch) {
-        let mut out = self.out.lock();
-        while batch.length < WRITE && batch.chunks.len() < SLICES {
-            match out.queue.pop_front() {
-                None => break,
-                Some(Outgoing::Control(bytes)) => batch.gather(&bytes),
-                Some(Outgoing::Parcel { stream, parcel, writer }) => {
-                    batch.bytes += cost(&parcel);
-                    batch.gather(&frame::data_head(stream, &parcel));
-                    batch.body(parcel.body);
-                    match batch.writers.last_mut() {
-                        Some((last, parcels)) if Arc::ptr_eq(last, &writer) => *parcels += 1,
-                        _ => batch.writers.push((writer, 1)),
-                    }
-                }
+    /// Shows that this host is there, and looks whether the other one is. A cable that is pulled closes no connection.
+    async fn listen(&self, shared: &Shared) -> Ended {
+        let mut silent = 0;
+        loop {
+            shared.env.clock.sleep(shared.silence_timeout / SIGNS).await;
+            silent = if self.heard.swap(false, Ordering::Relaxed) { 0 } else { silent + 1 };
+            if silent == SIGNS {
+                let text = format!(
+                    "nothing was heard of host {} for {:?} (shuffle.network.silence-timeout): the host stands still or \
+                     the network between it and host {} is broken",
+                    self.peer, shared.silence_timeout, shared.address
+                );
+                return Ended::here(ErrorKind::Timeout, text);
             }
+            self.outbox.control(&Frame::Alive);
         }
-        drop(out);
-        batch.flush();
-    }
-
-    fn make_room(&self, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        let mut out = self.out.lock();
-        out.bytes = out.bytes.saturating_sub(bytes);
-        let waiting = if out.bytes <= self.limit / 2 { std::mem::take(&mut out.waiting) } else { Vec::new() };
-        drop(out);
-        for writer in waiting {
-            writer.room();
-        }
-    }
-}
-
-/// Frames on their way into one or a few system calls.
-#[derive(Default)]
-struct Batch {
-    chunks: VecDeque<Bytes>,
-    gathered: BytesMut,
-    length: usize,
-    /// Cost of the parcels in it.
-    bytes: usize,
-    writers: Vec<(Arc<WriterShared>, usize)>,
-}
-
-impl Batch {
-    fn gather(&mut self, bytes: &[u8]) {
-        self.length += bytes.len();
-        self.gathered.extend_from_slice(bytes);
-    }
-
-    fn body(&mut self, body: Bytes) {
-        if body.len() < GATHER_BELOW {
-            self.gather(&body);
-        } else {
-            self.flush();
-            self.length += body.len();
-            self.chunks.push_back(body);
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.gathered.is_empty() {
-            self.chunks.push_back(self.gathered.split().freeze());
-        }
-    }
-
-    async fn write(&mut self, to: &mut Half<dyn AsyncWrite + Send>) -> io::Result<usize> {
-        let total = std::mem::take(&mut self.length);
-        while !self.chunks.is_empty() {
-            let slices: Vec<_> = self.chunks.iter().take(SLICES).map(|c| IoSlice::new(c)).collect();
-            let mut n = to.write_vectored(&slices).await?;
-            if n == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            while let Some(first) = self.chunks.front_mut() {
-                if n < first.len() {
-                    first.advance(n);
-                    break;
-                }
-                n -= first.len();
-                self.chunks.pop_front();
-            }
-        }
-        to.flush().await?;
-        Ok(total)
     }
 }
 
@@ -424,9 +364,4 @@ fn split(stream: BoxStream) -> (Half<dyn AsyncRead + Send>, Half<dyn AsyncWrite 
             (Box::pin(read), Box::pin(write))
         }
     }
-}
-
-/// The most that one parcel costs.
-pub(crate) fn longest_cost(max_parcel: usize) -> usize {
-    max_parcel.saturating_add(PARCEL_OVERHEAD)
 }

@@ -5,9 +5,10 @@
 use crate::{
     NetworkConfig,
     budget::Budget,
-    connection::{self, Connection},
+    connection::Connection,
     frame::Frame,
     master,
+    packing::{Compression, cost_of},
     peers::Peer,
     reader::{Failure, Reader, ReaderShared},
     writer::{Writer, WriterShared},
@@ -20,7 +21,7 @@ use std::{
     net::ToSocketAddrs,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -44,13 +45,13 @@ pub(crate) struct Shared {
     pub(crate) out_limit: usize,
     pub(crate) connect_timeout: Duration,
     partition_timeout: Duration,
+    pub(crate) silence_timeout: Duration,
+    pub(crate) compression: Compression,
     pub(crate) budget: Budget,
     pub(crate) state: Mutex<State>,
     pub(crate) shutdown: Shutdown,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
-    /// Bytes in the readers' queues.
-    held: AtomicUsize,
 }
 
 /// The table.
@@ -76,11 +77,17 @@ struct Early {
 
 impl Early {
     fn refuse(&self, cause: String) {
-        self.connection.push_control(&Frame::WriterGone { stream: self.stream, cause });
+        self.connection.outbox.control(&Frame::WriterGone { stream: self.stream, cause });
     }
 }
 
 impl State {
+    /// Readers, writers, writers that are gone, readers that are early.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 4] {
+        [self.readers.len(), self.writers.len(), self.gone.len(), self.early.len()]
+    }
+
     fn is_released(&self, partition: &PartitionId) -> bool {
         self.released.get(&partition.region).is_some_and(|released| partition.attempt <= *released)
     }
@@ -89,19 +96,9 @@ impl State {
 const RELEASED: &str = "the attempt was released";
 
 impl Shared {
-    /// A parcel of this cost is held by a reader.
-    pub(crate) fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Parcels of this cost are not held any more.
-    pub(crate) fn release_held(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     /// The most that one parcel may cost.
     pub(crate) fn longest_cost(&self) -> usize {
-        connection::longest_cost(self.max_parcel)
+        cost_of(self.max_parcel)
     }
 
     /// A reader on another host asks for a channel.
@@ -189,7 +186,7 @@ impl Shared {
 
 /// One host's environment. Dropping it ends its connections.
 pub(crate) struct NetworkEnvironment {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl NetworkEnvironment {
@@ -215,12 +212,13 @@ impl NetworkEnvironment {
             out_limit: (setup.memory / 4).clamp(64 * 1024, 4 << 20),
             connect_timeout: config.connect_timeout.get(),
             partition_timeout: config.partition_timeout.get(),
+            silence_timeout: config.silence_timeout.get(),
+            compression: config.compression,
             budget: Budget::new(setup.memory / 4 * 3, config.max_window.as_usize()),
             state: Mutex::default(),
             shutdown,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            held: AtomicUsize::new(0),
         });
         shared.env.spawner.spawn("shuffle-listen", shared.clone().accept_all(listener));
         Ok(Self { shared })
@@ -324,7 +322,7 @@ impl ShuffleEnvironment for NetworkEnvironment {
         for reader in readers {
             self.shared.forget_reader(&reader);
             let failure = Failure::new(ErrorKind::Closed, RELEASED);
-            if let Some((connection, stream)) = reader.close(Some(failure), &self.shared) {
+            if let Some((connection, stream)) = reader.close(Some(failure), &self.shared.budget) {
                 connection.end_reading(stream, true);
             }
         }
@@ -346,10 +344,10 @@ impl ShuffleEnvironment for NetworkEnvironment {
     fn memory_in_use(&self) -> usize {
         let state = self.shared.state.lock();
         let queued = state.peers.values().map(|peer| match peer {
-            Peer::Connected(connection) => connection.queued(),
+            Peer::Connected(connection) => connection.outbox.bytes(),
             Peer::Coming { .. } => 0,
         });
-        self.shared.held.load(Ordering::Relaxed) + queued.sum::<usize>()
+        self.shared.budget.held() + queued.sum::<usize>()
     }
 }
 

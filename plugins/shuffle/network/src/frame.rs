@@ -1,21 +1,32 @@
-//! Frames: `length u32 | kind u8 | …`, numbers little-endian. The length is checked before anything is allocated for it.
+//! Frames: a head of 28 bytes, then a body. Numbers are little-endian.
+//!
+//! ```text
+//!  0 body's length u32 │ 4 kind u8 │ 5 parcel's kind u8 │ 6 coding u8 │ 7 0 │ 8 stream u32 │ 12 unpacked length u32
+//! 16 body's xxh3 u64   │ 24 xxh3 u32 of these 24 bytes, with the frame's number as its seed │ 28 body
+//! ```
+//!
+//! The head has a checksum of its own because it is believed before its body is there: a length that was damaged would
+//! be waited for. Both sides count the frames of a direction from 0, so one that is missing, doubled or out of its place
+//! is damage too.
 //!
 //! A stream is one channel on one connection, numbered by its reader's side. `Open`, `Credit` and `ReaderGone` travel
 //! from reader to writer and name a stream of their sender; `Data`, `Need` and `WriterGone` travel the other way.
 
+use crate::packing::{Coding, Packed, check_of};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thalweg_model::{Attempt, Epoch, JobId};
-use thalweg_spi::{ChannelId, Parcel, ParcelKind, PartitionId};
+use thalweg_spi::{ChannelId, ParcelKind, PartitionId};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What is counted for a parcel beside its body, so that empty parcels are not free.
 pub(crate) const PARCEL_OVERHEAD: usize = 16;
-/// Length of the length.
-pub(crate) const PREFIX: usize = 4;
-/// Kind, stream and parcel kind before a body.
-const DATA_HEAD: usize = 6;
+/// Length of a head.
+pub(crate) const HEAD: usize = 28;
+/// What the head's checksum covers.
+const SIGNED: usize = 24;
 /// Longest text in a frame, in bytes; a longer one is cut.
 const MAX_TEXT: usize = 4096;
-/// Longest frame that is no `Data`.
+/// Longest body of a frame that is no `Data`.
 pub(crate) const MAX_CONTROL: usize = MAX_TEXT + 256;
 /// Bodies up to this length are copied out of the read buffer; longer ones share it. A short one would keep the whole
 /// buffer alive.
@@ -24,12 +35,36 @@ const COPY_BELOW: usize = 8 * 1024;
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
-    Open { stream: u32, channel: ChannelId, credit: u32 },
-    Data { stream: u32, parcel: Parcel },
-    Credit { stream: u32, bytes: u32 },
-    Need { stream: u32, bytes: u32 },
-    WriterGone { stream: u32, cause: String },
-    ReaderGone { stream: u32 },
+    Open {
+        stream: u32,
+        channel: ChannelId,
+        credit: u32,
+    },
+    Data {
+        stream: u32,
+        parcel: Packed,
+    },
+    Credit {
+        stream: u32,
+        bytes: u32,
+    },
+    Need {
+        stream: u32,
+        bytes: u32,
+    },
+    WriterGone {
+        stream: u32,
+        cause: String,
+    },
+    ReaderGone {
+        stream: u32,
+    },
+    /// The sender closes the connection, for this reason. Nothing follows.
+    Goodbye {
+        cause: String,
+    },
+    /// The sender is there. Nothing answers it.
+    Alive,
 }
 
 const OPEN: u8 = 1;
@@ -38,64 +73,129 @@ const CREDIT: u8 = 3;
 const NEED: u8 = 4;
 const WRITER_GONE: u8 = 5;
 const READER_GONE: u8 = 6;
+const GOODBYE: u8 = 7;
+const ALIVE: u8 = 8;
 
 /// Bytes that are no frame of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Damage(pub(crate) String);
-
-/// What a parcel costs in credit.
-pub(crate) fn cost(parcel: &Parcel) -> usize {
-    parcel.body.len() + PARCEL_OVERHEAD
+pub(crate) struct Damage {
+    pub(crate) text: String,
+    /// The stream, where the frame's head is whole and says it.
+    pub(crate) stream: Option<u32>,
 }
 
-/// The bytes before a parcel's body.
-pub(crate) fn data_head(stream: u32, parcel: &Parcel) -> [u8; PREFIX + DATA_HEAD] {
-    let mut head = [0; PREFIX + DATA_HEAD];
-    let length = (DATA_HEAD + parcel.body.len()) as u32;
-    head[..4].copy_from_slice(&length.to_le_bytes());
-    head[4] = DATA;
-    head[5..9].copy_from_slice(&stream.to_le_bytes());
-    head[9] = parcel.kind as u8;
-    head
+impl Damage {
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        Self { text: text.into(), stream: None }
+    }
 }
 
-/// The whole frame as bytes. `Data` goes through [`data_head`], so that its body is not copied; here it is for tests.
-pub(crate) fn encode(frame: &Frame) -> Bytes {
-    let mut out = BytesMut::with_capacity(64);
-    out.put_u32_le(0);
-    match frame {
+/// What stands before a body. It is signed when its turn comes, with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    kind: u8,
+    /// A parcel's kind and coding; 0 in other frames.
+    parcel: [u8; 2],
+    stream: u32,
+    length: u32,
+    unpacked: u32,
+    check: u64,
+}
+
+impl Head {
+    fn control(kind: u8, stream: u32, body: &[u8]) -> Self {
+        let length = body.len() as u32;
+        Self { kind, parcel: [0; 2], stream, length, unpacked: length, check: check_of(body) }
+    }
+
+    pub(crate) fn data(stream: u32, parcel: &Packed) -> Self {
+        let Packed { kind, coding, length: unpacked, ref body, check } = *parcel;
+        Self { kind: DATA, parcel: [kind as u8, coding as u8], stream, length: body.len() as u32, unpacked, check }
+    }
+
+    /// The bytes of the `number`th frame's head.
+    pub(crate) fn signed(&self, number: u64) -> [u8; HEAD] {
+        let mut bytes = [0; HEAD];
+        bytes[..4].copy_from_slice(&self.length.to_le_bytes());
+        bytes[4] = self.kind;
+        bytes[5..7].copy_from_slice(&self.parcel);
+        bytes[8..12].copy_from_slice(&self.stream.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.unpacked.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.check.to_le_bytes());
+        let sign = signature(&bytes[..SIGNED], number);
+        bytes[SIGNED..].copy_from_slice(&sign.to_le_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8; HEAD], number: u64) -> Result<Self, Damage> {
+        let sign = signature(&bytes[..SIGNED], number);
+        let mut rest = bytes.as_slice();
+        let length = rest.get_u32_le();
+        let kind = rest.get_u8();
+        let parcel = [rest.get_u8(), rest.get_u8()];
+        rest.advance(1);
+        let (stream, unpacked, check) = (rest.get_u32_le(), rest.get_u32_le(), rest.get_u64_le());
+        if rest.get_u32_le() != sign {
+            return Err(Damage::of(format!("the head of frame {number} is not what was sent")));
+        }
+        Ok(Self { kind, parcel, stream, length, unpacked, check })
+    }
+
+    /// Lengths are looked at before anything is allocated for them.
+    fn bounded(self, max_parcel: usize) -> Result<Self, Damage> {
+        let length = self.length as usize;
+        let longest = if self.kind == DATA { max_parcel } else { MAX_CONTROL };
+        if length > longest {
+            return Err(self.damage(format!("a frame of {length} bytes, more than {longest}")));
+        }
+        Ok(self)
+    }
+
+    fn damage(&self, text: impl Into<String>) -> Damage {
+        let stream = (self.kind == DATA).then_some(self.stream);
+        Damage { text: text.into(), stream }
+    }
+}
+
+fn signature(head: &[u8], number: u64) -> u32 {
+    xxh3_64_with_seed(head, number) as u32
+}
+
+/// Head and body of a frame that is no `Data`; a parcel's is [`Head::data`], and its body is not copied.
+pub(crate) fn control(frame: &Frame) -> (Head, Bytes) {
+    let mut out = BytesMut::new();
+    let (kind, stream) = match frame {
         Frame::Open { stream, channel, credit } => {
-            out.put_u8(OPEN);
-            out.put_u32_le(*stream);
             put_channel(&mut out, channel);
             out.put_u32_le(*credit);
+            (OPEN, *stream)
         }
-        Frame::Data { stream, parcel } => {
-            out.clear();
-            out.put_slice(&data_head(*stream, parcel));
-            out.put_slice(&parcel.body);
+        Frame::Data { stream, parcel } => return (Head::data(*stream, parcel), parcel.body.clone()),
+        Frame::Credit { stream, bytes } => {
+            out.put_u32_le(*bytes);
+            (CREDIT, *stream)
         }
-        Frame::Credit { stream, bytes } => put_number(&mut out, CREDIT, *stream, *bytes),
-        Frame::Need { stream, bytes } => put_number(&mut out, NEED, *stream, *bytes),
+        Frame::Need { stream, bytes } => {
+            out.put_u32_le(*bytes);
+            (NEED, *stream)
+        }
         Frame::WriterGone { stream, cause } => {
-            out.put_u8(WRITER_GONE);
-            out.put_u32_le(*stream);
-            out.put_slice(&cause.as_bytes()[..cause.len().min(MAX_TEXT)]);
+            put_text(&mut out, cause);
+            (WRITER_GONE, *stream)
         }
-        Frame::ReaderGone { stream } => {
-            out.put_u8(READER_GONE);
-            out.put_u32_le(*stream);
+        Frame::ReaderGone { stream } => (READER_GONE, *stream),
+        Frame::Goodbye { cause } => {
+            put_text(&mut out, cause);
+            (GOODBYE, 0)
         }
-    }
-    let length = (out.len() - PREFIX) as u32;
-    out[..PREFIX].copy_from_slice(&length.to_le_bytes());
-    out.freeze()
+        Frame::Alive => (ALIVE, 0),
+    };
+    let body = out.freeze();
+    (Head::control(kind, stream, &body), body)
 }
 
-fn put_number(out: &mut BytesMut, kind: u8, stream: u32, bytes: u32) {
-    out.put_u8(kind);
-    out.put_u32_le(stream);
-    out.put_u32_le(bytes);
+fn put_text(out: &mut BytesMut, text: &str) {
+    out.put_slice(&text.as_bytes()[..text.len().min(MAX_TEXT)]);
 }
 
 fn put_channel(out: &mut BytesMut, channel: &ChannelId) {
@@ -107,65 +207,88 @@ fn put_channel(out: &mut BytesMut, channel: &ChannelId) {
     }
 }
 
-/// Takes one frame off the front; `None` when it is not whole yet, and then room for the rest of it is reserved.
-pub(crate) fn decode(buffer: &mut BytesMut, max_parcel: usize) -> Result<Option<Frame>, Damage> {
-    let Some(prefix) = buffer.first_chunk::<PREFIX>() else { return Ok(None) };
-    let length = u32::from_le_bytes(*prefix) as usize;
-    let Some(kind) = buffer.get(PREFIX).copied() else {
-        // A length that no kind may have need not wait for its kind.
-        return if length > max_parcel.saturating_add(MAX_CONTROL) { Err(too_long(length)) } else { Ok(None) };
-    };
-    let longest = if kind == DATA { max_parcel.saturating_add(DATA_HEAD) } else { MAX_CONTROL };
-    if length > longest {
-        return Err(too_long(length));
-    }
-    if length == 0 {
-        return Err(Damage("a frame of no bytes".into()));
-    }
-    let whole = PREFIX + length;
-    if buffer.len() < whole {
-        buffer.reserve(whole - buffer.len());
-        return Ok(None);
-    }
-    let mut frame = buffer.split_to(whole);
-    frame.advance(PREFIX + 1);
-    body(kind, frame).map(Some)
+/// Takes frames off the front of what was read in one direction.
+pub(crate) struct Decoder {
+    max_parcel: usize,
+    number: u64,
+    /// A head whose body is not whole yet.
+    head: Option<Head>,
 }
 
-fn too_long(length: usize) -> Damage {
-    Damage(format!("a frame of {length} bytes"))
+impl Decoder {
+    pub(crate) fn new(max_parcel: usize) -> Self {
+        Self { max_parcel, number: 0, head: None }
+    }
+
+    /// Is a frame under way?
+    pub(crate) fn is_within_a_frame(&self, buffer: &BytesMut) -> bool {
+        self.head.is_some() || !buffer.is_empty()
+    }
+
+    /// The next frame; `None` when it is not whole yet, and then room for the rest of it is reserved.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Damage> {
+        let head = match self.head {
+            Some(head) => head,
+            None => {
+                let Some(bytes) = buffer.first_chunk::<HEAD>() else { return Ok(None) };
+                let head = Head::read(bytes, self.number)?.bounded(self.max_parcel)?;
+                buffer.advance(HEAD);
+                *self.head.insert(head)
+            }
+        };
+        let length = head.length as usize;
+        if buffer.len() < length {
+            buffer.reserve(length - buffer.len());
+            return Ok(None);
+        }
+        let body = buffer.split_to(length);
+        if check_of(&body) != head.check {
+            let what = if head.kind == DATA { "a parcel" } else { "a control frame" };
+            return Err(head.damage(format!("frame {}, {what} of {length} bytes, is not what was sent", self.number)));
+        }
+        self.head = None;
+        self.number += 1;
+        frame_of(head, body, self.max_parcel).map(Some)
+    }
 }
 
-fn body(kind: u8, mut rest: BytesMut) -> Result<Frame, Damage> {
-    let short = || Damage(format!("a frame of kind {kind} is too short"));
-    let stream = rest.try_get_u32_le().map_err(|_| short())?;
+fn frame_of(head: Head, mut rest: BytesMut, max_parcel: usize) -> Result<Frame, Damage> {
+    let Head { kind, parcel: [parcel, coding], stream, unpacked, check, .. } = head;
+    let short = || Damage::of(format!("a frame of kind {kind} is too short"));
+    let number = |rest: &mut BytesMut| rest.try_get_u32_le().map_err(|_| short());
     let frame = match kind {
         OPEN => {
             let channel = get_channel(&mut rest).ok_or_else(short)?;
-            Frame::Open { stream, channel, credit: rest.try_get_u32_le().map_err(|_| short())? }
+            Frame::Open { stream, channel, credit: number(&mut rest)? }
         }
         DATA => {
-            let kind = rest.try_get_u8().map_err(|_| short())?;
-            let kind = ParcelKind::from_u8(kind).ok_or_else(|| Damage(format!("a parcel of kind {kind}")))?;
+            let kind = ParcelKind::from_u8(parcel).ok_or_else(|| head.damage(format!("a parcel of kind {parcel}")))?;
+            let coding = Coding::from_u8(coding).ok_or_else(|| head.damage(format!("a parcel of coding {coding}")))?;
+            if !Packed::length_is_possible(coding, unpacked as usize, rest.len(), max_parcel) {
+                let text = format!("a parcel of {} bytes that unpacks to {unpacked}", rest.len());
+                return Err(head.damage(text));
+            }
             let body = if rest.len() < COPY_BELOW { Bytes::copy_from_slice(&rest) } else { rest.split().freeze() };
             rest.clear();
-            Frame::Data { stream, parcel: Parcel { kind, body } }
+            Frame::Data { stream, parcel: Packed { kind, coding, length: unpacked, body, check } }
         }
-        CREDIT => Frame::Credit { stream, bytes: rest.try_get_u32_le().map_err(|_| short())? },
-        NEED => Frame::Need { stream, bytes: rest.try_get_u32_le().map_err(|_| short())? },
-        WRITER_GONE => {
-            let cause = String::from_utf8_lossy(&rest).into_owned();
-            rest.clear();
-            Frame::WriterGone { stream, cause }
-        }
+        CREDIT => Frame::Credit { stream, bytes: number(&mut rest)? },
+        NEED => Frame::Need { stream, bytes: number(&mut rest)? },
+        WRITER_GONE => Frame::WriterGone { stream, cause: get_text(&mut rest) },
         READER_GONE => Frame::ReaderGone { stream },
-        other => return Err(Damage(format!("a frame of kind {other}"))),
+        GOODBYE => Frame::Goodbye { cause: get_text(&mut rest) },
+        ALIVE => Frame::Alive,
+        other => return Err(Damage::of(format!("a frame of kind {other}"))),
     };
     if rest.is_empty() {
         Ok(frame)
     } else {
-        Err(Damage(format!("{} bytes stand behind a frame of kind {kind}", rest.len())))
+        Err(Damage::of(format!("{} bytes stand behind a frame of kind {kind}", rest.len())))
     }
+}
+
+fn get_text(rest: &mut BytesMut) -> String {
+    String::from_utf8_lossy(&rest.split()).into_owned()
 }
 
 fn get_channel(rest: &mut BytesMut) -> Option<ChannelId> {
@@ -179,75 +302,5 @@ fn get_channel(rest: &mut BytesMut) -> Option<ChannelId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const MAX: usize = 100_000;
-
-    fn channel() -> ChannelId {
-        let attempt = Attempt { epoch: Epoch(7), n: 3 };
-        let partition = PartitionId { job: JobId::from_bytes([9; 16]), region: 6, attempt, edge: 1, producer: 2 };
-        ChannelId { partition, consumer: 4 }
-    }
-
-    fn frames() -> Vec<Frame> {
-        let data =
-            |kind, body: &[u8]| Frame::Data { stream: 5, parcel: Parcel { kind, body: Bytes::copy_from_slice(body) } };
-        vec![
-            Frame::Open { stream: 1, channel: channel(), credit: 65536 },
-            data(ParcelKind::Batch, &[1; 20_000]),
-            data(ParcelKind::End, b""),
-            Frame::Credit { stream: 1, bytes: 9 },
-            Frame::Need { stream: 1, bytes: u32::MAX },
-            Frame::WriterGone { stream: 1, cause: "it panicked".into() },
-            Frame::ReaderGone { stream: 0 },
-        ]
-    }
-
-    #[test]
-    fn frames_come_back_as_they_went_however_they_are_cut() {
-        let bytes: Vec<u8> = frames().iter().flat_map(|f| encode(f).to_vec()).collect();
-        for step in [1, 7, 1000, bytes.len()] {
-            let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
-            for piece in bytes.chunks(step) {
-                buffer.extend_from_slice(piece);
-                while let Some(frame) = decode(&mut buffer, MAX).unwrap() {
-                    got.push(frame);
-                }
-            }
-            assert_eq!(got, frames());
-            assert!(buffer.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_length_is_refused_before_it_is_waited_for() {
-        let refused = |bytes: &[u8]| decode(&mut BytesMut::from(bytes), MAX).unwrap_err();
-        assert_eq!(refused(&u32::MAX.to_le_bytes()), Damage("a frame of 4294967295 bytes".into()));
-        let too_long = ((MAX + DATA_HEAD + 1) as u32).to_le_bytes();
-        assert!(refused(&[&too_long[..], &[DATA]].concat()).0.contains("100007"));
-        assert!(refused(&[&10_000u32.to_le_bytes()[..], &[CREDIT]].concat()).0.contains("10000"));
-        assert_eq!(refused(&[0, 0, 0, 0, 0]), Damage("a frame of no bytes".into()));
-        assert_eq!(refused(&[5, 0, 0, 0, 99, 0, 0, 0, 0]), Damage("a frame of kind 99".into()));
-        assert!(refused(&[7, 0, 0, 0, DATA, 0, 0, 0, 0, 77, 1]).0.contains("a parcel of kind 77"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_decoder_panic_or_reserve_more_than_a_parcel(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut buffer = BytesMut::from(&bytes[..]);
-            while let Ok(Some(_)) = decode(&mut buffer, 1000) {}
-            prop_assert!(buffer.capacity() <= 4 * (1000 + MAX_CONTROL));
-        }
-
-        #[test]
-        fn a_changed_byte_is_an_error_another_frame_or_a_wait(which in 0usize..7, at in 0usize..200, to in any::<u8>()) {
-            let mut bytes = encode(&frames()[which]).to_vec();
-            let at = at % bytes.len();
-            bytes[at] = to;
-            let _ = decode(&mut BytesMut::from(&bytes[..]), MAX);
-            let _ = decode(&mut BytesMut::from(&bytes[..at]), MAX);
-        }
-    }
-}
+#[path = "frame_tests.rs"]
+mod tests;

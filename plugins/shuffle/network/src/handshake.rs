@@ -5,17 +5,18 @@
 //!            ◀── verdict: welcome, duplicate or refused; its own secret and incarnation
 //! ```
 //!
-//! Nothing else is read before it. A wrong secret is answered by closing the connection, with nothing to learn from.
+//! Both end with a checksum. Nothing else is read before it. A wrong secret is answered by closing the connection, with nothing to learn from.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
 use thalweg_model::JobId;
 use thalweg_spi::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 8] = b"thalshuf";
 /// Grows with each change of the frames; both sides are one executable, so they must be equal.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// Longest first frame.
 const MAX_HELLO: usize = 4096;
 
@@ -69,10 +70,11 @@ fn get_text(rest: &mut Bytes) -> io::Result<String> {
 }
 
 async fn write(to: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> io::Result<()> {
-    let mut out = BytesMut::with_capacity(body.len() + 12);
+    let mut out = BytesMut::with_capacity(body.len() + 20);
     out.put_slice(MAGIC);
     out.put_u32_le(body.len() as u32);
     out.put_slice(body);
+    out.put_u64_le(xxh3_64(body));
     to.write_all(&out).await?;
     to.flush().await
 }
@@ -89,6 +91,9 @@ async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).await?;
+    if from.read_u64_le().await? != xxh3_64(&body) {
+        return Err(bad("the first frame was damaged on its way"));
+    }
     Ok(body.into())
 }
 
@@ -143,7 +148,8 @@ pub(crate) async fn read_verdict(from: &mut (impl AsyncRead + Unpin), secret: &S
     let mut rest = read(from).await.map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it closed the connection at the first frame: the host of another job or cluster listens there",
+            "it closed the connection at the first frame: the host of another job or cluster listens there, or \
+             the connection was cut",
         ),
         _ => e,
     })?;

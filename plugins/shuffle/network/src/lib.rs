@@ -11,6 +11,9 @@
 //! what it granted, and one slow channel does not hold up the others of its connection. A parcel that is larger than
 //! what is granted is asked for by its size (`Need`), so that credit never goes below zero.
 //!
+//! Every frame has a checksum and a number, so what is damaged, missing or out of its place ends the connection, and both
+//! ends of each of its channels are told why. Batches are compressed where `compression` asks for it.
+//!
 //! Slot threads only take short locks. Sockets, time-outs and the accept loop run as tasks.
 
 mod budget;
@@ -19,9 +22,17 @@ mod environment;
 mod frame;
 mod handshake;
 mod master;
+mod outbox;
+mod packing;
 mod peers;
 mod reader;
+mod sync;
 mod writer;
+
+#[cfg(all(test, thalweg_loom))]
+mod loom_tests;
+#[cfg(all(test, not(thalweg_loom)))]
+mod soak_tests;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -33,6 +44,8 @@ use thalweg_spi::{
     ShuffleEnvironment, ShuffleMaster, TimeSpan, inventory, kind,
 };
 
+pub use packing::Compression;
+
 /// `[shuffle.network]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -43,6 +56,10 @@ pub struct NetworkConfig {
     pub connect_timeout: TimeSpan,
     /// A reader waits so long for a writer that has not been opened yet.
     pub partition_timeout: TimeSpan,
+    /// A connection on which nothing comes for so long, not even the other host's signs of life, is lost.
+    pub silence_timeout: TimeSpan,
+    /// How batches are compressed on their way: `"none"`, or `"lz4"` where the network is slower than about 4 Gbit/s.
+    pub compression: Compression,
 }
 
 impl Default for NetworkConfig {
@@ -51,6 +68,8 @@ impl Default for NetworkConfig {
             max_window: ByteSize::from_mib(1),
             connect_timeout: TimeSpan::from_secs(10),
             partition_timeout: TimeSpan::from_secs(10),
+            silence_timeout: TimeSpan::from_secs(50),
+            compression: Compression::None,
         }
     }
 }
@@ -65,7 +84,11 @@ impl PluginConfig<kind::ShuffleKind> for NetworkConfig {
         if self.max_window < low || self.max_window > high {
             return Err(format!("max-window is a size from {low} to {high}, and not {}", self.max_window));
         }
-        for (name, span) in [("connect-timeout", self.connect_timeout), ("partition-timeout", self.partition_timeout)] {
+        for (name, span) in [
+            ("connect-timeout", self.connect_timeout),
+            ("partition-timeout", self.partition_timeout),
+            ("silence-timeout", self.silence_timeout),
+        ] {
             if span.get().is_zero() {
                 return Err(format!("{name} must be at least 1ms"));
             }

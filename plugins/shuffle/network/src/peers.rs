@@ -50,7 +50,7 @@ impl Shared {
             Some(Peer::Connected(connection)) if !connection.is_closed() => {
                 let connection = connection.clone();
                 drop(state);
-                connection.open_stream(&reader, self);
+                connection.open_stream(&reader, &self.budget);
             }
             Some(Peer::Coming { waiting, .. }) => waiting.push(reader),
             _ => {
@@ -126,10 +126,13 @@ impl Shared {
         match old {
             Some(Peer::Coming { waiting, .. }) => {
                 for reader in waiting {
-                    connection.open_stream(&reader, self);
+                    connection.open_stream(&reader, &self.budget);
                 }
             }
-            Some(Peer::Connected(old)) => old.close(self, "it was replaced by a newer connection"),
+            Some(Peer::Connected(old)) => {
+                let text = format!("host {} has lost this connection and made another", old.peer);
+                old.close(self, Failure::new(ErrorKind::Closed, text));
+            }
             None => {}
         }
         // One that ended before it was in the table did not take itself out of it.
@@ -216,7 +219,8 @@ impl Shared {
         state.peers.insert(hello.address.clone(), Peer::Coming { waiting, dialing });
         drop(state);
         if let Some(old) = old {
-            old.close(self, "another process listens at its address now");
+            let text = format!("another process listens at the address of host {} now", hello.address);
+            old.close(self, Failure::new(ErrorKind::Closed, text));
         }
         Verdict::Welcome { incarnation: self.incarnation, secret }
     }

@@ -4,9 +4,10 @@ use crate::{
     budget::{Account, Budget},
     connection::Connection,
     environment::Shared,
-    frame::{Frame, cost},
+    frame::{Damage, Frame},
+    packing::Packed,
+    sync::Mutex,
 };
-use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 use thalweg_spi::{ChannelId, ChannelReader, ErrorKind, Parcel, ParcelKind, Result, ServiceError};
 
@@ -23,10 +24,14 @@ impl Failure {
     }
 
     pub(crate) fn error(&self, operation: &'static str, channel: &ChannelId) -> ServiceError {
-        let ChannelId { partition, consumer } = channel;
-        let place = format!("{}->{consumer}", partition.producer);
-        ServiceError::new(self.kind, operation, self.text.clone()).with("edge", partition.edge).with("channel", place)
+        let error = ServiceError::new(self.kind, operation, self.text.clone());
+        error.with("edge", channel.partition.edge).with("channel", place(channel))
     }
+}
+
+/// From which producing to which consuming subtask.
+fn place(channel: &ChannelId) -> String {
+    format!("{}->{}", channel.partition.producer, channel.consumer)
 }
 
 /// What slot thread and I/O share.
@@ -38,7 +43,7 @@ pub(crate) struct ReaderShared {
 
 #[derive(Default)]
 struct Inner {
-    queue: VecDeque<Parcel>,
+    queue: VecDeque<Packed>,
     account: Account,
     /// Where credit goes, once the connection is there.
     place: Option<(Arc<Connection>, u32)>,
@@ -53,6 +58,11 @@ impl ReaderShared {
         Self { channel, waker, inner: Mutex::default() }
     }
 
+    /// The channel in words, for what concerns all of a connection's channels.
+    pub(crate) fn channel_text(&self) -> String {
+        format!("edge {}, channel {}", self.channel.partition.edge, place(&self.channel))
+    }
+
     /// The connection is there; answers the first grant, or `None` when nobody reads any more.
     pub(crate) fn attach(&self, connection: &Arc<Connection>, stream: u32, budget: &Budget) -> Option<usize> {
         let mut inner = self.inner.lock();
@@ -64,16 +74,16 @@ impl ReaderShared {
     }
 
     /// A parcel arrived. `Err` when it was not granted: the other side does not keep the rules.
-    pub(crate) fn deliver(&self, parcel: Parcel, shared: &Shared) -> std::result::Result<(), ()> {
+    pub(crate) fn deliver(&self, parcel: Packed, budget: &Budget) -> std::result::Result<(), ()> {
         let mut inner = self.inner.lock();
         if inner.closed || inner.failure.is_some() {
             return Ok(());
         }
-        if inner.ended || !inner.account.arrived(cost(&parcel)) {
+        if inner.ended || !inner.account.arrived(parcel.cost()) {
             return Err(());
         }
         inner.ended = parcel.kind == ParcelKind::End;
-        shared.hold(cost(&parcel));
+        budget.hold(parcel.cost());
         inner.queue.push_back(parcel);
         let first = inner.queue.len() == 1;
         drop(inner);
@@ -83,11 +93,11 @@ impl ReaderShared {
         Ok(())
     }
 
-    /// The writer waits for credit.
-    pub(crate) fn need(&self, bytes: usize, shared: &Shared) {
+    /// The writer waits for credit of so many bytes.
+    pub(crate) fn need(&self, bytes: usize, budget: &Budget) {
         let mut inner = self.inner.lock();
         if inner.place.is_some() && inner.failure.is_none() {
-            let grant = inner.account.need(&shared.budget, bytes.min(shared.longest_cost()));
+            let grant = inner.account.need(budget, bytes);
             inner.send_credit(grant);
         }
     }
@@ -103,14 +113,29 @@ impl ReaderShared {
         self.waker.wake_by_ref();
     }
 
-    /// Frees what it holds, now. With a failure the slot thread is told it, end or no end.
-    pub(crate) fn close(&self, failure: Option<Failure>, shared: &Shared) -> Option<(Arc<Connection>, u32)> {
+    /// The next parcel, or `None` when there is none yet. Called by the one slot thread that reads.
+    pub(crate) fn recv(&self, budget: &Budget) -> std::result::Result<Option<Packed>, Failure> {
         let mut inner = self.inner.lock();
-        let held: usize = inner.queue.drain(..).map(|p| cost(&p)).sum();
-        shared.release_held(held);
+        if let Some(parcel) = inner.queue.pop_front() {
+            let cost = parcel.cost();
+            budget.release(cost);
+            let grant = inner.account.taken(budget, cost);
+            if !inner.ended {
+                inner.send_credit(grant);
+            }
+            return Ok(Some(parcel));
+        }
+        inner.failure.clone().map_or(Ok(None), Err)
+    }
+
+    /// Frees what it holds, now. With a failure the slot thread is told it, end or no end.
+    pub(crate) fn close(&self, failure: Option<Failure>, budget: &Budget) -> Option<(Arc<Connection>, u32)> {
+        let mut inner = self.inner.lock();
+        let held: usize = inner.queue.drain(..).map(|p| p.cost()).sum();
+        budget.release(held);
         let place = inner.place.take();
         if place.is_some() {
-            inner.account.close(&shared.budget);
+            inner.account.close(budget);
         }
         let told = failure.is_some();
         if let Some(failure) = failure {
@@ -130,7 +155,7 @@ impl Inner {
     fn send_credit(&self, bytes: usize) {
         if let (Some((connection, stream)), true) = (&self.place, bytes > 0) {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            connection.push_control(&Frame::Credit { stream: *stream, bytes });
+            connection.outbox.control(&Frame::Credit { stream: *stream, bytes });
         }
     }
 }
@@ -141,21 +166,27 @@ pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
 }
 
+impl Reader {
+    /// A parcel came as it was sent, and cannot be unpacked: what was sent is wrong. Nothing behind it may be read.
+    fn unreadable(&self, damage: &Damage) -> ServiceError {
+        let connection = self.me.inner.lock().place.as_ref().map(|(connection, _)| connection.clone());
+        let peer = connection.map_or_else(|| "?".to_owned(), |c| c.peer.clone());
+        let text = format!("host {peer} sent a parcel that cannot be unpacked: {}", damage.text);
+        let failure = Failure::new(ErrorKind::Damaged, text);
+        if let Some((connection, stream)) = self.me.close(Some(failure.clone()), &self.shared.budget) {
+            connection.end_reading(stream, true);
+        }
+        failure.error("receive parcel", &self.me.channel)
+    }
+}
+
 impl ChannelReader for Reader {
     fn try_recv(&mut self) -> Result<Option<Parcel>> {
-        let mut inner = self.me.inner.lock();
-        if let Some(parcel) = inner.queue.pop_front() {
-            let cost = cost(&parcel);
-            self.shared.release_held(cost);
-            let grant = inner.account.taken(&self.shared.budget, cost);
-            if !inner.ended {
-                inner.send_credit(grant);
-            }
-            return Ok(Some(parcel));
-        }
-        match &inner.failure {
-            Some(failure) => Err(failure.error("receive parcel", &self.me.channel)),
-            None => Ok(None),
+        match self.me.recv(&self.shared.budget) {
+            // Without the lock: what comes meanwhile must not wait for LZ4.
+            Ok(Some(parcel)) => parcel.unpack().map(Some).map_err(|damage| self.unreadable(&damage)),
+            Ok(None) => Ok(None),
+            Err(failure) => Err(failure.error("receive parcel", &self.me.channel)),
         }
     }
 }
@@ -163,7 +194,7 @@ impl ChannelReader for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.forget_reader(&self.me);
-        if let Some((connection, stream)) = self.me.close(None, &self.shared) {
+        if let Some((connection, stream)) = self.me.close(None, &self.shared.budget) {
             connection.end_reading(stream, !self.me.inner.lock().ended);
         }
     }

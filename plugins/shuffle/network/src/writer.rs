@@ -1,14 +1,23 @@
 //! The sending end of a channel: spends credit, and hands parcels to the connection's queue.
 
 use crate::{
-    connection::{Connection, Push},
+    connection::Connection,
     environment::Shared,
-    frame::{Frame, cost},
+    frame::Frame,
+    outbox::Place,
+    packing::{Compression, Packed, cost_of},
     reader::Failure,
+    sync::{Mutex, MutexGuard},
 };
-use parking_lot::Mutex;
 use std::{sync::Arc, task::Waker};
 use thalweg_spi::{ChannelId, ChannelWriter, ErrorKind, Parcel, ParcelKind, Result};
+
+/// What holds for every parcel of a host.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_parcel: usize,
+    pub(crate) compression: Compression,
+}
 
 /// What slot thread and I/O share.
 pub(crate) struct WriterShared {
@@ -23,9 +32,11 @@ struct Inner {
     credit: usize,
     /// A parcel was given back and the slot thread waits for a wake.
     blocked: bool,
+    /// It stands in the connection's list of those that wait for room.
+    listed: bool,
     /// What the reader was asked for; 0 for nothing.
     asked: usize,
-    /// Parcels of this channel in the connection's queue.
+    /// Parcels of this channel in the connection's queue, or on their way into it.
     queued: usize,
     /// Somebody asked whether it is drained, and it was not.
     watched: bool,
@@ -59,7 +70,9 @@ impl WriterShared {
 
     /// The connection's queue has room again.
     pub(crate) fn room(&self) {
-        self.unblock(self.inner.lock());
+        let mut inner = self.inner.lock();
+        inner.listed = false;
+        self.unblock(inner);
     }
 
     /// `parcels` of this channel were written to the socket.
@@ -87,7 +100,78 @@ impl WriterShared {
         self.inner.lock().place.clone()
     }
 
-    fn unblock(&self, mut inner: parking_lot::MutexGuard<'_, Inner>) {
+    /// Takes a parcel, or gives it back when there is no credit or no room. Called by the one slot thread that writes.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        parcel: Parcel,
+        limits: Limits,
+    ) -> std::result::Result<Option<Parcel>, Failure> {
+        let mut inner = self.inner.lock();
+        if let Some(failure) = &inner.failure {
+            return Err(failure.clone());
+        }
+        if inner.ended {
+            return Err(Failure::new(ErrorKind::Internal, "a parcel behind the end"));
+        }
+        if parcel.body.len() > limits.max_parcel {
+            let (length, limit) = (parcel.body.len(), limits.max_parcel);
+            let text = format!("a parcel of {length} bytes is longer than the {limit} allowed");
+            return Err(Failure::new(ErrorKind::TooLarge, text));
+        }
+        let Some((connection, stream)) = inner.place.clone() else {
+            inner.blocked = true;
+            return Ok(Some(parcel));
+        };
+        let cost = cost_of(parcel.body.len());
+        if cost > inner.credit {
+            inner.blocked = true;
+            if inner.asked != cost {
+                inner.asked = cost;
+                connection.outbox.control(&Frame::Need { stream, bytes: u32::try_from(cost).unwrap_or(u32::MAX) });
+            }
+            return Ok(Some(parcel));
+        }
+        let wait = (!inner.listed).then_some(self);
+        match connection.outbox.reserve(cost, wait) {
+            Place::Reserved => {}
+            Place::Full => {
+                (inner.blocked, inner.listed) = (true, true);
+                return Ok(Some(parcel));
+            }
+            Place::Closed(failure) => {
+                inner.failure = Some(failure.clone());
+                return Err(failure);
+            }
+        }
+        inner.credit -= cost;
+        inner.asked = 0;
+        inner.queued += 1;
+        inner.ended = parcel.kind == ParcelKind::End;
+        drop(inner);
+        // Without the lock: credit that comes meanwhile must not wait for LZ4.
+        let packed = Packed::new(parcel, limits.compression);
+        let saved = cost - packed.cost();
+        if let Err(failure) = connection.outbox.parcel(stream, packed, cost, self) {
+            self.inner.lock().failure = Some(failure.clone());
+            return Err(failure);
+        }
+        if saved > 0 {
+            self.inner.lock().credit += saved;
+        }
+        Ok(None)
+    }
+
+    /// Has all of it left? Otherwise the slot thread is woken when it has.
+    pub(crate) fn is_drained(&self) -> std::result::Result<bool, Failure> {
+        let mut inner = self.inner.lock();
+        if let Some(failure) = &inner.failure {
+            return Err(failure.clone());
+        }
+        inner.watched = inner.queued > 0;
+        Ok(inner.queued == 0)
+    }
+
+    fn unblock(&self, mut inner: MutexGuard<'_, Inner>) {
         if std::mem::take(&mut inner.blocked) {
             drop(inner);
             self.waker.wake_by_ref();
@@ -103,61 +187,12 @@ pub(crate) struct Writer {
 
 impl ChannelWriter for Writer {
     fn try_send(&mut self, parcel: Parcel) -> Result<Option<Parcel>> {
-        let mut inner = self.me.inner.lock();
-        let fail = |failure: &Failure| Err(failure.error("send parcel", &self.me.channel));
-        if let Some(failure) = &inner.failure {
-            return fail(failure);
-        }
-        if inner.ended {
-            return fail(&Failure::new(ErrorKind::Internal, "a parcel behind the end"));
-        }
-        if parcel.body.len() > self.shared.max_parcel {
-            let limit = self.shared.max_parcel;
-            let text = format!("a parcel of {} bytes is longer than the {limit} allowed", parcel.body.len());
-            return fail(&Failure::new(ErrorKind::TooLarge, text));
-        }
-        let Some((connection, stream)) = inner.place.clone() else {
-            inner.blocked = true;
-            return Ok(Some(parcel));
-        };
-        let cost = cost(&parcel);
-        if cost > inner.credit {
-            inner.blocked = true;
-            if inner.asked != cost {
-                inner.asked = cost;
-                connection.push_control(&Frame::Need { stream, bytes: u32::try_from(cost).unwrap_or(u32::MAX) });
-            }
-            return Ok(Some(parcel));
-        }
-        let end = parcel.kind == ParcelKind::End;
-        match connection.push_parcel(stream, parcel, &self.me) {
-            Push::Taken => {
-                inner.credit -= cost;
-                inner.asked = 0;
-                inner.queued += 1;
-                inner.ended = end;
-                Ok(None)
-            }
-            Push::Full(parcel) => {
-                inner.blocked = true;
-                Ok(Some(parcel))
-            }
-            Push::Closed(cause) => {
-                let failure = Failure::new(ErrorKind::Closed, cause);
-                let error = failure.error("send parcel", &self.me.channel);
-                inner.failure = Some(failure);
-                Err(error)
-            }
-        }
+        let limits = Limits { max_parcel: self.shared.max_parcel, compression: self.shared.compression };
+        self.me.send(parcel, limits).map_err(|failure| failure.error("send parcel", &self.me.channel))
     }
 
     fn is_drained(&mut self) -> Result<bool> {
-        let mut inner = self.me.inner.lock();
-        if let Some(failure) = &inner.failure {
-            return Err(failure.error("drain channel", &self.me.channel));
-        }
-        inner.watched = inner.queued > 0;
-        Ok(inner.queued == 0)
+        self.me.is_drained().map_err(|failure| failure.error("drain channel", &self.me.channel))
     }
 }
 

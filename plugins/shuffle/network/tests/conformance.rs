@@ -1,4 +1,4 @@
-//! The plugin passes the shuffle suite over TCP, and over pipes within a process.
+//! The plugin passes the shuffle suite over TCP, over TCP with LZ4, and over pipes within a process.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use thalweg_env::{Address, Env, Network};
 use thalweg_model::JobId;
-use thalweg_shuffle_network::NetworkConfig;
+use thalweg_shuffle_network::{Compression, NetworkConfig};
 use thalweg_spi::{EnvironmentSetup, PluginConfig, Result, Shuffle, ShuffleEnvironment, TimeSpan, kind};
 use thalweg_testkit::{Place, suites::shuffle::ShuffleFixture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 struct Fixture {
     place: Place,
     env: Env,
+    compression: Compression,
 }
 
 const SECRET: &[u8] = b"the job's secret";
@@ -21,17 +22,22 @@ const JOB: JobId = JobId::from_bytes([7; 16]);
 
 impl Fixture {
     fn tcp() -> Self {
-        Self { place: Place::new(), env: Env::system(tokio::runtime::Handle::current()) }
+        let env = Env::system(tokio::runtime::Handle::current());
+        Self { place: Place::new(), env, compression: Compression::None }
+    }
+
+    fn compressed() -> Self {
+        Self { compression: Compression::Lz4, ..Self::tcp() }
     }
 
     fn memory() -> Self {
-        Self { place: Place::new(), env: Env::in_process(tokio::runtime::Handle::current()) }
+        Self { env: Env::in_process(tokio::runtime::Handle::current()), ..Self::tcp() }
     }
 }
 
 /// A host's first frame, written by hand: the test must not share the code that it tests.
 fn hello(secret: &[u8]) -> Vec<u8> {
-    let mut body = 1u32.to_le_bytes().to_vec();
+    let mut body = 2u32.to_le_bytes().to_vec();
     body.extend((secret.len() as u16).to_le_bytes());
     body.extend(secret);
     body.extend(JOB.as_bytes());
@@ -41,6 +47,19 @@ fn hello(secret: &[u8]) -> Vec<u8> {
     body.extend(address);
     let mut frame = b"thalshuf".to_vec();
     frame.extend((body.len() as u32).to_le_bytes());
+    frame.extend(&body);
+    frame.extend(xxhash_rust::xxh3::xxh3_64(&body).to_le_bytes());
+    frame
+}
+
+/// The first frame on a connection, signed as it should be.
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
+    frame.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+    frame.extend((body.len() as u32).to_le_bytes());
+    frame.extend(xxhash_rust::xxh3::xxh3_64(body).to_le_bytes());
+    let sign = xxhash_rust::xxh3::xxh3_64_with_seed(&frame, 0) as u32;
+    frame.extend(sign.to_le_bytes());
     frame.extend(body);
     frame
 }
@@ -48,7 +67,8 @@ fn hello(secret: &[u8]) -> Vec<u8> {
 #[async_trait::async_trait]
 impl ShuffleFixture for Fixture {
     async fn open(&self) -> Result<Arc<dyn Shuffle>> {
-        let config = NetworkConfig { partition_timeout: TimeSpan::from_millis(1000), ..NetworkConfig::default() };
+        let (partition_timeout, compression) = (TimeSpan::from_millis(1000), self.compression);
+        let config = NetworkConfig { partition_timeout, compression, ..NetworkConfig::default() };
         PluginConfig::<kind::ShuffleKind>::open(config, self.place.context_with(self.env.clone())).await
     }
 
@@ -69,14 +89,22 @@ impl ShuffleFixture for Fixture {
 
     async fn damage(&self, environment: &Arc<dyn ShuffleEnvironment>) -> bool {
         let at: Address = environment.data_address().unwrap().parse().unwrap();
-        for bytes in [&[0xff; 64][..], &[3, 0, 0, 0, 99, 1, 2], &[0, 0, 0, 0, 0]] {
+        let odd = frame(99, b"what is it");
+        let mut changed = frame(8, b"");
+        changed[8] ^= 1;
+        let mut body = frame(7, b"it ends");
+        *body.last_mut().unwrap() ^= 1;
+        for bytes in [&[0xff; 64][..], &[0; 28], &odd, &changed, &body] {
             let mut stream = self.env.network.connect(&at).await.unwrap();
             stream.write_all(&hello(SECRET)).await.unwrap();
             let mut answer = [0; 12];
             stream.read_exact(&mut answer).await.unwrap();
             stream.write_all(bytes).await.unwrap();
-            // It is closed, and closing it may break what is still on the way.
-            let _ = stream.read_to_end(&mut Vec::new()).await;
+            // It is closed, with the reason as the last word.
+            let mut last = Vec::new();
+            stream.read_to_end(&mut last).await.unwrap();
+            let last = String::from_utf8_lossy(&last);
+            assert!(last.contains("tcp://10.9.8.7:1") && last.contains("damaged"), "{last}");
         }
         true
     }
@@ -84,6 +112,10 @@ impl ShuffleFixture for Fixture {
 
 mod over_tcp {
     thalweg_testkit::shuffle_suite!(async || super::Fixture::tcp());
+}
+
+mod over_tcp_with_lz4 {
+    thalweg_testkit::shuffle_suite!(async || super::Fixture::compressed());
 }
 
 mod over_pipes {
