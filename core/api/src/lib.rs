@@ -59,7 +59,10 @@ pub use thalweg_dataflow::{
     formats::{BadRecord, CsvOptions, ErrorPolicy},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
     process::{ProcessContext, ProcessFunction},
-    sink::{Committable, Committer, Manifest, Sink, SinkWriter},
+    sink::{
+        BucketAssigner, Committable, Committer, FileSink, LineFormat, Manifest, RollingPolicy, Sink, SinkWriter,
+        TimeBuckets,
+    },
     source::{
         Assignment, Collection, Enumerator, InvalidUtf8, Polled, Reader, ReaderCx, Sequence, SocketText, Source,
         TextBlock, TextBlocks, TextLines,

@@ -19,7 +19,7 @@ use thalweg_dataflow::{
     process::{ProcessFunction, ProcessSpec},
     routes::{BroadcastRoute, CustomRoute, GlobalRoute, ShuffleRoute, TurnRoute},
     side::Sides,
-    sink::{Collect, Discard, ForEach, Print, Sink, add_sink},
+    sink::{BucketAssigner, Collect, Discard, FileSink, ForEach, LineFormat, Print, Sink, add_sink},
     top::Top,
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -469,6 +469,34 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         line: F,
     ) -> SinkRef {
         self.sink(to.into().sink().format(thalweg_dataflow::sink::With(line)))
+    }
+
+    /// A line for each record, in files that are closed by size and age, in sub-folders if the sink says so. In a job that
+    /// ends they appear together at its end, once, whatever fails; in a job without an end as they are closed, and a restart
+    /// may repeat records.
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("thalweg-write-files-{}", std::process::id()));
+    /// # let env = thalweg_api::testing::environment(1, std::env::temp_dir())?;
+    /// # use thalweg_api::{FileSink, RollingPolicy, prelude::*};
+    /// let sink = FileSink::new(&dir).suffix(".txt").rolling(RollingPolicy::default().max_bytes(64 << 20));
+    /// let sink = sink.buckets_by(|n: &u64, _time, folder| folder.push_str(if n % 2 == 0 { "even" } else { "odd" }));
+    /// env.sequence(0..10).write_files(sink).uid("numbers");
+    /// env.execute("files")?;
+    /// # assert_eq!(std::fs::read_dir(dir.join("odd"))?.count(), 1);
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn write_files<F: LineFormat<T>, B: BucketAssigner<T>>(self, to: FileSink<F, B>) -> SinkRef {
+        if to.needs_event_time::<T>() && !self.timed {
+            self.plan.error(format!(
+                "write_files at {} has buckets by event time, and the stream has none: call \
+                 assign_timestamps_and_watermarks before, or take TimeBuckets::by_processing_time()",
+                Location::caller()
+            ));
+        }
+        self.sink(to)
     }
 
     /// Brings the records back in the job's result; at most 16 MiB of them.

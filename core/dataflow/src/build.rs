@@ -257,6 +257,16 @@ impl OpCx<'_> {
         self.build.is_batch()
     }
 
+    /// Does every source of the job end?
+    pub fn is_bounded(&self) -> bool {
+        self.build.attempt.plan.graph().bounded
+    }
+
+    /// Of which job.
+    pub fn job(&self) -> JobId {
+        self.build.attempt.job
+    }
+
     /// Under which attempt.
     pub fn attempt(&self) -> Attempt {
         self.build.attempt.attempt

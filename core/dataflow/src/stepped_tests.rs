@@ -129,6 +129,20 @@ fn a_checkpoint_restores_at_another_parallelism_with_nothing_lost_or_doubled() {
 }
 
 #[test]
+fn a_checkpoint_that_some_readers_have_not_lived_to_see_holds_nothing_up() {
+    let rt = TestRuntime::new().unwrap();
+    with_seed(|seed| {
+        let b = PlanBuilder::default();
+        // One reader has a number and ends, the other goes on for a while.
+        let (source, head) = add_source(&b, Sequence::new(0..30).rate(10.0));
+        add_sink(&b, source.vertex, head, Collect::new());
+        let freeze = Freeze { parallelism: 20, max_parallelism: None, mode: ExecutionMode::Streaming };
+        let mut job = start(&Arc::new(b.freeze(&freeze).unwrap()), &rt, seed, Snapshot::new());
+        assert_eq!(job.run(Some(60 + seed)).map(|end| end == SteppedEnd::Finished), Ok(true));
+    });
+}
+
+#[test]
 fn one_seed_gives_one_trace() {
     let rt = TestRuntime::new().unwrap();
     let run = || {

@@ -154,7 +154,7 @@ impl<T: Data> Sender<T> {
                     let Some(m) = self.over.pop_front() else { break };
                     q.messages.push_back(m);
                 }
-                self.over.is_empty()
+                self.lenient && forget_control(&mut self.over) || self.over.is_empty()
             }
             Sending::Ring { data, signals, .. } => {
                 let mut sent = false;
@@ -168,7 +168,7 @@ impl<T: Data> Sender<T> {
                 if sent {
                     wake(&signals.reader);
                 }
-                self.over.is_empty()
+                self.lenient && forget_control(&mut self.over) || self.over.is_empty()
             }
             Sending::Remote { writer, over } => {
                 while let Some(parcel) = over.pop_front() {
@@ -212,6 +212,13 @@ impl<T: Data> Sender<T> {
             },
         }
     }
+}
+
+/// Forgets what does not fit and is no data: the reader may be gone, and would never make room. Answers whether nothing is
+/// left.
+fn forget_control<T>(over: &mut VecDeque<Msg<T>>) -> bool {
+    while over.pop_back_if(|m| !matches!(m, Msg::Data(_))).is_some() {}
+    over.is_empty()
 }
 
 fn unsendable<T>(error: &EncodeError, max: usize) -> String {

@@ -77,7 +77,13 @@ impl<T, W> SinkEnd<T, W> {
 impl<T: 'static, W: SinkWriter<T>> Control for SinkEnd<T, W> {
     fn ready(&mut self) -> Ready {
         self.muted = self.cell.has_failed();
-        self.committer.as_mut().map_or(Ready::Yes, Control::ready)
+        let writer = if self.muted { Ready::Yes } else { self.try_to(W::ready).unwrap_or(Ready::Yes) };
+        match (writer, self.committer.as_mut().map_or(Ready::Yes, Control::ready)) {
+            // One that is busy can go on by itself, so the slot must not park.
+            (Ready::Busy, _) | (_, Ready::Busy) => Ready::Busy,
+            (Ready::Yes, committer) => committer,
+            (writer, _) => writer,
+        }
     }
     fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
         Flow::Done

@@ -7,11 +7,14 @@
 mod collect;
 mod committer;
 mod end;
+mod files;
 mod simple;
 mod text;
 
 pub use collect::{Collect, MAX_COLLECTED, decode_collected};
 pub use end::SinkTerminal;
+pub(crate) use files::is_unfinished;
+pub use files::{BucketAssigner, ByFn, FileSink, FileWriter, NoBuckets, RollingPolicy, TimeBuckets};
 pub use simple::{Discard, ForEach, Print};
 pub use text::{Display, LineFormat, TextSink, With};
 
@@ -20,6 +23,7 @@ use crate::{
     build::OpCx,
     pipe::{Pipe, close},
     plan::{OpId, PlanBuilder},
+    push::Ready,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -52,6 +56,14 @@ pub trait Sink<T>: Clone + Send + 'static {
 pub trait SinkWriter<T>: 'static {
     /// One record.
     fn write(&mut self, at: Time, item: T) -> Result<(), TaskFailure>;
+    /// Is there room? Asked before records, at least every [`STRIDE`](crate::push::STRIDE), and in every step of the task,
+    /// also when no record comes: what has a time to keep looks at the clock here, and asks to be woken by
+    /// [`TaskCell::wake_at`](crate::task::TaskCell::wake_at). `Blocked` holds records back until the task's waker is
+    /// called, and after `end` holds the task back. Not asked any more after a failure.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<Ready, TaskFailure> {
+        Ok(Ready::Yes)
+    }
     /// The input pauses, or `buffer-timeout` is over.
     fn flush(&mut self) -> Result<(), TaskFailure> {
         Ok(())

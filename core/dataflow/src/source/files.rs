@@ -1,8 +1,8 @@
 //! Which files a source reads, and how they are shared out: paths, folders and patterns become splits. What is in the
-//! files is not looked at.
+//! files is not looked at. What a file sink has not finished is none of a folder's files.
 
 use super::{splits::Known, unpack::Packing};
-use crate::build::OpCx;
+use crate::{build::OpCx, sink::is_unfinished};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -145,7 +145,7 @@ fn walk(path: &Path, is_dir: bool, files: &mut Vec<(PathBuf, u64)>) -> Result<()
         for entry in entries {
             // The kind of the entry itself: a link is neither folder nor file here.
             let kind = entry.file_type().map_err(|e| broken(&entry.path(), &e))?;
-            if kind.is_dir() || kind.is_file() {
+            if (kind.is_dir() || kind.is_file()) && !is_unfinished(entry.file_name().as_encoded_bytes()) {
                 walk(&entry.path(), kind.is_dir(), files)?;
             }
         }
