@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use thalweg_dataflow::{
     Freeze, PlanBuilder,
@@ -148,6 +149,22 @@ impl Environment {
         paths: impl IntoIterator<Item = P>,
     ) -> DataStream<String, SourceHead<TextLines>> {
         self.source(TextLines::new(paths))
+    }
+
+    /// The lines of files that are there or will come: `path`, as in [`Environment::read_text`], is looked at so often, for
+    /// ever. Each file is read once, when it rests.
+    ///
+    /// ```no_run
+    /// # fn program(env: &thalweg_api::Environment) -> Result<(), thalweg_api::JobError> {
+    /// # use std::time::Duration;
+    /// env.monitor_text("inbox/*.csv.gz", Duration::from_secs(10)).uid("inbox").print();
+    /// # env.execute("inbox")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn monitor_text(&self, path: impl Into<PathBuf>, every: Duration) -> DataStream<String, SourceHead<TextLines>> {
+        self.source(TextLines::new([path]).monitor(every))
     }
 
     /// Files and folders in blocks of whole lines, any bytes: nothing is allocated for each line. See

@@ -1,13 +1,20 @@
 //! Which files a source reads, and how they are shared out: paths, folders and patterns become splits. What is in the
 //! files is not looked at. What a file sink has not finished is none of a folder's files.
 
-use super::{splits::Known, unpack::Packing};
+use super::{
+    Assignment, Enumerator,
+    splits::Known,
+    unpack::Packing,
+    watch::{Found, Stamp, Watching},
+};
 use crate::{build::OpCx, sink::is_unfinished};
 use serde::{Deserialize, Serialize};
 use std::{
+    ffi::OsStr,
     fs::File,
     io,
     path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -38,16 +45,40 @@ impl FileSplit {
 }
 
 #[derive(Clone)]
-pub(super) struct Files(pub(super) Vec<PathBuf>);
+pub(super) struct Files {
+    pub(super) paths: Vec<PathBuf>,
+    /// Looks for more so often, for ever.
+    pub(super) every: Option<Duration>,
+}
 
 impl Files {
     pub(super) fn check(&self, client_dir: &Path) -> Result<(), String> {
         let mut wrong = Vec::new();
-        if self.0.is_empty() {
+        if self.paths.is_empty() {
             wrong.push("no input path was given: name a file or a folder".to_owned());
         }
-        for path in &self.0 {
+        if self.every == Some(Duration::ZERO) {
+            wrong.push(
+                "a monitored input is looked at again after no time at all: give an interval of some seconds"
+                    .to_owned(),
+            );
+        }
+        for path in &self.paths {
             let hint = if path.is_relative() { " (relative paths start in the client's folder)" } else { "" };
+            if self.every.is_some()
+                && let Some(folder) = above_pattern(client_dir, path)
+            {
+                // Its files may come later; the folder is looked for, since that is where a path is mistyped.
+                let missing = || {
+                    format!(
+                        "input folder {} of pattern {} does not exist{hint}: check the path",
+                        folder.display(),
+                        path.display()
+                    )
+                };
+                wrong.extend((!folder.is_dir()).then(missing));
+                continue;
+            }
             match expand(client_dir, path) {
                 Ok(all) => wrong.extend(all.iter().filter_map(|full| unreadable(full, hint))),
                 Err(e) => wrong.push(format!("{e}{hint}")),
@@ -58,7 +89,7 @@ impl Files {
 
     fn splits(&self, cx: &OpCx) -> Result<Vec<FileSplit>, TaskFailure> {
         let mut files = Vec::new();
-        for path in &self.0 {
+        for path in &self.paths {
             let all = expand(&cx.path(Path::new("")), path).map_err(|e| TaskFailure::new(FailureKind::User, e))?;
             for full in all {
                 let kind = std::fs::metadata(&full).map_err(|e| broken(&full, &e))?;
@@ -73,9 +104,111 @@ impl Files {
         Ok(cut(files, cx.readers()))
     }
 
-    pub(super) fn enumerator(&self, cx: &OpCx) -> Result<Known<FileSplit>, TaskFailure> {
-        Known::open(cx, || self.splits(cx), FileSplit::bytes)
+    pub(super) fn enumerator(&self, cx: &OpCx) -> Result<FileEnumerator, TaskFailure> {
+        Ok(match self.every {
+            None => FileEnumerator::Once(Known::open(cx, || self.splits(cx), FileSplit::bytes)?),
+            Some(every) => FileEnumerator::Again(Box::new(Watching::open(self, every, cx)?)),
+        })
     }
+
+    /// All files that are there now. Unlike a job that reads its input once, it takes a pattern that matches nothing for
+    /// what it is, and passes over hidden files and those that vanish meanwhile.
+    pub(super) fn look(&self, base: &Path) -> Result<Found, String> {
+        let mut found = Found::new();
+        for path in &self.paths {
+            let Some(folder) = above_pattern(base, path) else {
+                let full = base.join(path);
+                let kind = std::fs::metadata(&full).map_err(|e| format!("input {}: {e}", full.display()))?;
+                gather(full, kind.is_dir(), &mut found)?;
+                continue;
+            };
+            if !folder.is_dir() {
+                return Err(format!("input folder {} is gone", folder.display()));
+            }
+            let names = |sign: &[u8]| path.iter().any(|part| part.as_encoded_bytes().starts_with(sign));
+            let (dots, lines) = (names(b"."), names(b"_"));
+            for full in matches(base, path)? {
+                // Hidden by what the pattern leaves open, and not by what it says.
+                let below = full.strip_prefix(&folder).unwrap_or(&full);
+                let hides = |part: &OsStr| {
+                    let part = part.as_encoded_bytes();
+                    part.starts_with(b".") && !dots || part.starts_with(b"_") && !lines
+                };
+                if !below.iter().any(hides) {
+                    let is_dir = full.is_dir();
+                    gather(full, is_dir, &mut found)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Deals files out: those that were there at the beginning, or more and more.
+pub enum FileEnumerator {
+    /// Then it ends.
+    Once(Known<FileSplit>),
+    /// It never ends.
+    Again(Box<Watching>),
+}
+
+impl Enumerator for FileEnumerator {
+    type Split = FileSplit;
+    fn next(&mut self, reader: u32) -> Result<Assignment<FileSplit>, TaskFailure> {
+        match self {
+            Self::Once(known) => known.next(reader),
+            Self::Again(watching) => watching.next(reader),
+        }
+    }
+    fn total_bytes(&self) -> u64 {
+        match self {
+            Self::Once(known) => known.total_bytes(),
+            Self::Again(watching) => watching.total_bytes(),
+        }
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Once(known) => known.snapshot(),
+            Self::Again(watching) => watching.snapshot(),
+        }
+    }
+}
+
+/// Adds a file, or the files of a folder that are not hidden.
+fn gather(path: PathBuf, is_dir: bool, found: &mut Found) -> Result<(), String> {
+    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    if !is_dir {
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_file() => {
+                let since = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let modified = since.map_or(0, |since| since.as_millis() as i64);
+                found.insert(path, Stamp { length: meta.len(), modified });
+            }
+            // A pipe, which would wait for its other end.
+            Ok(_) => {}
+            Err(e) if gone(&e) => {}
+            Err(e) => return Err(format!("input {}: {e}", path.display())),
+        }
+        return Ok(());
+    }
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(e) if gone(&e) => return Ok(()),
+        Err(e) => return Err(format!("input folder {}: {e}", path.display())),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| format!("input folder {}: {e}", path.display()))?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".")
+            || entry.file_name().as_encoded_bytes().starts_with(b"_");
+        // Links within folders are not followed.
+        if let Ok(kind) = entry.file_type()
+            && !hidden
+            && (kind.is_dir() || kind.is_file())
+        {
+            gather(entry.path(), kind.is_dir(), found)?;
+        }
+    }
+    Ok(())
 }
 
 /// What keeps a path from being read.
@@ -97,12 +230,36 @@ fn has_signs(path: &[u8]) -> bool {
     path.iter().any(|b| matches!(b, b'*' | b'?' | b'['))
 }
 
-/// The path itself, or what a pattern matches. A file whose name has the signs of a pattern is that file.
-fn expand(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> {
+/// The folder in which all that a pattern matches lies; `None` for a path that is none. A file whose name has the signs of a
+/// pattern is that file.
+fn above_pattern(base: &Path, path: &Path) -> Option<PathBuf> {
     let full = base.join(path);
     if !has_signs(path.as_os_str().as_encoded_bytes()) || std::fs::symlink_metadata(&full).is_ok() {
-        return Ok(vec![full]);
+        return None;
     }
+    let fixed: PathBuf = path.iter().take_while(|part| !has_signs(part.as_encoded_bytes())).collect();
+    Some(base.join(fixed))
+}
+
+/// The path itself, or what a pattern matches: something.
+fn expand(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> {
+    if above_pattern(base, path).is_none() {
+        return Ok(vec![base.join(path)]);
+    }
+    let found = matches(base, path)?;
+    if found.is_empty() {
+        let shown = base.join(path);
+        return Err(format!(
+            "input pattern {} matches no file: check it, and that the files are there",
+            shown.display()
+        ));
+    }
+    Ok(found)
+}
+
+/// What a pattern matches.
+fn matches(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> {
+    let full = base.join(path);
     let text = |path: &Path| {
         let text = path.to_str().map(str::to_owned);
         text.ok_or_else(|| format!("input pattern {} is not UTF-8: name the files instead", path.display()))
@@ -122,11 +279,7 @@ fn expand(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> {
     let options = glob::MatchOptions { require_literal_leading_dot: !hidden, ..glob::MatchOptions::new() };
     let shown = full.display();
     let found = glob::glob_with(&pattern, options).map_err(|e| format!("input pattern {shown}: {e}"))?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(|e| format!("input pattern {shown}: {e}"))?;
-    if found.is_empty() {
-        return Err(format!("input pattern {shown} matches no file: check it, and that the files are there"));
-    }
-    Ok(found)
+    found.collect::<Result<_, _>>().map_err(|e| format!("input pattern {shown}: {e}"))
 }
 
 pub(super) fn broken(path: &Path, error: &io::Error) -> TaskFailure {

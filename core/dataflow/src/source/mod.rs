@@ -14,6 +14,7 @@ mod socket;
 mod splits;
 mod text;
 mod unpack;
+mod watch;
 mod words;
 
 pub use collection::Collection;

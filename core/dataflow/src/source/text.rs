@@ -4,12 +4,14 @@
 use super::{
     Polled, Reader, ReaderCx, Source, TextBlock,
     blocks::{BlockReader, Limit},
-    files::{FileSplit, Files},
-    splits::Known,
+    files::{FileEnumerator, FileSplit, Files},
 };
 use crate::{build::OpCx, push::Push};
 use memchr::memchr;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// What becomes of a line that is not UTF-8.
@@ -48,8 +50,16 @@ macro_rules! text_source { ($(#[$doc:meta])* $name:ident, $item:ty, $reader:ty, 
         /// Of these files and folders, and of what patterns of `*`, `?` and `[a-z]` match; `**` is folders at any depth.
         /// Names that end in `.gz` or `.zst` are decompressed.
         pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
-            let files = Files(paths.into_iter().map(Into::into).collect());
+            let files = Files { paths: paths.into_iter().map(Into::into).collect(), every: None };
             Self { files, options: Options::default() }
+        }
+
+        /// Looks for more files so often, for ever: the source has no end then. A file is read once, when it was found
+        /// alike in two looks, or unchanged for as long as is between them; what is written to it later is not read. Names
+        /// that begin with a dot or `_` are left out.
+        pub fn monitor(mut self, every: Duration) -> Self {
+            self.files.every = Some(every);
+            self
         }
 
         /// Longer lines fail the job; `exchange.max-record` where this is not called. A reader holds about one of them and
@@ -63,13 +73,13 @@ macro_rules! text_source { ($(#[$doc:meta])* $name:ident, $item:ty, $reader:ty, 
     impl Source for $name {
         type Item = $item;
         type Split = FileSplit;
-        type Enumerator = Known<FileSplit>;
+        type Enumerator = FileEnumerator;
         type Reader = $reader;
         fn kind(&self) -> &'static str {
             $kind
         }
         fn is_bounded(&self) -> bool {
-            true
+            self.files.every.is_none()
         }
         fn check(&self, client_dir: &Path) -> Result<(), String> {
             self.files.check(client_dir)

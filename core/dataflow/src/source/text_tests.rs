@@ -106,6 +106,19 @@ fn every_line_is_read_once_wherever_the_file_is_cut_and_however_often_it_is_rest
 }
 
 #[test]
+fn of_a_file_that_grows_the_lines_are_read_that_began_when_it_was_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let listed = "one\ntw".len() as u64;
+    for (now, expected) in
+        [("one\ntw", &["one", "tw"][..]), ("one\ntwo", &["one", "two"]), ("one\ntwo\nthree\n", &["one", "two"])]
+    {
+        std::fs::write(&path, now).unwrap();
+        assert_eq!(read(|| lines(1 << 20), cut(&path, listed, 0), 1), expected);
+    }
+}
+
+#[test]
 fn long_lines_are_cut_at_white_space_in_blocks_and_refused_as_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
