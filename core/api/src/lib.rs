@@ -61,7 +61,7 @@ pub use thalweg_dataflow::{
     process::{ProcessContext, ProcessFunction},
     sink::{
         BucketAssigner, Committable, Committer, FileSink, LineFormat, Manifest, RollingPolicy, Sink, SinkWriter,
-        TimeBuckets,
+        SocketSink, TimeBuckets,
     },
     source::{
         Assignment, Collection, Enumerator, InvalidUtf8, Polled, Reader, ReaderCx, Sequence, SocketText, Source,

@@ -19,7 +19,7 @@ use thalweg_dataflow::{
     process::{ProcessFunction, ProcessSpec},
     routes::{BroadcastRoute, CustomRoute, GlobalRoute, ShuffleRoute, TurnRoute},
     side::Sides,
-    sink::{BucketAssigner, Collect, Discard, FileSink, ForEach, LineFormat, Print, Sink, add_sink},
+    sink::{BucketAssigner, Collect, Discard, FileSink, ForEach, LineFormat, Print, Sink, SocketSink, add_sink},
     top::Top,
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -497,6 +497,17 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
             ));
         }
         self.sink(to)
+    }
+
+    /// A line for each record to the server at `host:port`, over one connection: all records go to one subtask for it. For
+    /// trying things out. A connection that is lost fails the job, and a restart may repeat records. For a connection of each
+    /// subtask, or another form of lines, use `sink(SocketSink::new(address))`.
+    #[track_caller]
+    pub fn write_socket(self, address: impl Into<String>) -> SinkRef
+    where
+        T: Display + Data,
+    {
+        self.global().parallelism(1).sink(SocketSink::new(address))
     }
 
     /// Brings the records back in the job's result; at most 16 MiB of them.

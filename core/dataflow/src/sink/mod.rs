@@ -9,6 +9,7 @@ mod committer;
 mod end;
 mod files;
 mod simple;
+mod socket;
 mod text;
 
 pub use collect::{Collect, MAX_COLLECTED, decode_collected};
@@ -16,6 +17,7 @@ pub use end::SinkTerminal;
 pub(crate) use files::is_unfinished;
 pub use files::{BucketAssigner, ByFn, FileSink, FileWriter, NoBuckets, RollingPolicy, TimeBuckets};
 pub use simple::{Discard, ForEach, Print};
+pub use socket::SocketSink;
 pub use text::{Display, LineFormat, TextSink, With};
 
 use crate::{
