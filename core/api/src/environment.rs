@@ -14,7 +14,8 @@ use std::{
 };
 use thalweg_dataflow::{
     Freeze, PlanBuilder,
-    source::{Collection, Sequence, SocketText, Source, SourceHead, TextBlocks, TextLines, add_source},
+    ops::ClonedToSubtasks,
+    source::{Collection, Generator, Sequence, SocketText, Source, SourceHead, TextBlocks, TextLines, add_source},
 };
 use thalweg_wire::{ExecutionMode, RestartStrategy};
 
@@ -133,6 +134,26 @@ impl Environment {
     #[track_caller]
     pub fn sequence(&self, range: std::ops::Range<u64>) -> DataStream<u64, SourceHead<Sequence>> {
         self.source(Sequence::new(range))
+    }
+
+    /// What a function makes of each number of a sequence, at the sequence's rate if it has one.
+    ///
+    /// ```
+    /// # let env = thalweg_api::testing::environment(1, std::env::temp_dir())?;
+    /// # use thalweg_api::Sequence;
+    /// // Without an end: Sequence::endless().
+    /// let names = env.generate(Sequence::new(0..3).rate(100.0), |i| format!("user {i}")).uid("users").collect();
+    /// # let result = env.execute("generated")?;
+    /// # assert_eq!(result.collected(&names)?, ["user 0", "user 1", "user 2"]);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn generate<T: 'static, F: FnMut(u64) -> T + ClonedToSubtasks>(
+        &self,
+        numbers: Sequence,
+        make: F,
+    ) -> DataStream<T, SourceHead<Generator<F>>> {
+        self.source(Generator::new(numbers, make))
     }
 
     /// The lines of a file, of all files in a folder, or of what a pattern such as `logs/*.log.gz` matches. Names that end in

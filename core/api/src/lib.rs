@@ -64,8 +64,8 @@ pub use thalweg_dataflow::{
         SocketSink, TimeBuckets,
     },
     source::{
-        Assignment, Collection, Enumerator, InvalidUtf8, Polled, Reader, ReaderCx, Sequence, SocketText, Source,
-        TextBlock, TextBlocks, TextLines,
+        Assignment, Collection, Enumerator, Generator, InvalidUtf8, Polled, Reader, ReaderCx, Sequence, SocketText,
+        Source, TextBlock, TextBlocks, TextLines,
     },
     state::{
         AggregatingState, KeyedState, KeyedStates, ListState, MapState, OperatorListState, OperatorStates,

@@ -158,7 +158,7 @@ fn in_right_buckets(folder: &Path, buckets: u64) {
 #[test]
 fn a_checkpoint_at_any_moment_loses_and_doubles_nothing_in_what_is_published() {
     let (mut complete, mut carried) = (0, 0);
-    for seed in seeds(300) {
+    for seed in seeds(120) {
         let mut random = SmallRng::seed_from_u64(seed);
         let dir = folder();
         let out = dir.path().join("out");
@@ -193,7 +193,7 @@ fn a_checkpoint_at_any_moment_loses_and_doubles_nothing_in_what_is_published() {
         assert_eq!(hidden(&out), NO_FILE, "THALWEG_SEED={seed}: left over");
         in_right_buckets(&out, case.buckets);
     }
-    assert!(complete > 50 && carried > 200 || seeds(300).len() < 200, "{complete} checkpoints, {carried} files");
+    assert!(complete > 50 && carried > 200 || seeds(120).len() < 100, "{complete} checkpoints, {carried} files");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod blocks;
 mod collection;
 mod coordinator;
 mod files;
+mod generator;
 mod reader;
 mod sequence;
 mod socket;
@@ -18,6 +19,7 @@ mod watch;
 mod words;
 
 pub use collection::Collection;
+pub use generator::Generator;
 pub use reader::SourceHead;
 pub use sequence::Sequence;
 pub use socket::SocketText;

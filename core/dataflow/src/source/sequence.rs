@@ -3,7 +3,7 @@
 use super::{Polled, Reader, ReaderCx, Source, splits::Known};
 use crate::{build::OpCx, push::Push};
 use serde::{Deserialize, Serialize};
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 use thalweg_model::{Moment, TaskFailure};
 
 /// A source of the numbers of a range.
@@ -28,7 +28,13 @@ impl Sequence {
         Self { range, rate: None, interleaved: false }
     }
 
-    /// So many a second, all readers together. They come in order of size within each reader, and about so overall.
+    /// All numbers, without an end.
+    pub fn endless() -> Self {
+        Self::new(0..u64::MAX)
+    }
+
+    /// So many a second, all readers together; more than 0. They come in order of size within each reader, and about so
+    /// overall. What was held back, since somebody behind was slow, is made up for.
     pub fn rate(mut self, per_second: f64) -> Self {
         self.rate = Some(per_second);
         self
@@ -39,6 +45,13 @@ impl Sequence {
     pub fn interleaved(mut self) -> Self {
         self.interleaved = true;
         self
+    }
+}
+
+impl Sequence {
+    /// Has each reader every so-manieth number?
+    fn goes_up(&self) -> bool {
+        self.interleaved || self.rate.is_some() || !self.is_bounded()
     }
 }
 
@@ -60,11 +73,19 @@ impl Source for Sequence {
     fn is_bounded(&self) -> bool {
         self.range.end != u64::MAX
     }
+    fn check(&self, _: &Path) -> Result<(), String> {
+        match self.rate {
+            Some(rate) if !(rate > 0.0 && rate.is_finite()) => Err(format!(
+                "a rate of {rate} records a second: name a number above 0, or no rate for as fast as it goes"
+            )),
+            _ => Ok(()),
+        }
+    }
     fn enumerator(&self, cx: &OpCx) -> Result<Self::Enumerator, TaskFailure> {
         let readers = cx.readers();
         let Range { start, end } = self.range;
         let make = || {
-            Ok(if self.interleaved || self.rate.is_some() || !self.is_bounded() {
+            Ok(if self.goes_up() {
                 // Each reader has every readers-th number, so that together they go up.
                 let step = u64::from(readers);
                 (0..step).map(|i| Numbers { next: start.saturating_add(i), end, step }).collect()
@@ -77,15 +98,16 @@ impl Source for Sequence {
         };
         Known::open(cx, make, |_| 0)
     }
-    fn reader(&self, cx: &OpCx) -> Result<Self::Reader, TaskFailure> {
-        let each = self.rate.map(|r| (r / f64::from(cx.parallelism)).max(1e-6));
-        Ok(SequenceReader { splits: Vec::new(), rate: each, began: None, given: 0 })
+    fn reader(&self, _: &OpCx) -> Result<Self::Reader, TaskFailure> {
+        Ok(SequenceReader { splits: Vec::new(), goes_up: self.goes_up(), rate: self.rate, began: None, given: 0 })
     }
 }
 
 /// Reads parts of a sequence.
 pub struct SequenceReader {
     splits: Vec<Numbers>,
+    goes_up: bool,
+    /// Of all readers.
     rate: Option<f64>,
     began: Option<Moment>,
     given: u64,
@@ -95,24 +117,38 @@ impl SequenceReader {
     /// How many of `budget` are due, and when the next one is.
     fn due(&mut self, budget: usize, now: Moment) -> (usize, Option<Moment>) {
         let Some(rate) = self.rate else { return (budget, None) };
+        // Each split has its share of the whole, whoever reads it: after a restore one reader may have several or none.
+        let rate = rate * self.splits.iter().map(|s| 1.0 / s.step.max(1) as f64).sum::<f64>();
         let began = *self.began.get_or_insert(now);
         let due = (now.since(began).as_secs_f64() * rate) as u64 + 1;
         let n = due.saturating_sub(self.given).min(budget as u64) as usize;
         let next = Duration::try_from_secs_f64((self.given + n as u64) as f64 / rate).unwrap_or(Duration::MAX);
         (n, Some(began + next))
     }
-}
 
-impl Reader for SequenceReader {
-    type Item = u64;
-    type Split = Numbers;
-    fn add(&mut self, split: Numbers) {
-        self.splits.push(split);
+    /// Another share of the rate begins to count.
+    fn begin(&mut self) {
+        (self.began, self.given) = (None, 0);
     }
-    fn poll(&mut self, budget: usize, out: &mut impl Push<u64>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
-        let now = cx.now();
-        let (due, next) = self.due(budget, now);
-        let Some(split) = self.splits.last_mut() else { return Ok(Polled::Done) };
+
+    /// One number after the other, the least of all splits first.
+    fn merge(&mut self, due: usize, out: &mut impl Push<u64>) {
+        for _ in 0..due {
+            let Some(i) = (0..self.splits.len()).min_by_key(|i| self.splits[*i].next) else { return };
+            let split = &mut self.splits[i];
+            out.emit(split.next);
+            self.given += 1;
+            split.next = split.next.saturating_add(split.step);
+            if split.next >= split.end {
+                self.splits.swap_remove(i);
+                return self.begin();
+            }
+        }
+    }
+
+    /// Goes on with the last split.
+    fn run(&mut self, due: usize, out: &mut impl Push<u64>) {
+        let Some(split) = self.splits.last_mut() else { return };
         let (mut i, end, step) = (split.next, split.end, split.step);
         let left = end.saturating_sub(i).div_ceil(step.max(1));
         let n = left.min(due as u64);
@@ -129,9 +165,31 @@ impl Reader for SequenceReader {
         self.given += n;
         if i >= end {
             self.splits.pop();
+            self.begin();
+        }
+    }
+}
+
+impl Reader for SequenceReader {
+    type Item = u64;
+    type Split = Numbers;
+    fn add(&mut self, split: Numbers) {
+        self.splits.push(split);
+        self.begin();
+    }
+    fn poll(&mut self, budget: usize, out: &mut impl Push<u64>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
+        let now = cx.now();
+        let (due, next) = self.due(budget, now);
+        if self.goes_up && self.splits.len() > 1 {
+            self.merge(due, out);
+        } else {
+            self.run(due, out);
         }
         if self.splits.is_empty() {
             return Ok(Polled::Done);
+        }
+        if self.began.is_none() {
+            return Ok(Polled::Progress);
         }
         match next {
             Some(at) if due < budget => {
@@ -143,5 +201,25 @@ impl Reader for SequenceReader {
     }
     fn unfinished(&self) -> Vec<Numbers> {
         self.splits.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_goes_with_the_splits_whoever_reads_them() {
+        let due = |splits: &[u64]| {
+            let mut reader = SequenceReader { splits: vec![], goes_up: true, rate: Some(30.0), began: None, given: 0 };
+            splits.iter().for_each(|step| reader.add(Numbers { next: 0, end: u64::MAX, step: *step }));
+            let start = Moment::from_start(Duration::from_secs(7));
+            assert_eq!(reader.due(1000, start).0, 1, "the first one at once");
+            reader.due(1000, start + Duration::from_secs(10)).0
+        };
+        assert_eq!(due(&[1]), 301);
+        assert_eq!(due(&[3]), 101);
+        assert_eq!(due(&[3, 3, 3]), 301);
+        assert_eq!(due(&[4, 4]), 151);
     }
 }
