@@ -172,8 +172,8 @@ impl Environment {
         self.source(TextLines::new(paths))
     }
 
-    /// The lines of files that are there or will come: `path`, as in [`Environment::read_text`], is looked at so often, for
-    /// ever. Each file is read once, when it rests.
+    /// The lines of files that are there or will come: `path`, as in [`Environment::read_text`], is looked at so
+    /// often, for ever. Each file is read once, when it rests.
     ///
     /// ```no_run
     /// # fn program(env: &thalweg_api::Environment) -> Result<(), thalweg_api::JobError> {

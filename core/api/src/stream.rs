@@ -471,9 +471,9 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.sink(to.into().sink().format(thalweg_dataflow::sink::With(line)))
     }
 
-    /// A line for each record, in files that are closed by size and age, in sub-folders if the sink says so. In a job that
-    /// ends they appear together at its end, once, whatever fails; in a job without an end as they are closed, and a restart
-    /// may repeat records.
+    /// A line for each record, in files that are closed by size and age, in sub-folders if the sink says so. In a job
+    /// that ends they appear together at its end, once, whatever fails; in a job without an end as they are closed,
+    /// and a restart may repeat records.
     ///
     /// ```
     /// # let dir = std::env::temp_dir().join(format!("thalweg-write-files-{}", std::process::id()));
@@ -499,9 +499,9 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.sink(to)
     }
 
-    /// A line for each record to the server at `host:port`, over one connection: all records go to one subtask for it. For
-    /// trying things out. A connection that is lost fails the job, and a restart may repeat records. For a connection of each
-    /// subtask, or another form of lines, use `sink(SocketSink::new(address))`.
+    /// A line for each record to the server at `host:port`, over one connection: all records go to one subtask for it.
+    /// For trying things out. A connection that is lost fails the job, and a restart may repeat records. For a
+    /// connection of each subtask, or another form of lines, use `sink(SocketSink::new(address))`.
     #[track_caller]
     pub fn write_socket(self, address: impl Into<String>) -> SinkRef
     where

@@ -1,5 +1,5 @@
-//! Records made of numbers at a rate: restored at another parallelism in steps drawn from a seed, and with the real clock.
-//! `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! Records made of numbers at a rate: restored at another parallelism in steps drawn from a seed, and with the real
+//! clock. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};

@@ -1,5 +1,5 @@
-//! Files that come while a job runs: in steps drawn from a seed with checkpoints and restores at another parallelism, and
-//! with real threads and clocks. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! Files that come while a job runs: in steps drawn from a seed with checkpoints and restores at another parallelism,
+//! and with real threads and clocks. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};

@@ -1,5 +1,5 @@
-//! Lines to a server: all of them in order, one that reads slowly, one that goes, one that was never there, and checkpoints
-//! in steps drawn from a seed. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! Lines to a server: all of them in order, one that reads slowly, one that goes, one that was never there, and
+//! checkpoints in steps drawn from a seed. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};

@@ -1,5 +1,5 @@
-//! The file sink under the control plane that jobs have everywhere: attempts that fail before one that does not, and a job
-//! without an end that is cancelled.
+//! The file sink under the control plane that jobs have everywhere: attempts that fail before one that does not, and a
+//! job without an end that is cancelled.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 

@@ -214,8 +214,8 @@ impl<T: Data> Sender<T> {
     }
 }
 
-/// Forgets what does not fit and is no data: the reader may be gone, and would never make room. Answers whether nothing is
-/// left.
+/// Forgets what does not fit and is no data: the reader may be gone, and would never make room. Answers whether
+/// nothing is left.
 fn forget_control<T>(over: &mut VecDeque<Msg<T>>) -> bool {
     while over.pop_back_if(|m| !matches!(m, Msg::Data(_))).is_some() {}
     over.is_empty()

@@ -58,8 +58,8 @@ pub trait Sink<T>: Clone + Send + 'static {
 pub trait SinkWriter<T>: 'static {
     /// One record.
     fn write(&mut self, at: Time, item: T) -> Result<(), TaskFailure>;
-    /// Is there room? Asked before records, at least every [`STRIDE`](crate::push::STRIDE), and in every step of the task,
-    /// also when no record comes: what has a time to keep looks at the clock here, and asks to be woken by
+    /// Is there room? Asked before records, at least every [`STRIDE`](crate::push::STRIDE), and in every step of the
+    /// task, also when no record comes: what has a time to keep looks at the clock here, and asks to be woken by
     /// [`TaskCell::wake_at`](crate::task::TaskCell::wake_at). `Blocked` holds records back until the task's waker is
     /// called, and after `end` holds the task back. Not asked any more after a failure.
     #[inline(always)]

@@ -1,8 +1,8 @@
-//! Lines to a server, over one TCP connection for each subtask. What the server has taken nobody knows: it is for trying
-//! things out, and a connection that is lost fails the task.
+//! Lines to a server, over one TCP connection for each subtask. What the server has taken nobody knows: it is for
+//! trying things out, and a connection that is lost fails the task.
 //!
-//! The socket lives on tokio, not on the slot's thread. Lines wait for it in a queue; when that is full the writer has no
-//! room, and the records before it wait.
+//! The socket lives on tokio, not on the slot's thread. Lines wait for it in a queue; when that is full the writer has
+//! no room, and the records before it wait.
 
 use super::{Display, LineFormat, Sink, SinkWriter, With};
 use crate::{batch::Time, build::OpCx, codec, ops::ClonedToSubtasks, push::Ready};
@@ -142,8 +142,8 @@ fn send(env: &Env, address: String, shared: Arc<Shared>) -> Task {
                 }
                 lines.shutdown().await
             };
-            // What the server says is nobody's business, but when it goes it may say so before a line does. One that only
-            // stops to talk may still listen.
+            // What the server says is nobody's business, but when it goes it may say so before a line does. One that
+            // only stops to talk may still listen.
             let read = async {
                 let mut answer = [0; 1 << 10];
                 loop {

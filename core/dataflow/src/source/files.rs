@@ -111,8 +111,8 @@ impl Files {
         })
     }
 
-    /// All files that are there now. Unlike a job that reads its input once, it takes a pattern that matches nothing for
-    /// what it is, and passes over hidden files and those that vanish meanwhile.
+    /// All files that are there now. Unlike a job that reads its input once, it takes a pattern that matches nothing
+    /// for what it is, and passes over hidden files and those that vanish meanwhile.
     pub(super) fn look(&self, base: &Path) -> Result<Found, String> {
         let mut found = Found::new();
         for path in &self.paths {
@@ -230,8 +230,8 @@ fn has_signs(path: &[u8]) -> bool {
     path.iter().any(|b| matches!(b, b'*' | b'?' | b'['))
 }
 
-/// The folder in which all that a pattern matches lies; `None` for a path that is none. A file whose name has the signs of a
-/// pattern is that file.
+/// The folder in which all that a pattern matches lies; `None` for a path that is none. A file whose name has the
+/// signs of a pattern is that file.
 fn above_pattern(base: &Path, path: &Path) -> Option<PathBuf> {
     let full = base.join(path);
     if !has_signs(path.as_os_str().as_encoded_bytes()) || std::fs::symlink_metadata(&full).is_ok() {

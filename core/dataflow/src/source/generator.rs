@@ -1,5 +1,5 @@
-//! Records that a function makes of numbers, as fast as they go or at a rate. Which numbers, and when, is the sequence's
-//! business.
+//! Records that a function makes of numbers, as fast as they go or at a rate. Which numbers, and when, is the
+//! sequence's business.
 
 use super::{
     Polled, Reader, ReaderCx, Source,
@@ -15,8 +15,8 @@ use crate::{
 use std::path::Path;
 use thalweg_model::TaskFailure;
 
-/// A source of what a function makes of each number of a sequence. Its state is the position in the sequence, so what comes
-/// after a restore is what would have come, if the function looks at nothing but the number.
+/// A source of what a function makes of each number of a sequence. Its state is the position in the sequence, so what
+/// comes after a restore is what would have come, if the function looks at nothing but the number.
 #[derive(Clone)]
 pub struct Generator<F> {
     numbers: Sequence,

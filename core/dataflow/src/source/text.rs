@@ -55,8 +55,8 @@ macro_rules! text_source { ($(#[$doc:meta])* $name:ident, $item:ty, $reader:ty, 
         }
 
         /// Looks for more files so often, for ever: the source has no end then. A file is read once, when it was found
-        /// alike in two looks, or unchanged for as long as is between them; what is written to it later is not read. Names
-        /// that begin with a dot or `_` are left out.
+        /// alike in two looks, or unchanged for as long as is between them; what is written to it later is not read.
+        /// Names that begin with a dot or `_` are left out.
         pub fn monitor(mut self, every: Duration) -> Self {
             self.files.every = Some(every);
             self

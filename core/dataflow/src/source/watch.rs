@@ -1,9 +1,9 @@
-//! Files that are looked for again and again: which of those that are there are new, and when they are dealt out. What is
-//! in them is not looked at.
+//! Files that are looked for again and again: which of those that are there are new, and when they are dealt out. What
+//! is in them is not looked at.
 //!
-//! A file is known by its path and is read once, when it has rested: two looks that follow each other found it alike, or
-//! it was not changed for as long as there is between looks. Folders are listed on a thread for what blocks, not on the
-//! slot's.
+//! A file is known by its path and is read once, when it has rested: two looks that follow each other found it alike,
+//! or it was not changed for as long as there is between looks. Folders are listed on a thread for what blocks, not on
+//! the slot's.
 
 use super::{
     Assignment, Enumerator,
@@ -177,8 +177,8 @@ impl Watching {
         let look = self.seen.look(found, now, every);
         if let Some(path) = look.changed.first() {
             let (path, n) = (path.display(), look.changed.len());
-            tracing::warn!(uid = %self.uid, "{n} files have changed since they were read, {path} for one: what is new in \
-                them is not read; write new files instead");
+            tracing::warn!(uid = %self.uid, "{n} files have changed since they were read, {path} for one: what is new \
+                in them is not read; write new files instead");
         }
         self.left.extend(cut(look.new, self.readers));
         Ok(())
@@ -269,7 +269,8 @@ mod tests {
                     prop_assert!(dealt.insert(path));
                 }
             }
-            let all: Found = there.iter().map(|n| (PathBuf::from(n.to_string()), Stamp { length: 1, modified: i64::MAX })).collect();
+            let stamp = Stamp { length: 1, modified: i64::MAX };
+            let all: Found = there.iter().map(|n| (PathBuf::from(n.to_string()), stamp)).collect();
             for _ in 0..2 {
                 dealt.extend(seen.look(all.clone(), 0, 1).new.into_iter().map(|(path, _)| path));
             }

@@ -16,8 +16,9 @@ pub trait BucketAssigner<T>: Clone + Send + 'static {
     fn needs_event_time(&self) -> bool {
         false
     }
-    /// Appends the sub-folder's path to `to`, which is empty; `/` begins a folder within it. `at` is the record's event
-    /// time, or [`NO_TIME`], and `now` the machine's clock, some hundred records old at most; both in ms since 1970 UTC.
+    /// Appends the sub-folder's path to `to`, which is empty; `/` begins a folder within it. `at` is the record's
+    /// event time, or [`NO_TIME`], and `now` the machine's clock, some hundred records old at most; both in ms since
+    /// 1970 UTC.
     fn bucket(&mut self, item: &T, at: Time, now: Time, to: &mut String) -> Result<(), String>;
 }
 
@@ -87,8 +88,8 @@ impl TimeBuckets {
         new.pattern(HOURLY)
     }
 
-    /// Folders of this form: `yyyy`, `MM`, `dd`, `HH`, `mm`, `ss`, other letters in quotes, `/` for folders in folders, as
-    /// in `'day='yyyy-MM-dd/'hour='HH`.
+    /// Folders of this form: `yyyy`, `MM`, `dd`, `HH`, `mm`, `ss`, other letters in quotes, `/` for folders in
+    /// folders, as in `'day='yyyy-MM-dd/'hour='HH`.
     pub fn pattern(self, pattern: &str) -> Self {
         // What is wrong with it `check` tells.
         let pieces = parse(pattern).unwrap_or_default();

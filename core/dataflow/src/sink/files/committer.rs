@@ -15,8 +15,8 @@ use std::{
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
-/// Longest list of names that goes into the cluster's records, which some stores bound at a megabyte. A longer one is put
-/// beside the files.
+/// Longest list of names that goes into the cluster's records, which some stores bound at a megabyte. A longer one is
+/// put beside the files.
 const INLINE: usize = 256 << 10;
 
 #[derive(Serialize, Deserialize)]

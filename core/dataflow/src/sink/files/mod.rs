@@ -1,10 +1,10 @@
 //! Lines in files that are closed by size, age and inactivity, in sub-folders by time or by a function.
 //!
-//! The life of a file: *in progress* under a hidden name (`.part-….inprogress-…`), *pending* when it is closed and safe on
-//! disk, *finished* with its final name. In a job that ends, pending files are finished all together by the committer,
-//! once, whatever fails before. A job without an end has no such moment until checkpoints are taken, and its files are
-//! finished as they are closed: waiting would hide its output for ever. A restart may then repeat records, since the
-//! sources read again what is in finished files already.
+//! The life of a file: *in progress* under a hidden name (`.part-….inprogress-…`), *pending* when it is closed and
+//! safe on disk, *finished* with its final name. In a job that ends, pending files are finished all together by the
+//! committer, once, whatever fails before. A job without an end has no such moment until checkpoints are taken, and
+//! its files are finished as they are closed: waiting would hide its output for ever. A restart may then repeat
+//! records, since the sources read again what is in finished files already.
 
 mod bucket;
 mod committer;
@@ -122,8 +122,8 @@ impl<F, B> FileSink<F, B> {
         self
     }
 
-    /// Files that each subtask has open at a time, one for a bucket; 64 if nothing is said, at least 1. For one more the
-    /// one is closed that waits longest for a record. Each may hold 64 KiB of memory.
+    /// Files that each subtask has open at a time, one for a bucket; 64 if nothing is said, at least 1. For one more
+    /// the one is closed that waits longest for a record. Each may hold 64 KiB of memory.
     pub fn max_open(mut self, files: usize) -> Self {
         self.max_open = files;
         self

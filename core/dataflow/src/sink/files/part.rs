@@ -1,5 +1,5 @@
-//! One file of a file sink, from its first byte under a hidden name to its final name. Which records go into it, and when
-//! it is full, is the writer's business.
+//! One file of a file sink, from its first byte under a hidden name to its final name. Which records go into it, and
+//! when it is full, is the writer's business.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -53,7 +53,7 @@ impl Part {
         let length = file.metadata().map_err(|e| broken(&path, &e))?.len();
         if length < self.length {
             let message = format!(
-                "output {} has {length} bytes, and {} of it were safe on disk: leave the files of a job as they are while \
+                "output {} has {length} bytes, and {} of it were safe on disk: leave a job's files as they are while \
                  it runs, and look at the disk",
                 path.display(),
                 self.length
@@ -115,8 +115,8 @@ pub(super) fn broken(path: &Path, error: &io::Error) -> TaskFailure {
         }
         ErrorKind::NotFound => (
             FailureKind::Storage,
-            ": the folder, or a hidden file in it, went away while the job wrote there; leave both as they are until it \
-             ends, and see whether a disk was unmounted",
+            ": the folder, or a hidden file in it, went away while the job wrote there; leave both as they are until \
+             it ends, and see whether a disk was unmounted",
         ),
         ErrorKind::PermissionDenied => (FailureKind::User, ": whoever runs the job must be allowed to write there"),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
@@ -152,8 +152,8 @@ impl OpenPart {
         let path = part.hidden_path(root);
         let make = || File::options().write(true).create_new(true).open(&path);
         let file = match make() {
-            // The first file of a bucket. The sink's own folder is not made again: where a disk was unmounted the output
-            // would go to another one.
+            // The first file of a bucket. The sink's own folder is not made again: where a disk was unmounted the
+            // output would go to another one.
             Err(e) if e.kind() == ErrorKind::NotFound && root.is_dir() => {
                 let folder = root.join(&part.bucket);
                 fs::create_dir_all(&folder).map_err(|e| broken(&folder, &e))?;

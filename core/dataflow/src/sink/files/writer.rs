@@ -1,5 +1,6 @@
 //! Writes the records of one subtask into the files of a file sink, and closes those that are full, old or idle. What
-//! becomes of a closed file is decided here by whether the job ends: it waits for the committer, or is finished at once.
+//! becomes of a closed file is decided here by whether the job ends: it waits for the committer, or is finished at
+//! once.
 
 use super::{
     FileSink, LineFormat, RollingPolicy,
@@ -194,8 +195,8 @@ impl<F, B> FileWriter<F, B> {
             self.evicted += 1;
             if self.evicted.is_power_of_two() {
                 let (uid, most) = (&self.uid, self.max_open);
-                tracing::warn!(%uid, closed = self.evicted, "records go to more than {most} buckets at a time, and files are \
-                    closed early for others: key_by the bucket before the sink, or raise max_open");
+                tracing::warn!(%uid, closed = self.evicted, "records go to more than {most} buckets at a time, and \
+                    files are closed early for others: key_by the bucket before the sink, or raise max_open");
             }
             self.close(least)?;
         }
