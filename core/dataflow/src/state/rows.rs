@@ -23,6 +23,11 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         Self { table: Table::new() }
     }
 
+    /// Some that take about as many as there are here without growing.
+    pub(crate) fn like(&self) -> Self {
+        Self { table: Table::with_capacity(self.len()) }
+    }
+
     /// Brings the rows of some keys near, which are about to be used, where that is worth the while.
     #[inline(always)]
     pub(crate) fn near(&self, hashes: &[u64]) {

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
     marker::PhantomData,
     mem::needs_drop,
     ptr::NonNull,
@@ -115,10 +115,13 @@ impl<E> Segment<E> {
     fn new(chunks: usize, depth: u32) -> Self {
         let Some(layout) = Self::layout(chunks) else { handle_alloc_error(Layout::new::<E>()) };
         // SAFETY: the head makes the size greater than zero.
-        let head = unsafe { alloc_zeroed(layout) }.cast::<Head>();
+        let head = unsafe { alloc(layout) }.cast::<Head>();
         let Some(head) = NonNull::new(head) else { handle_alloc_error(layout) };
         // SAFETY: it was just allocated for a head and what follows; zeroed tags are those of free entries.
-        unsafe { head.write(Head { len: 0, depth }) };
+        unsafe {
+            head.write(Head { len: 0, depth });
+            head.add(1).cast::<Tags>().write_bytes(0, chunks);
+        }
         Self { head, chunks, entries: Self::entries(chunks), _e: PhantomData }
     }
 
@@ -163,6 +166,35 @@ impl<E> Segment<E> {
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
         ((hash & 0xff_ffff) as usize * self.chunks) >> 24
+    }
+
+    /// The slot of an entry in this chunk; `Err` when it may have gone past it.
+    #[inline(always)]
+    fn find_in(&self, chunk: usize, hash: u64, same: &mut impl FnMut(&E) -> bool) -> Result<Option<usize>, ()> {
+        // SAFETY: `chunk` is less than `chunks`, and nothing else uses the table while it is borrowed.
+        let tags = unsafe { &*self.tags(chunk) };
+        let mut found = tags.find(tag(hash));
+        while found != 0 {
+            let slot = found.trailing_zeros() as usize;
+            // SAFETY: an entry with a tag is there.
+            if same(unsafe { &*self.entry(chunk, slot) }) {
+                return Ok(Some(slot));
+            }
+            found &= found - 1;
+        }
+        if tags.0[OVER] == 0 { Ok(None) } else { Err(()) }
+    }
+
+    /// Goes on behind this chunk, and once round. Apart, since most entries are where a search begins.
+    #[inline(never)]
+    fn find_behind(&self, mut chunk: usize, hash: u64, mut same: impl FnMut(&E) -> bool) -> Option<(usize, usize)> {
+        for _ in 1..self.chunks {
+            chunk = if chunk + 1 == self.chunks { 0 } else { chunk + 1 };
+            if let Ok(found) = self.find_in(chunk, hash, &mut same) {
+                return found.map(|slot| (chunk, slot));
+            }
+        }
+        None
     }
 
     /// Is there room for one more, and one free place besides, by which each search ends?
@@ -278,6 +310,22 @@ impl<E> Table<E> {
         }
     }
 
+    /// One that takes about so many entries without growing.
+    pub(super) fn with_capacity(entries: usize) -> Self {
+        let mut new = Self::new();
+        if entries == 0 {
+            return new;
+        }
+        // About three quarters full: hashes fill segments unevenly.
+        let chunks = (entries * 4).div_ceil(SLOTS * 3);
+        new.chunks = chunks.min(Self::CHUNKS);
+        new.entries = Segment::<E>::entries(new.chunks);
+        let depth = chunks.div_ceil(Self::CHUNKS).next_power_of_two().trailing_zeros().min(20);
+        new.directory = (0..1_usize << depth).map(|_| Segment::<E>::new(new.chunks, depth).head).collect();
+        (new.shift, new.segments) = (32 - depth, new.directory.len());
+        new
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -294,43 +342,32 @@ impl<E> Table<E> {
         Segment { head, chunks: self.chunks, entries: self.entries, _e: PhantomData }
     }
 
+    /// Where an entry is. A pointer and no more: what is found for each record must not travel through memory.
     #[inline(always)]
-    fn find(&self, hash: u64, mut same: impl FnMut(&E) -> bool) -> Option<At<E>> {
+    fn find(&self, hash: u64, mut same: impl FnMut(&E) -> bool) -> Option<NonNull<E>> {
         if self.len == 0 {
             return None;
         }
         let segment = self.segment_at(self.place(hash));
-        let (tag, mut chunk) = (tag(hash), segment.home(hash));
-        for _ in 0..segment.chunks {
-            // SAFETY: `chunk` is less than `chunks`, and nothing else uses the table while `self` is borrowed.
-            let tags = unsafe { &*segment.tags(chunk) };
-            let mut found = tags.find(tag);
-            while found != 0 {
-                let slot = found.trailing_zeros() as usize;
-                // SAFETY: an entry with a tag is there.
-                if same(unsafe { &*segment.entry(chunk, slot) }) {
-                    return Some(At { segment, chunk, slot });
-                }
-                found &= found - 1;
-            }
-            if tags.0[OVER] == 0 {
-                return None;
-            }
-            chunk = if chunk + 1 == segment.chunks { 0 } else { chunk + 1 };
-        }
-        None
+        let chunk = segment.home(hash);
+        let (chunk, slot) = match segment.find_in(chunk, hash, &mut same) {
+            Ok(slot) => (chunk, slot?),
+            Err(()) => segment.find_behind(chunk, hash, same)?,
+        };
+        // SAFETY: a place that was found.
+        NonNull::new(unsafe { segment.entry(chunk, slot) })
     }
 
     #[inline(always)]
     pub(super) fn get(&self, hash: u64, same: impl FnMut(&E) -> bool) -> Option<&E> {
         // SAFETY: the entry is there for as long as the table is not changed, and `self` is borrowed for that long.
-        self.find(hash, same).map(|at| unsafe { &*at.segment.entry(at.chunk, at.slot) })
+        self.find(hash, same).map(|at| unsafe { at.as_ref() })
     }
 
     #[inline(always)]
     pub(super) fn get_mut(&mut self, hash: u64, same: impl FnMut(&E) -> bool) -> Option<&mut E> {
         // SAFETY: as in `get`, and `self` is borrowed for it alone.
-        self.find(hash, same).map(|at| unsafe { &mut *at.segment.entry(at.chunk, at.slot) })
+        self.find(hash, same).map(|mut at| unsafe { at.as_mut() })
     }
 
     /// Merges the item into its entry, or makes one of it.
@@ -348,9 +385,9 @@ impl<E> Table<E> {
         hash_of: impl Fn(&E) -> u64,
     ) -> &mut E {
         match self.find(hash, |entry| same(&item, entry)) {
-            Some(at) => {
+            Some(mut at) => {
                 // SAFETY: the entry is there, and `self` is borrowed for it alone.
-                let entry = unsafe { &mut *at.segment.entry(at.chunk, at.slot) };
+                let entry = unsafe { at.as_mut() };
                 merge(with, entry, item);
                 entry
             }
@@ -440,34 +477,29 @@ impl<E> Table<E> {
     }
 
     /// Takes an entry out.
-    pub(super) fn remove(&mut self, hash: u64, same: impl FnMut(&E) -> bool) -> Option<E> {
-        let at = self.find(hash, same)?;
-        let home = at.segment.home(hash);
-        let mut chunk = at.chunk;
+    pub(super) fn remove(&mut self, hash: u64, mut same: impl FnMut(&E) -> bool) -> Option<E> {
+        if self.len == 0 {
+            return None;
+        }
+        let mut segment = self.segment_at(self.place(hash));
+        let home = segment.home(hash);
+        let (mut chunk, slot) = match segment.find_in(home, hash, &mut same) {
+            Ok(slot) => (home, slot?),
+            Err(()) => segment.find_behind(home, hash, same)?,
+        };
         // SAFETY: the entry is there and read once, since its tag says free from here on; chunks are less than `chunks`.
         unsafe {
-            let entry = self.take_at(&at);
+            (*segment.tags(chunk)).0[slot] = 0;
+            segment.head.as_mut().len -= 1;
+            self.len -= 1;
+            let entry = segment.entry(chunk, slot).read();
             while chunk != home {
-                chunk = if chunk == 0 { at.segment.chunks - 1 } else { chunk - 1 };
-                let over = &mut (*at.segment.tags(chunk)).0[OVER];
+                chunk = if chunk == 0 { segment.chunks - 1 } else { chunk - 1 };
+                let over = &mut (*segment.tags(chunk)).0[OVER];
                 // One that stuck has lost count.
                 *over -= u8::from(*over < u8::MAX);
             }
             Some(entry)
-        }
-    }
-
-    /// Takes the entry out, without a word to the chunks that it went past.
-    ///
-    /// # Safety
-    /// It is there.
-    unsafe fn take_at(&mut self, at: &At<E>) -> E {
-        // SAFETY: as the caller says; the free tag makes this the last read.
-        unsafe {
-            (*at.segment.tags(at.chunk)).0[at.slot] = 0;
-            (*at.segment.head.as_ptr()).len -= 1;
-            self.len -= 1;
-            at.segment.entry(at.chunk, at.slot).read()
         }
     }
 
@@ -572,27 +604,73 @@ impl<E> Drop for Table<E> {
 /// All entries of a table, leaving none.
 pub(crate) struct IntoEntries<E> {
     table: Table<E>,
-    place: Place,
+    /// Those of this chunk's entries that are still to come; the table has none of them any more.
+    segment: Option<Segment<E>>,
+    chunk: usize,
+    left: u32,
+    place: usize,
 }
 
 impl<E> IntoIterator for Table<E> {
     type Item = E;
     type IntoIter = IntoEntries<E>;
     fn into_iter(self) -> IntoEntries<E> {
-        IntoEntries { table: self, place: Place::default() }
+        IntoEntries { table: self, segment: None, chunk: 0, left: 0, place: 0 }
+    }
+}
+
+impl<E> IntoEntries<E> {
+    /// Takes the next chunk's entries out of the table. Answers whether there was one.
+    fn next_chunk(&mut self) -> bool {
+        loop {
+            self.chunk += 1;
+            if self.segment.is_none_or(|s| self.chunk == s.chunks) {
+                if self.place >= self.table.directory.len() {
+                    return false;
+                }
+                let segment = self.table.segment_at(self.place);
+                self.place += self.table.directory.len() >> segment.head().depth;
+                (self.segment, self.chunk) = (Some(segment), 0);
+            }
+            let Some(mut segment) = self.segment else { return false };
+            // SAFETY: `chunk` is less than `chunks`; with free tags the table neither finds nor drops these entries.
+            unsafe {
+                let tags = &mut *segment.tags(self.chunk);
+                self.left = tags.used();
+                tags.0 = [0; 16];
+                segment.head.as_mut().len -= self.left.count_ones() as usize;
+            }
+            if self.left != 0 {
+                return true;
+            }
+        }
     }
 }
 
 impl<E> Iterator for IntoEntries<E> {
     type Item = E;
+    #[inline]
     fn next(&mut self) -> Option<E> {
-        let (at, place) = self.table.from(self.place)?;
-        self.place = place.next();
-        // SAFETY: the entry is there; nobody searches this table any more.
-        Some(unsafe { self.table.take_at(&at) })
+        if self.left == 0 && !self.next_chunk() {
+            return None;
+        }
+        let slot = self.left.trailing_zeros() as usize;
+        self.left &= self.left - 1;
+        self.table.len -= 1;
+        // SAFETY: the entry is there, and read once, since its bit is gone.
+        self.segment.map(|segment| unsafe { segment.entry(self.chunk, slot).read() })
     }
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.table.len, Some(self.table.len))
     }
 }
 impl<E> ExactSizeIterator for IntoEntries<E> {}
+
+impl<E> Drop for IntoEntries<E> {
+    fn drop(&mut self) {
+        // What the table still has it drops itself.
+        while self.left != 0 {
+            drop(self.next());
+        }
+    }
+}

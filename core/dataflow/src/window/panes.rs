@@ -67,7 +67,9 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
         self.last = match self.list.binary_search_by_key(&start, |p| p.start) {
             Ok(i) => i,
             Err(i) => {
-                self.list.insert(i, Pane { start, rows: Rows::new() });
+                // Likely to become as large as the one before.
+                let rows = self.list[..i].last().map_or_else(Rows::new, |before| before.rows.like());
+                self.list.insert(i, Pane { start, rows });
                 i
             }
         };
