@@ -1,5 +1,6 @@
 //! State of operators: the rows of keyed ones, named states of functions beside them, lists of operators without keys.
 
+mod flat;
 pub(crate) mod named;
 pub(crate) mod operator;
 mod rows;
@@ -8,6 +9,7 @@ mod table;
 mod table_tests;
 mod views;
 
+pub(crate) use flat::{Flat, FlatIter, RowTable};
 pub use named::{AggregatingState, KeyedState, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState};
 pub use operator::{OperatorListState, OperatorStates};
 pub(crate) use rows::{Rows, TILE};

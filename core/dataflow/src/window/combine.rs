@@ -13,7 +13,7 @@ use crate::{
     keyed::keep,
     pipe::Transform,
     push::{Flow, Mark, Operator, Push, Ready, STRIDE},
-    state::IntoEntries,
+    state::{Flat, FlatIter, RowTable},
     task::TaskCell,
 };
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
@@ -42,16 +42,14 @@ impl<F: Clone, S: Clone> Clone for WindowCombine<F, S> {
     }
 }
 
-type Rows<K, A> = IntoEntries<(K, A)>;
-
 /// A live [`WindowCombine`].
 pub struct WindowCombineOp<T, F: Fold<T>, S: KeySelect<T>> {
     fold: F,
     key: S,
-    panes: Panes<S::Key, F::Acc>,
+    panes: Panes<S::Key, F::Acc, Flat<S::Key, F::Acc>>,
     pane: Time,
     /// Rows on their way out, and the time that they travel with.
-    leaving: VecDeque<(Time, Rows<S::Key, F::Acc>)>,
+    leaving: VecDeque<(Time, FlatIter<S::Key, F::Acc>)>,
     /// Records until the next look.
     look: u32,
     /// Rows at the last look.
@@ -93,10 +91,8 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> WindowCombineOp<T, F, S> {
     /// that the pane is not behind.
     fn leave(&mut self, until: Time) {
         let pane = self.pane;
-        let ended = self
-            .panes
-            .take_ended(until)
-            .map(|(start, mut rows)| (start.saturating_add(pane - 1), rows.take().into_iter()));
+        let ended =
+            self.panes.take_ended(until).map(|(start, rows)| (start.saturating_add(pane - 1), rows.into_iter()));
         self.leaving.extend(ended);
         self.had = self.panes.len();
     }

@@ -15,49 +15,42 @@ use crate::{
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
-    state::{IntoEntries, Place, Rows, TILE},
+    state::{IntoEntries, Place, RowTable, Rows, TILE},
     task::{TaskCell, add},
 };
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// One pane.
-struct Pane<K, A> {
+struct Pane<R> {
     start: Time,
-    rows: Rows<K, A>,
+    rows: R,
 }
 
 /// The panes of one subtask, by time.
-pub(super) struct Panes<K, A> {
+pub(super) struct Panes<K, A, R = Rows<K, A>> {
     windows: TimeWindows,
     /// Length of a pane.
     length: Time,
-    list: Vec<Pane<K, A>>,
+    list: Vec<Pane<R>>,
     /// The one that was used last: most records follow others of their time.
     last: usize,
+    _t: PhantomData<fn() -> (K, A)>,
 }
 
-impl<K: OwnedKey, A: Data> Panes<K, A> {
+impl<K: OwnedKey, A: Data, R: RowTable<K, A>> Panes<K, A, R> {
     pub(super) fn new(windows: TimeWindows) -> Self {
-        Self { windows, length: windows.pane(), list: Vec::new(), last: 0 }
+        Self { windows, length: windows.pane(), list: Vec::new(), last: 0, _t: PhantomData }
     }
 
     /// The table of a time.
     #[inline(always)]
-    pub(super) fn rows(&mut self, at: Time) -> &mut Rows<K, A> {
+    pub(super) fn rows(&mut self, at: Time) -> &mut R {
         let hit = self.list.get(self.last).is_some_and(|p| at >= p.start && at - p.start < self.length);
         if !hit {
             self.turn_to(at);
         }
         &mut self.list[self.last].rows
-    }
-
-    /// Brings the rows of some keys near in the table that was used last, which is likely to be used again.
-    #[inline(always)]
-    fn near(&self, hashes: &[u64]) {
-        if let Some(pane) = self.list.get(self.last) {
-            pane.rows.near(hashes);
-        }
     }
 
     #[cold]
@@ -68,7 +61,7 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
             Ok(i) => i,
             Err(i) => {
                 // Likely to become as large as the one before.
-                let rows = self.list[..i].last().map_or_else(Rows::new, |before| before.rows.like());
+                let rows = self.list[..i].last().map_or_else(R::new, |before| before.rows.like());
                 self.list.insert(i, Pane { start, rows });
                 i
             }
@@ -81,7 +74,7 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
     }
 
     /// All panes that no window ending after `at` needs are taken out, with their starts.
-    pub(super) fn take_until(&mut self, at: Time) -> impl Iterator<Item = (Time, Rows<K, A>)> {
+    pub(super) fn take_until(&mut self, at: Time) -> impl Iterator<Item = (Time, R)> {
         let windows = self.windows;
         let keep = self.list.partition_point(|p| windows.last_window(p.start).max_timestamp() <= at);
         self.last = 0;
@@ -89,7 +82,7 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
     }
 
     /// All panes that end by `at`, out of the table.
-    pub(super) fn take_ended(&mut self, at: Time) -> impl Iterator<Item = (Time, Rows<K, A>)> {
+    pub(super) fn take_ended(&mut self, at: Time) -> impl Iterator<Item = (Time, R)> {
         let length = self.length;
         let ended = self.list.partition_point(|p| p.start.saturating_add(length - 1) <= at);
         self.last = 0;
@@ -98,22 +91,6 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
 
     pub(super) fn len(&self) -> usize {
         self.list.iter().map(|p| p.rows.len()).sum()
-    }
-
-    /// What was gathered of a key in a window, put together.
-    fn of_key(&self, window: &TimeWindow, hash: u64, key: &K, mut merge: impl FnMut(&mut A, A)) -> Option<A>
-    where
-        A: Clone,
-    {
-        let mut all = None;
-        for pane in &self.list[self.from(window.start)..self.from(window.end)] {
-            match (pane.rows.get(hash, key), &mut all) {
-                (Some(acc), None) => all = Some(acc.clone()),
-                (Some(acc), Some(all)) => merge(all, acc.clone()),
-                (None, _) => {}
-            }
-        }
-        all
     }
 
     pub(super) fn snapshot(&self, watermark: Time) -> Result<Vec<u8>, String> {
@@ -143,6 +120,32 @@ impl<K: OwnedKey, A: Data> Panes<K, A> {
             }
         }
         Ok(watermark)
+    }
+}
+
+impl<K: OwnedKey, A: Data> Panes<K, A> {
+    /// Brings the rows of some keys near in the table that was used last, which is likely to be used again.
+    #[inline(always)]
+    fn near(&self, hashes: &[u64]) {
+        if let Some(pane) = self.list.get(self.last) {
+            pane.rows.near(hashes);
+        }
+    }
+
+    /// What was gathered of a key in a window, put together.
+    fn of_key(&self, window: &TimeWindow, hash: u64, key: &K, mut merge: impl FnMut(&mut A, A)) -> Option<A>
+    where
+        A: Clone,
+    {
+        let mut all = None;
+        for pane in &self.list[self.from(window.start)..self.from(window.end)] {
+            match (pane.rows.get(hash, key), &mut all) {
+                (Some(acc), None) => all = Some(acc.clone()),
+                (Some(acc), Some(all)) => merge(all, acc.clone()),
+                (None, _) => {}
+            }
+        }
+        all
     }
 }
 
