@@ -28,13 +28,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let records = match bench.as_str() {
         "b1" => words(&env, arg, out, false)?,
         "b1-preagg" => words(&env, arg, out, true)?,
-        "b2" => running_sums(&env, n()?, out)?,
+        "b2" => running_sums::<1_000_000>(&env, n()?, out)?,
+        "b2-10m" => running_sums::<10_000_000>(&env, n()?, out)?,
+        "wide" => wide_sums(&env, n()?, out)?,
         "b3" => chain(&env, n()?, out)?,
         "q1" => currency(&env, n()?, out)?,
         "q2" => selection(&env, n()?, out)?,
         "q5" => hot_items(&env, n()?, out)?,
         "q8" => new_sellers(&env, n()?, out)?,
-        other => return Err(format!("no benchmark {other}: b1, b1-preagg, b2, b3, q1, q2, q5, q8").into()),
+        other => {
+            return Err(format!("no benchmark {other}: b1, b1-preagg, b2, b2-10m, wide, b3, q1, q2, q5, q8").into());
+        }
     };
     println!("{records}");
     Ok(())
@@ -63,10 +67,10 @@ fn words(env: &Environment, input: &str, out: &Path, combined: bool) -> Answer {
     Ok(records)
 }
 
-/// Key of the i-th record of b2: one of a million.
+/// Key of the i-th record of b2: one of so many.
 #[inline(always)]
-fn b2_key(i: u64) -> u64 {
-    (splitmix64(i) >> 1) % 1_000_000
+fn b2_key<const KEYS: u64>(i: u64) -> u64 {
+    (splitmix64(i) >> 1) % KEYS
 }
 
 /// What q8 gives out of a pair.
@@ -75,15 +79,27 @@ fn q8_hash(person: u64, auction: u64) -> u64 {
     splitmix64(person.wrapping_mul(1_000_003).wrapping_add(auction)) >> 20
 }
 
-/// A running sum of each of a million keys, for each record.
-fn running_sums(env: &Environment, n: u64, out: &Path) -> Answer {
-    let keyed = env.sequence(0..n).uid("numbers").map(|i| (b2_key(i), 1u64)).key_by(|p| p.0);
+/// A running sum of each key, for each record.
+fn running_sums<const KEYS: u64>(env: &Environment, n: u64, out: &Path) -> Answer {
+    let keyed = env.sequence(0..n).uid("numbers").map(|i| (b2_key::<KEYS>(i), 1u64)).key_by(|p| p.0);
     let sums = keyed.stateful_map(|sum: &mut u64, (_, v)| {
         *sum += v;
         *sum
     });
     sums.uid("sums").sink(SumSink { out: out.into(), value: |sum: u64| sum });
     env.execute("b2")?;
+    Ok(n)
+}
+
+/// The same of a million keys with records of 1 KiB, each of an allocation of its own.
+fn wide_sums(env: &Environment, n: u64, out: &Path) -> Answer {
+    let wide = env.sequence(0..n).uid("numbers").map(|i| (b2_key::<1_000_000>(i), vec![i as u8; 1024]));
+    let sums = wide.key_by(|p| p.0).stateful_map(|sum: &mut u64, (_, bytes)| {
+        *sum += u64::from(bytes[0]) + u64::from(bytes[1023]);
+        *sum
+    });
+    sums.uid("sums").sink(SumSink { out: out.into(), value: |sum: u64| sum });
+    env.execute("wide")?;
     Ok(n)
 }
 
