@@ -8,9 +8,10 @@ use thalweg_dataflow::{
     gate_task::add_gate,
     key::KeySelect,
     keyed::ProcessSpec,
+    keyed_broadcast::{KeyedBroadcastProcessFunction, KeyedBroadcastSpec},
     ops::{ClonedToSubtasks, FlatMap, Map},
     pipe::{Inlet, Pipe, Then, close},
-    routes::BroadcastRoute,
+    routes::{BroadcastRoute, LeftRoute},
     side::Sides,
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -144,6 +145,44 @@ impl<A: Data + Clone, B: Data + Clone, P: Pipe<Item = A>, Q: Pipe<Item = B>> Bro
         let inlet = add_gate(&plan, to, vec![first, second], op);
         let sides = Sides::default();
         let spec = BroadcastSpec::new(f, sides.clone());
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), timed).with_sides(sides)
+    }
+}
+
+/// A keyed stream, and another one that every subtask gets all of.
+#[must_use = "connected streams do nothing until they have a function"]
+pub struct KeyedBroadcastConnectedStreams<A, B, S, P, Q> {
+    pub(crate) keyed: KeyedStream<A, S, P>,
+    pub(crate) broadcast: DataStream<B, Q>,
+}
+
+impl<A, B, S, P, Q> KeyedBroadcastConnectedStreams<A, B, S, P, Q>
+where
+    A: Data,
+    B: Data + Clone,
+    Either<A, B>: Clone,
+    S: KeySelect<A>,
+    P: Pipe<Item = A>,
+    Q: Pipe<Item = B>,
+{
+    /// A function over both, with the state of keys and with broadcast state.
+    #[track_caller]
+    pub fn process<F: KeyedBroadcastProcessFunction<A, B, Key = S::Key>>(
+        self,
+        f: F,
+    ) -> DataStream<F::Out, Then<Inlet<Either<A, B>>, KeyedBroadcastSpec<F, S, A, B>>> {
+        let plan = self.keyed.up.plan.clone();
+        let timed = self.keyed.up.timed && self.broadcast.timed;
+        let to = plan.vertex(VertexRole::Task, None);
+        let op = plan.operator(to, "keyed-broadcast-process", &["value", "broadcast"]);
+        let (key, sides) = (self.keyed.key, Sides::default());
+        let (keyed, broadcast) = (self.keyed.up.map(Either::<A, B>::Left), self.broadcast.map(Either::<A, B>::Right));
+        let first = plan.edge::<Either<A, B>>(keyed.op.vertex, to, Partitioner::Hash, false);
+        close(&plan, keyed.op.vertex, keyed.pipe, LeftRoute { edge: first, timed, key: key.clone() });
+        let second = plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
+        close(&plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
+        let inlet = add_gate(&plan, to, vec![first, second], op);
+        let spec = KeyedBroadcastSpec::new(f, key, sides.clone());
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), timed).with_sides(sides)
     }
 }

@@ -1,6 +1,8 @@
 //! Streams that are grouped by key.
 
-use crate::{DataStream, JoinedStreams, KeyedConnectedStreams, TriggeredStream, Windows};
+use crate::{
+    DataStream, JoinedStreams, KeyedBroadcastConnectedStreams, KeyedConnectedStreams, TriggeredStream, Windows,
+};
 use std::{cmp::Ordering, marker::PhantomData, ops::AddAssign, panic::Location};
 use thalweg_dataflow::{
     Data, Either, Key, OpId, OwnedKey, PlanBuilder, Time,
@@ -266,6 +268,14 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         other: KeyedStream<U, R, Q>,
     ) -> KeyedConnectedStreams<T, U, S, R, P, Q> {
         KeyedConnectedStreams { left: self, right: other }
+    }
+
+    /// Another stream that every subtask gets all of, to be known beside the state of each key: rules, rates.
+    pub fn connect_broadcast<U: Data + Clone, Q: Pipe<Item = U>>(
+        self,
+        other: DataStream<U, Q>,
+    ) -> KeyedBroadcastConnectedStreams<T, U, S, P, Q> {
+        KeyedBroadcastConnectedStreams { keyed: self, broadcast: other }
     }
 
     /// A function with one value of state for each key.

@@ -40,7 +40,9 @@ pub mod testing;
 pub mod triggered;
 pub mod windowed;
 
-pub use connected::{BroadcastConnectedStreams, ConnectedStreams, KeyedConnectedStreams};
+pub use connected::{
+    BroadcastConnectedStreams, ConnectedStreams, KeyedBroadcastConnectedStreams, KeyedConnectedStreams,
+};
 pub use environment::Environment;
 pub use error::JobError;
 pub use executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob};
@@ -58,6 +60,7 @@ pub use thalweg_dataflow::{
     fold::AggregateFunction,
     formats::{BadRecord, CsvOptions, ErrorPolicy},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
+    keyed_broadcast::KeyedBroadcastProcessFunction,
     process::{ProcessContext, ProcessFunction},
     sink::{
         BucketAssigner, Committable, Committer, FileSink, LineFormat, Manifest, RollingPolicy, Sink, SinkWriter,

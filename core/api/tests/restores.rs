@@ -5,8 +5,8 @@
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use thalweg_api::{
-    AsyncOptions, BroadcastProcessFunction, JobResult, KeyedStates, ListState, MapState, OperatorListState,
-    OperatorStates, ProcessContext, ProcessFunction, ReducingState, TimeDomain, ValueState,
+    AsyncOptions, BroadcastProcessFunction, JobResult, KeyedBroadcastProcessFunction, KeyedStates, ListState, MapState,
+    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, ReducingState, TimeDomain, ValueState,
     prelude::*,
     testing::{self, Stepped},
 };
@@ -230,7 +230,39 @@ fn gathered(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> 
     Ok(all)
 }
 
-const PROGRAMS: [(&str, Program); 10] = [
+/// Counts each key's records until a time that a key is given back with what is known by then.
+#[derive(Clone)]
+struct RulesOfKeys;
+
+impl KeyedBroadcastProcessFunction<Record, u64> for RulesOfKeys {
+    type Key = u64;
+    type State = u64;
+    type Broadcast = Vec<u64>;
+    type Out = String;
+    fn process(&mut self, item: Record, n: &mut u64, _: &Vec<u64>, ctx: &mut impl KeyedContext<u64, String>) {
+        *n += 1;
+        ctx.emit(format!("{} {n}", ctx.key()));
+        ctx.register_event_time_timer(item.1 + 1_000_000);
+    }
+    fn process_broadcast(&mut self, rule: u64, known: &mut Vec<u64>, _: &mut impl ProcessContext<String>) {
+        known.push(rule);
+    }
+    fn on_timer(&mut self, _: TimeDomain, n: &mut u64, known: &Vec<u64>, ctx: &mut impl KeyedContext<u64, String>) {
+        // Far behind all records and rules: all is known.
+        ctx.emit(format!("{} at {}: {n} {known:?}", ctx.key(), ctx.time()));
+    }
+}
+
+fn ruled(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> {
+    let rules = env.source(thalweg_api::Sequence::new(0..40).interleaved()).parallelism(1).uid("rules");
+    let strategy = WatermarkStrategy::for_monotonous_timestamps();
+    let rules = rules.assign_timestamps_and_watermarks(|n| *n as i64, strategy);
+    let told = timed(env, all).key_by(|r| r.0).connect_broadcast(rules).process(RulesOfKeys).uid("ruled");
+    let told = told.collect().with_uid("out");
+    Ok(answers(&env.execute("ruled")?, &told))
+}
+
+const PROGRAMS: [(&str, Program); 11] = [
     ("sliding", sliding),
     ("joined", joined),
     ("near", near),
@@ -241,13 +273,14 @@ const PROGRAMS: [(&str, Program); 10] = [
     ("spread", spread),
     ("named", named),
     ("gathered", gathered),
+    ("ruled", ruled),
 ];
 
 fn seeds() -> Vec<u64> {
     if let Ok(seed) = std::env::var("THALWEG_SEED") {
         return vec![seed.parse().unwrap()];
     }
-    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(330);
     (0..n).collect()
 }
 

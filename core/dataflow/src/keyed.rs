@@ -89,14 +89,19 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
 }
 
 /// Time as a keyed operator has it.
-struct Times<K> {
+pub(crate) struct Times<K> {
     event: Timers<K>,
     processing: Timers<K>,
     watermark: Time,
     clock: Arc<dyn Clock>,
 }
 
-impl<K: OwnedKey> Times<K> {
+impl<K> Times<K> {
+    /// The watermark, and the machine's clock.
+    pub(crate) fn now(&self) -> (Time, &dyn Clock) {
+        (self.watermark, &*self.clock)
+    }
+
     fn wall(&self) -> Time {
         Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
     }
@@ -229,10 +234,16 @@ pub struct ProcessOp<F, S, K, V> {
 /// Rows, timers of both clocks, when keys were used, and named states.
 type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>, Vec<(K, Time)>, SavedStates);
 
-impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T> for ProcessSpec<F, S> {
-    type Out = F::Out;
-    type Op = ProcessOp<F, S, F::Key, F::State>;
-    fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+impl<F, S> ProcessSpec<F, S> {
+    /// The live one, out of these parts of a snapshot.
+    pub(crate) fn open_from<'a, T>(
+        mut self,
+        cx: &OpCx,
+        parts: impl Iterator<Item = (u32, &'a [u8])>,
+    ) -> Result<ProcessOp<F, S, F::Key, F::State>, TaskFailure>
+    where
+        F: KeyedProcess<T>,
+    {
         let mut rows = Rows::new();
         let clock = cx.env().clock.clone();
         let mut named = Named::new(clock.clone());
@@ -240,7 +251,7 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T>
         named.check(cx)?;
         let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
         let mut ttl = self.f.state_ttl().map(Ttl::new);
-        for (writer, part) in cx.restored() {
+        for (writer, part) in parts {
             let (part, event, processing, used, states): Saved<F::Key, F::State> =
                 codec::decode(part).map_err(|e| {
                     cx.failure(
@@ -259,6 +270,26 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T>
         }
         let sides = self.sides.open(cx.build)?;
         Ok(ProcessOp { f: self.f, key: self.key, rows, named, ttl, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
+    }
+}
+
+impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T> for ProcessSpec<F, S> {
+    type Out = F::Out;
+    type Op = ProcessOp<F, S, F::Key, F::State>;
+    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        self.open_from(cx, cx.restored())
+    }
+}
+
+impl<F, S, K, V> ProcessOp<F, S, K, V> {
+    /// The function, the times that it sees, and its side outputs.
+    pub(crate) fn parts(&mut self) -> (&mut F, &Times<K>, &mut LiveSides) {
+        (&mut self.f, &self.times, &mut self.sides)
+    }
+
+    /// The task and the operator's uid.
+    pub(crate) fn task(&self) -> (Rc<TaskCell>, Arc<str>) {
+        (self.cell.clone(), self.uid.clone())
     }
 }
 

@@ -19,6 +19,7 @@ pub mod gate_task;
 pub mod interval;
 pub mod key;
 pub mod keyed;
+pub mod keyed_broadcast;
 pub mod ops;
 pub mod panics;
 pub mod pipe;

@@ -2,9 +2,12 @@
 
 use crate::{
     build::BuildCx,
+    either::Either,
     exchange::{
         out::{BroadcastOut, ExchangeOut},
-        route::{Addressed, CustomRouter, DirectRouter, GlobalRouter, KeyRouter, ShuffleRouter, TurnRouter},
+        route::{
+            Addressed, CustomRouter, DirectRouter, GlobalRouter, KeyRouter, LeftRouter, ShuffleRouter, TurnRouter,
+        },
     },
     key::{Data, KeySelect},
     ops::ClonedToSubtasks,
@@ -29,6 +32,27 @@ impl<T: Data, S: KeySelect<T>> Terminal<T> for KeyRoute<S> {
         let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
         let router = KeyRouter::new(self.key, to.parallelism, to.max_parallelism);
         let capacity = cx.attempt.sizes.records::<T>();
+        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, capacity, self.timed, cx.cell.clone()))
+    }
+}
+
+/// Ends the keyed one of two streams in an exchange by key, where the other one is broadcast.
+#[derive(Clone)]
+pub struct LeftRoute<S> {
+    /// Index of the edge.
+    pub edge: u32,
+    /// Do records travel with their times?
+    pub timed: bool,
+    /// Finds the key.
+    pub key: S,
+}
+
+impl<A: Data, B: Data, S: KeySelect<A>> Terminal<Either<A, B>> for LeftRoute<S> {
+    type End = ExchangeOut<Either<A, B>, LeftRouter<S>>;
+    fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
+        let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
+        let router = LeftRouter(KeyRouter::new(self.key, to.parallelism, to.max_parallelism));
+        let capacity = cx.attempt.sizes.records::<Either<A, B>>();
         Ok(ExchangeOut::new(cx.senders(self.edge)?, router, capacity, self.timed, cx.cell.clone()))
     }
 }

@@ -1,6 +1,9 @@
 //! Which channel a record takes.
 
-use crate::key::{KeySelect, key_group, subtask_of};
+use crate::{
+    either::Either,
+    key::{KeySelect, key_group, subtask_of},
+};
 
 /// Chooses the channel of a record.
 pub trait Router<T>: 'static {
@@ -32,6 +35,20 @@ impl<T: 'static, S: KeySelect<T>> Router<T> for KeyRouter<S> {
     fn route(&mut self, item: &T) -> (usize, u64) {
         let hash = self.key.hash(item);
         (self.owners[key_group(hash, self.max_parallelism) as usize] as usize, hash)
+    }
+}
+
+/// By the key group of what comes first of two; of the other nothing comes here.
+pub struct LeftRouter<S>(pub(crate) KeyRouter<S>);
+
+impl<A: 'static, B: 'static, S: KeySelect<A>> Router<Either<A, B>> for LeftRouter<S> {
+    const SHIP: bool = false;
+    #[inline(always)]
+    fn route(&mut self, item: &Either<A, B>) -> (usize, u64) {
+        match item {
+            Either::Left(item) => self.0.route(item),
+            Either::Right(_) => (0, 0),
+        }
     }
 }
 
