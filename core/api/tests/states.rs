@@ -276,6 +276,27 @@ fn what_is_too_old_makes_room_and_a_snapshot_keeps_ages() {
     }
 }
 
+#[test]
+fn a_damaged_snapshot_is_an_error_and_no_panic() {
+    let runtime = TestRuntime::new().unwrap();
+    let key = |r: &Record| r.0;
+    let mut tester = OperatorTester::keyed(&runtime.env, All::new(), key).unwrap();
+    for x in 0..40 {
+        tester.push_untimed((x % 3, [0, 2, 4, 7][x as usize % 4], x)).unwrap();
+    }
+    let whole = tester.snapshot().unwrap().unwrap();
+    for n in 0..whole.len() {
+        let cut = OperatorTester::keyed_restored(&runtime.env, All::new(), key, whole[..n].to_vec());
+        let error = cut.err().unwrap_or_else(|| panic!("the first {n} of {} bytes are taken", whole.len()));
+        assert!(error.message.contains("cannot be read"), "{error:?}");
+        let mut changed = whole.clone();
+        changed[n] ^= 1 << (n % 8);
+        // What comes of it may be another state: nothing here has a checksum.
+        let _ = OperatorTester::keyed_restored(&runtime.env, All::new(), key, changed);
+    }
+    assert!(OperatorTester::keyed_restored(&runtime.env, All::new(), key, whole).is_ok());
+}
+
 /// Has two states of one name, or forgets to add one.
 #[derive(Clone)]
 struct Mistaken {

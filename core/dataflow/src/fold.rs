@@ -10,7 +10,7 @@ use crate::{
     ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Flow, Operator, Push, Ready, STRIDE},
-    state::{IntoEntries, Rows, TILE},
+    state::{IntoEntries, RowTable, Rows, TILE},
     task::TaskCell,
 };
 use std::{marker::PhantomData, ops::AddAssign, rc::Rc, sync::Arc};

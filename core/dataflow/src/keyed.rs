@@ -11,7 +11,7 @@ use crate::{
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
     state::{
-        KeyedState, KeyedStates, Rows, TILE,
+        KeyedState, KeyedStates, RowTable, Rows, TILE,
         named::{Named, SavedStates},
     },
     task::{TaskCell, add},

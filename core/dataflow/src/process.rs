@@ -110,6 +110,14 @@ impl<F> ProcessOp<F> {
         let (watermark, clock, sides, states) = (self.watermark, &*self.clock, &mut self.sides, &mut self.states);
         call(&mut self.f, &mut Cx { at, watermark, clock, sides, states, out });
     }
+
+    fn finish<T>(&mut self, out: &mut impl Push<F::Out>)
+    where
+        F: ProcessFunction<T>,
+    {
+        let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
+        self.call(self.latest.max(behind), out, |f, cx| f.end(cx));
+    }
 }
 
 impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
@@ -145,14 +153,20 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for ProcessOp<F> {
         let Mark::At(at) = mark else { return Flow::Done };
         // The last one is said before the end: what is still to come must not be late.
         if at == Time::MAX && !std::mem::replace(&mut self.ended, true) {
-            let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
-            self.call(self.latest.max(behind), out, |f, cx| f.end(cx));
+            self.finish(out);
         }
         self.watermark = self.watermark.max(at);
         Flow::Done
     }
     fn side(&mut self) -> Option<&mut dyn Control> {
         self.sides.control()
+    }
+    fn end(&mut self, _: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
+        // Where somebody before kept the last watermark to himself.
+        if !std::mem::replace(&mut self.ended, true) {
+            self.finish(out);
+        }
+        Flow::Done
     }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         if self.states.is_empty() {

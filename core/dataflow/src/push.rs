@@ -318,6 +318,31 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Push<T> for Chained<T, O, N> {
     }
 }
 
+/// The calls of [`Control`] for what only does something to records: all go on to a field.
+macro_rules! forward_control {
+    ($to:ident) => {
+        fn ready(&mut self) -> $crate::push::Ready {
+            self.$to.ready()
+        }
+        fn mark(&mut self, mark: $crate::push::Mark, budget: &mut usize) -> $crate::push::Flow {
+            self.$to.mark(mark, budget)
+        }
+        fn barrier(&mut self, barrier: &mut $crate::push::Barrier) {
+            self.$to.barrier(barrier);
+        }
+        fn flush(&mut self) {
+            self.$to.flush();
+        }
+        fn end(&mut self, budget: &mut usize) -> $crate::push::Flow {
+            self.$to.end(budget)
+        }
+        fn drained(&mut self) -> bool {
+            self.$to.drained()
+        }
+    };
+}
+pub(crate) use forward_control;
+
 impl<X: Control + ?Sized> Control for Box<X> {
     fn ready(&mut self) -> Ready {
         (**self).ready()

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     batch::{Batch, Time},
     key::Data,
-    push::{Barrier, Control, Flow, Mark, Push, Ready},
+    push::{Barrier, Control, Flow, Mark, Push, Ready, forward_control},
     task::{TaskCell, add},
 };
 use std::rc::Rc;
@@ -178,24 +178,7 @@ impl<T: Data + Clone> BroadcastOut<T> {
 }
 
 impl<T: Data + Clone> Control for BroadcastOut<T> {
-    fn ready(&mut self) -> Ready {
-        self.out.ready()
-    }
-    fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
-        self.out.mark(mark, budget)
-    }
-    fn barrier(&mut self, barrier: &mut Barrier) {
-        self.out.barrier(barrier);
-    }
-    fn flush(&mut self) {
-        self.out.flush();
-    }
-    fn end(&mut self, budget: &mut usize) -> Flow {
-        self.out.end(budget)
-    }
-    fn drained(&mut self) -> bool {
-        self.out.drained()
-    }
+    forward_control!(out);
 }
 
 impl<T: Data + Clone> Push<T> for BroadcastOut<T> {

@@ -10,7 +10,7 @@ use crate::{
     batch::{Batch, Time},
     build::OpCx,
     ops::ClonedToSubtasks,
-    push::{Barrier, Control, Flow, Mark, Push, Ready},
+    push::{Control, Push, forward_control},
 };
 use std::path::Path;
 use thalweg_model::TaskFailure;
@@ -82,24 +82,7 @@ struct Made<'a, F, N> {
 }
 
 impl<F, N: Control> Control for Made<'_, F, N> {
-    fn ready(&mut self) -> Ready {
-        self.out.ready()
-    }
-    fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
-        self.out.mark(mark, budget)
-    }
-    fn barrier(&mut self, barrier: &mut Barrier) {
-        self.out.barrier(barrier);
-    }
-    fn flush(&mut self) {
-        self.out.flush();
-    }
-    fn end(&mut self, budget: &mut usize) -> Flow {
-        self.out.end(budget)
-    }
-    fn drained(&mut self) -> bool {
-        self.out.drained()
-    }
+    forward_control!(out);
 }
 
 impl<T, F: FnMut(u64) -> T, N: Push<T>> Push<u64> for Made<'_, F, N> {

@@ -13,7 +13,7 @@ use crate::{
     panics::Guard,
     pipe::{Make, Pipe},
     plan::PlanBuilder,
-    push::{Barrier, Control, Flow, Mark, Push, Ready, STRIDE},
+    push::{Control, Push, STRIDE, forward_control},
     task::{Head, Saying, SlotCx, Step, Task, TaskCell, add},
 };
 use std::{rc::Rc, sync::Arc};
@@ -96,24 +96,7 @@ struct Counted<'a, N> {
 }
 
 impl<N: Control> Control for Counted<'_, N> {
-    fn ready(&mut self) -> Ready {
-        self.next.ready()
-    }
-    fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow {
-        self.next.mark(mark, budget)
-    }
-    fn barrier(&mut self, barrier: &mut Barrier) {
-        self.next.barrier(barrier);
-    }
-    fn flush(&mut self) {
-        self.next.flush();
-    }
-    fn end(&mut self, budget: &mut usize) -> Flow {
-        self.next.end(budget)
-    }
-    fn drained(&mut self) -> bool {
-        self.next.drained()
-    }
+    forward_control!(next);
 }
 
 impl<T, N: Push<T>> Push<T> for Counted<'_, N> {

@@ -2,56 +2,9 @@
 //! long is in [`Rows`](super::Rows), which grow without a pause and are in the order of key groups; a small table costs
 //! less here.
 
-use super::Rows;
-use crate::key::{Data, OwnedKey};
+use super::RowTable;
+use crate::key::OwnedKey;
 use hashbrown::{HashTable, hash_table::Entry};
-
-/// A table of rows, flat or not.
-pub(crate) trait RowTable<K: 'static, V: 'static>: Sized {
-    /// An empty one.
-    fn new() -> Self;
-    /// An empty one that takes about as many rows as this one has without growing.
-    fn like(&self) -> Self;
-    /// See [`Rows::upsert`].
-    fn upsert<T, C>(
-        &mut self,
-        hash: u64,
-        item: T,
-        with: &mut C,
-        same: impl Fn(&T, &K) -> bool,
-        merge: impl FnOnce(&mut C, &mut V, T),
-        make: impl FnOnce(&mut C, T) -> (K, V),
-    );
-    fn len(&self) -> usize;
-    fn iter(&self) -> impl Iterator<Item = &(K, V)>;
-}
-
-impl<K: OwnedKey, V: Data> RowTable<K, V> for Rows<K, V> {
-    fn new() -> Self {
-        Rows::new()
-    }
-    fn like(&self) -> Self {
-        Rows::like(self)
-    }
-    #[inline(always)]
-    fn upsert<T, C>(
-        &mut self,
-        hash: u64,
-        item: T,
-        with: &mut C,
-        same: impl Fn(&T, &K) -> bool,
-        merge: impl FnOnce(&mut C, &mut V, T),
-        make: impl FnOnce(&mut C, T) -> (K, V),
-    ) {
-        Rows::upsert(self, hash, item, with, same, merge, make);
-    }
-    fn len(&self) -> usize {
-        Rows::len(self)
-    }
-    fn iter(&self) -> impl Iterator<Item = &(K, V)> {
-        Rows::iter(self)
-    }
-}
 
 /// A flat one.
 pub(crate) struct Flat<K, V>(HashTable<(K, V)>);
@@ -82,12 +35,14 @@ impl<K: OwnedKey, V: 'static> RowTable<K, V> for Flat<K, V> {
         same: impl Fn(&T, &K) -> bool,
         merge: impl FnOnce(&mut C, &mut V, T),
         make: impl FnOnce(&mut C, T) -> (K, V),
-    ) {
+    ) -> &mut (K, V) {
         match self.0.entry(hash, |row| same(&item, &row.0), |row| row.0.stable_hash()) {
-            Entry::Occupied(mut row) => merge(with, &mut row.get_mut().1, item),
-            Entry::Vacant(free) => {
-                free.insert(make(with, item));
+            Entry::Occupied(row) => {
+                let row = row.into_mut();
+                merge(with, &mut row.1, item);
+                row
             }
+            Entry::Vacant(free) => free.insert(make(with, item)).into_mut(),
         }
     }
     fn len(&self) -> usize {

@@ -9,9 +9,9 @@ mod table;
 mod table_tests;
 mod views;
 
-pub(crate) use flat::{Flat, FlatIter, RowTable};
+pub(crate) use flat::{Flat, FlatIter};
 pub use named::{AggregatingState, KeyedState, KeyedStates, ListState, MapState, ReducingState, StateTtl, ValueState};
 pub use operator::{OperatorListState, OperatorStates};
-pub(crate) use rows::{Rows, TILE};
+pub(crate) use rows::{RowTable, Rows, TILE};
 pub(crate) use table::{IntoEntries, Place};
 pub use views::{AggregatingView, ListView, MapView, ReducingView, StateAt, ValueView};

@@ -4,7 +4,7 @@
 //! A function has a typed handle for each as a field, and adds it when a subtask begins; from then on the handle is an
 //! index, so that no name is looked up for a record. Each use is a look-up of the key in that state's own table.
 
-use super::{Place, Rows, views::*};
+use super::{Place, RowTable, Rows, views::*};
 use crate::{
     batch::Time,
     build::OpCx,
@@ -256,7 +256,7 @@ impl<K: OwnedKey> KeyedStates<'_, K> {
             let name = &handle.name;
             self.of.error.get_or_insert_with(|| format!("two states are named {name:?}: give each a name of its own"));
         }
-        let rows = Box::new(Table::<K, S::Cell> { rows: Rows::new(), ttl: handle.ttl, place: Place::default() });
+        let rows = Box::new(StateTable::<K, S::Cell> { rows: Rows::new(), ttl: handle.ttl, place: Place::default() });
         self.of.tables.push(NamedTable { name: handle.name.clone(), ages: handle.ttl.is_some(), rows });
     }
 }
@@ -274,7 +274,7 @@ struct NamedTable<K> {
     rows: Box<dyn AnyTable<K>>,
 }
 
-pub(super) struct Table<K, C> {
+pub(super) struct StateTable<K, C> {
     pub(super) rows: Rows<K, C>,
     pub(super) ttl: Option<StateTtl>,
     /// Where the next look for what is too old begins.
@@ -288,7 +288,7 @@ trait AnyTable<K>: Any {
     fn remove(&mut self, hash: u64, key: &K);
 }
 
-impl<K: OwnedKey, C: Cell> AnyTable<K> for Table<K, C> {
+impl<K: OwnedKey, C: Cell> AnyTable<K> for StateTable<K, C> {
     fn restore(&mut self, cx: &OpCx, part: &[u8]) -> Result<(), String> {
         self.rows.restore(cx, codec::decode(part)?);
         Ok(())
@@ -349,7 +349,7 @@ impl<K: OwnedKey> Named<K> {
             _ => 0,
         };
         let table = self.tables.get_mut(handle.index).map(|t| &mut *t.rows as &mut dyn Any);
-        match table.and_then(|t| t.downcast_mut::<Table<K, S::Cell>>()) {
+        match table.and_then(|t| t.downcast_mut::<StateTable<K, S::Cell>>()) {
             Some(table) => state.view(StateAt { table, hash, key, now }),
             None => unknown(&handle.name),
         }

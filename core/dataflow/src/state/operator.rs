@@ -61,6 +61,12 @@ impl<V: Data> AnyList for Vec<V> {
     }
 }
 
+/// Are the subtasks that wrote a snapshot those that there are now? Each wrote, if only that it had nothing, but for those
+/// that had ended.
+fn are_these(writers: impl ExactSizeIterator<Item = u32>, parallelism: u32) -> bool {
+    writers.len() == parallelism as usize && writers.max().is_none_or(|last| last < parallelism)
+}
+
 impl OperatorStates {
     pub(crate) fn new() -> Self {
         Self { lists: Vec::new(), error: None }
@@ -81,8 +87,7 @@ impl OperatorStates {
         if let Some(e) = self.error.take() {
             return Err(cx.failure(FailureKind::User, e));
         }
-        // Every subtask wrote, if only that it had nothing.
-        let same = parts.len() == cx.parallelism as usize;
+        let same = are_these(parts.iter().map(|(writer, _)| *writer), cx.parallelism);
         let mut dealt = vec![0_u32; self.lists.len()];
         for (writer, (name, part)) in parts.into_iter().flat_map(|(w, part)| part.into_iter().map(move |p| (w, p))) {
             let Some(at) = self.lists.iter().position(|l| l.name == name) else {
@@ -119,5 +124,18 @@ impl OperatorStates {
             Some(list) => list,
             None => super::named::unknown(&state.name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subtasks_keep_their_own_only_where_all_of_them_are_there_again() {
+        assert!(are_these([0, 1, 2].into_iter(), 3));
+        assert!(!are_these([0, 1].into_iter(), 3));
+        assert!(!are_these([0, 1, 2, 3].into_iter(), 3));
+        assert!(!are_these([0, 1, 3].into_iter(), 3), "one of four had ended, and nobody is the fourth now");
     }
 }

@@ -18,16 +18,58 @@ pub(crate) struct Rows<K, V> {
 /// Keys whose rows are brought near together.
 pub(crate) const TILE: usize = 32;
 
-impl<K: OwnedKey, V: Data> Rows<K, V> {
-    pub(crate) fn new() -> Self {
+/// A table of rows by key, in segments or flat.
+pub(crate) trait RowTable<K: 'static, V: 'static>: Sized {
+    /// An empty one.
+    fn new() -> Self;
+    /// An empty one that takes about as many rows as this one has without growing.
+    fn like(&self) -> Self;
+    /// Merges the item into its key's row, or makes the row of it. See [`Table::upsert`].
+    fn upsert<T, C>(
+        &mut self,
+        hash: u64,
+        item: T,
+        with: &mut C,
+        same: impl Fn(&T, &K) -> bool,
+        merge: impl FnOnce(&mut C, &mut V, T),
+        make: impl FnOnce(&mut C, T) -> (K, V),
+    ) -> &mut (K, V);
+    /// Number of rows.
+    fn len(&self) -> usize;
+    /// All rows.
+    fn iter(&self) -> impl Iterator<Item = &(K, V)>;
+}
+
+impl<K: OwnedKey, V: Data> RowTable<K, V> for Rows<K, V> {
+    fn new() -> Self {
         Self { table: Table::new() }
     }
-
-    /// Some that take about as many as there are here without growing.
-    pub(crate) fn like(&self) -> Self {
+    fn like(&self) -> Self {
         Self { table: Table::with_capacity(self.len()) }
     }
+    #[inline(always)]
+    fn upsert<T, C>(
+        &mut self,
+        hash: u64,
+        item: T,
+        with: &mut C,
+        same: impl Fn(&T, &K) -> bool,
+        merge: impl FnOnce(&mut C, &mut V, T),
+        make: impl FnOnce(&mut C, T) -> (K, V),
+    ) -> &mut (K, V) {
+        let same = |item: &T, row: &(K, V)| same(item, &row.0);
+        let merge = |with: &mut C, row: &mut (K, V), item| merge(with, &mut row.1, item);
+        self.table.upsert(hash, item, with, same, merge, make, |row| row.0.stable_hash())
+    }
+    fn len(&self) -> usize {
+        self.table.len()
+    }
+    fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.table.iter()
+    }
+}
 
+impl<K: OwnedKey, V: Data> Rows<K, V> {
     /// Brings the rows of some keys near, which are about to be used, where that is worth the while.
     #[inline(always)]
     pub(crate) fn near(&self, hashes: &[u64]) {
@@ -70,26 +112,6 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         self.table.upsert(hash, (), &mut (), same, |(), _, ()| (), |(), ()| make(), |row| row.0.stable_hash())
     }
 
-    /// Merges the item into its key's row, or makes the row of it. See [`Table::upsert`].
-    #[inline(always)]
-    pub(crate) fn upsert<T, C>(
-        &mut self,
-        hash: u64,
-        item: T,
-        with: &mut C,
-        same: impl Fn(&T, &K) -> bool,
-        merge: impl FnOnce(&mut C, &mut V, T),
-        make: impl FnOnce(&mut C, T) -> (K, V),
-    ) -> &mut (K, V) {
-        let same = |item: &T, row: &(K, V)| same(item, &row.0);
-        let merge = |with: &mut C, row: &mut (K, V), item| merge(with, &mut row.1, item);
-        self.table.upsert(hash, item, with, same, merge, make, |row| row.0.stable_hash())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     /// The value of a key, if it has a row.
     #[inline]
     pub(crate) fn get(&self, hash: u64, key: &K) -> Option<&V> {
@@ -119,10 +141,6 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
             }
         }
         place
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
-        self.table.iter()
     }
 
     /// All rows, leaving none.

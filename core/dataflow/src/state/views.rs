@@ -1,6 +1,9 @@
 //! What a function sees of its named states: those of the key at hand.
 
-use super::named::{Aged, Cell, Table};
+use super::{
+    RowTable,
+    named::{Aged, Cell, StateTable},
+};
 use crate::{
     batch::Time,
     fold::AggregateFunction,
@@ -15,7 +18,7 @@ const SWEPT: usize = 4;
 
 /// A place in a state's table.
 pub struct StateAt<'a, K, C> {
-    pub(super) table: &'a mut Table<K, C>,
+    pub(super) table: &'a mut StateTable<K, C>,
     pub(super) hash: u64,
     pub(super) key: &'a K,
     /// ms since 1970 UTC, where the state ages.

@@ -17,7 +17,7 @@ use crate::{
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
-    state::Rows,
+    state::{RowTable, Rows},
     task::{TaskCell, add},
 };
 use serde::{Deserialize, Serialize};

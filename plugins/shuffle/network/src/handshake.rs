@@ -5,7 +5,8 @@
 //!            ◀── verdict: welcome, duplicate or refused; its own secret and incarnation
 //! ```
 //!
-//! Both end with a checksum. Nothing else is read before it. A wrong secret is answered by closing the connection, with nothing to learn from.
+//! Each ends with a checksum, and nothing else is read before them. A wrong secret is answered by closing the connection,
+//! with nothing to learn from.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
