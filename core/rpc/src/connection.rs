@@ -41,6 +41,8 @@ const MAX_QUEUED: usize = 64 << 20;
 type Waiting = HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>;
 
 struct Inner {
+    /// Its place among the service's connections.
+    number: u64,
     peer: Hello,
     env: Env,
     timeout: Duration,
@@ -64,6 +66,14 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Who is at the other end of a stream whose handshake is done.
+pub(crate) struct Peer {
+    /// Of the connection.
+    pub number: u64,
+    /// Its first frame.
+    pub hello: Hello,
+}
+
 pub(crate) type Transport = Framed<BoxStream, LengthDelimitedCodec>;
 
 pub(crate) fn codec(max_frame: usize) -> LengthDelimitedCodec {
@@ -75,7 +85,7 @@ impl Connection {
     pub(crate) fn start(
         env: &Env,
         transport: Transport,
-        peer: Hello,
+        Peer { number, hello }: Peer,
         endpoints: Endpoints,
         timeout: Duration,
         max_frame: usize,
@@ -83,7 +93,8 @@ impl Connection {
     ) -> Self {
         let (outgoing, queue) = mpsc::unbounded_channel();
         let connection = Connection(Arc::new(Inner {
-            peer,
+            number,
+            peer: hello,
             env: env.clone(),
             timeout,
             max_frame,
@@ -105,9 +116,14 @@ impl Connection {
         &self.0.peer
     }
 
-    /// Is it this very connection, and not another one to the same process?
-    pub fn is(&self, other: &Connection) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Was it made after the other one?
+    pub fn is_later(&self, other: &Connection) -> bool {
+        self.0.number > other.0.number
+    }
+
+    /// Its place among the connections of this process, in the order in which they were accepted or dialled, from 1.
+    pub fn number(&self) -> u64 {
+        self.0.number
     }
 
     /// Which process is at the other end.

@@ -25,6 +25,6 @@ pub use frame::{Fence, Fences, is_for};
 pub use gateway::{Local, Remote, Reply, RpcMessage, Target};
 pub use handshake::{Hello, Role};
 pub use heartbeat::{HeartbeatMonitor, HeartbeatSettings};
-pub use mailbox::{Caller, Envelope, Mailbox, MailboxSender, mailbox};
+pub use mailbox::{Caller, Envelope, Mailbox, MailboxSender, Origin, mailbox};
 pub use registration::{RegistrationRetry, RetrySettings};
 pub use service::{RpcService, RpcSettings};

@@ -12,6 +12,33 @@ pub struct Caller {
     pub connection: Option<Connection>,
 }
 
+impl Caller {
+    /// What a core has to know of it.
+    pub fn origin(&self) -> Origin {
+        Origin { fence: self.fence, connection: self.connection.as_ref().map_or(0, Connection::number) }
+    }
+}
+
+/// Where a call comes from, as a core sees it.
+///
+/// A process that has lost its connection makes another, and what it said on the first one may arrive after what it says
+/// on the second. Calls are in order only on one connection, so who keeps a picture of a process from what that process
+/// says listens to the latest of its connections alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Which leader's call this is.
+    pub fence: Fence,
+    /// Of two connections of one peer, the later has the higher number. 0 from this process.
+    pub connection: u64,
+}
+
+impl From<Fence> for Origin {
+    /// In this process.
+    fn from(fence: Fence) -> Self {
+        Self { fence, connection: 0 }
+    }
+}
+
 /// A message with its caller.
 pub struct Envelope<M> {
     /// Who.

@@ -3,7 +3,7 @@
 //! It ends with its [`Shutdown`]: the listener goes first, then every connection.
 
 use crate::{
-    connection::{Connection, Transport, codec},
+    connection::{Connection, Peer, Transport, codec},
     error::{Fault, RpcError},
     frame::Frame,
     gateway::{Reply, RpcMessage},
@@ -13,7 +13,15 @@ use crate::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use thalweg_env::{Address, BoxStream, Env, PeerInfo, Shutdown};
 use thalweg_model::{ClusterId, Epoch, InstanceId};
 use thalweg_spi::Secret;
@@ -69,6 +77,8 @@ struct Inner {
     endpoints: Endpoints,
     address: Mutex<Option<Address>>,
     epoch: Mutex<Option<Epoch>>,
+    /// Of the latest connection.
+    number: AtomicU64,
     /// By address. One dial at a time for each.
     dialled: Mutex<HashMap<String, Slot>>,
     shutdown: Shutdown,
@@ -87,6 +97,7 @@ impl RpcService {
             endpoints: Endpoints::default(),
             address: Mutex::new(None),
             epoch: Mutex::new(None),
+            number: AtomicU64::new(0),
             dialled: Mutex::default(),
             shutdown,
         }))
@@ -109,8 +120,10 @@ impl RpcService {
                 match accepted {
                     Ok((stream, peer)) => {
                         let greeted = service.clone();
+                        // Not behind the handshake, where one could pass another.
+                        let number = service.next_number();
                         service.0.env.spawner.spawn("rpc-greet", async move {
-                            greeted.greet(stream, peer).await;
+                            greeted.greet(stream, peer, number).await;
                             drop(permit);
                         });
                     }
@@ -217,10 +230,14 @@ impl RpcService {
         let (transport, peer) = thalweg_env::timeout(&*self.0.env.clock, limit, handshake)
             .await
             .map_err(|_| unreachable(format!("no answer within {}s", limit.as_secs_f64())))??;
-        Ok(self.start(transport, peer))
+        Ok(self.start(transport, Peer { number: self.next_number(), hello: peer }))
     }
 
-    async fn greet(&self, stream: BoxStream, from: PeerInfo) {
+    fn next_number(&self) -> u64 {
+        self.0.number.fetch_add(1, Relaxed) + 1
+    }
+
+    async fn greet(&self, stream: BoxStream, from: PeerInfo, number: u64) {
         let mut transport = Transport::new(stream, codec(MAX_HELLO));
         let first = thalweg_env::timeout(&*self.0.env.clock, self.0.settings.timeout, next_frame(&mut transport)).await;
         let peer = match first {
@@ -237,11 +254,11 @@ impl RpcService {
             return;
         }
         if transport.send(encoded(&Frame::Hello(ours))).await.is_ok() {
-            self.start(transport, peer);
+            self.start(transport, Peer { number, hello: peer });
         }
     }
 
-    fn start(&self, transport: Transport, peer: Hello) -> Connection {
+    fn start(&self, transport: Transport, peer: Peer) -> Connection {
         let inner = &self.0;
         let mut parts = transport.into_parts();
         parts.codec = codec(inner.settings.max_frame);

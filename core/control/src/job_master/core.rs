@@ -15,7 +15,7 @@ use thalweg_model::{
     TaskManagerId,
 };
 use thalweg_rpc::{
-    Fault, Fence,
+    Fault, Origin,
     gateways::{
         AllocatedSlotReport, HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus,
     },
@@ -35,8 +35,8 @@ pub enum Event {
     Register {
         /// Waits for [`Effect::AnswerRegister`].
         call: CallId,
-        /// The epoch that it believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that it believes in.
+        from: Origin,
         /// Itself.
         registration: JobRegistration,
     },
@@ -44,8 +44,8 @@ pub enum Event {
     Offer {
         /// Waits for [`Effect::AnswerOffer`].
         call: CallId,
-        /// The epoch that the TaskManager believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that the TaskManager believes in.
+        from: Origin,
         /// Who.
         id: TaskManagerId,
         /// Which life.
@@ -57,8 +57,8 @@ pub enum Event {
     Report {
         /// Waits for [`Effect::Acknowledge`].
         call: CallId,
-        /// The epoch that the TaskManager believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that the TaskManager believes in.
+        from: Origin,
         /// Who.
         id: TaskManagerId,
         /// Which life.
@@ -70,8 +70,8 @@ pub enum Event {
     HostFailed {
         /// Waits for [`Effect::Acknowledge`].
         call: CallId,
-        /// The epoch that the TaskManager believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that the TaskManager believes in.
+        from: Origin,
         /// Where.
         id: TaskManagerId,
         /// Which life of the TaskManager.
@@ -81,8 +81,8 @@ pub enum Event {
     },
     /// The answer to a heartbeat.
     Heartbeat {
-        /// The epoch that the TaskManager believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that the TaskManager believes in.
+        from: Origin,
         /// Who.
         id: TaskManagerId,
         /// Which life.
@@ -90,7 +90,18 @@ pub enum Event {
         /// What it holds and runs.
         status: TaskManagerStatus,
     },
-    /// A TaskManager is gone, or gives up what it held for the job.
+    /// A TaskManager gives up what it held for the job.
+    Left {
+        /// On which connection, and the epoch that the TaskManager believes in.
+        from: Origin,
+        /// Who.
+        id: TaskManagerId,
+        /// Which life.
+        instance: InstanceId,
+        /// Why.
+        cause: String,
+    },
+    /// A TaskManager is gone.
     WorkerGone {
         /// Who.
         id: TaskManagerId,
@@ -346,29 +357,31 @@ impl JobMaster {
         let epoch = self.job.settings.epoch;
         match event {
             Event::Start => Some(Input::Start),
-            Event::Register { call, fence, registration } => {
+            Event::Register { call, from, registration } => {
                 let over = self.is_over() && !self.state.as_ref().is_some_and(State::is_unrecorded);
                 let id = registration.id.clone();
-                let answer = is_for(epoch, fence).map(|()| self.job.register(now, registration, over));
+                let admitted =
+                    is_for(epoch, from.fence).and_then(|()| self.job.is_latest(from, &id, registration.instance));
+                let answer = admitted.map(|()| self.job.register(now, from, registration, over));
                 let answered = answer.is_ok();
                 self.job.effects.push(Effect::AnswerRegister { call, answer });
                 // Whatever it was answered, all that it has of the job is known now.
                 answered.then_some(Input::Accounted { id })
             }
-            Event::Offer { call, fence, id, instance, offers } => {
+            Event::Offer { call, from, id, instance, offers } => {
                 let wanted = self.state.as_ref().is_some_and(State::takes_slots);
                 // What ended there is needed by whoever leads next, until this leader has decided or written it down.
                 let all = self.job.left.is_some() || self.state.as_ref().is_some_and(State::is_unrecorded);
-                let answer = is_for(epoch, fence).map(|()| self.job.offered(&id, instance, offers, wanted, all));
+                let answer = is_for(epoch, from.fence).and_then(|()| self.job.is_latest(from, &id, instance));
+                let answer = answer.map(|()| self.job.offered(&id, instance, offers, wanted, all));
                 let any = answer.as_ref().is_ok_and(|a| !a.is_empty());
                 self.job.effects.push(Effect::AnswerOffer { call, answer });
                 any.then_some(Input::SlotsChanged)
             }
-            Event::Report { call, fence, id, instance, report } => {
-                let admitted = is_for(epoch, fence);
+            Event::Report { call, from, id, instance, report } => {
                 // Who has not presented itself (yet) tells it again when it has.
-                let admitted = admitted.and_then(|()| match self.job.is_current(&id, instance) {
-                    true => Ok(()),
+                let admitted = is_for(epoch, from.fence).and_then(|()| match self.job.is_current(&id, instance) {
+                    true => self.job.is_latest(from, &id, instance),
                     false => Err(Fault::Refused("this TaskManager is not registered with the job".into())),
                 });
                 let subtask = report.subtask;
@@ -396,8 +409,8 @@ impl JobMaster {
                     None => Input::TaskChanged,
                 })
             }
-            Event::HostFailed { call, fence, id, instance, failed } => {
-                let admitted = is_for(epoch, fence);
+            Event::HostFailed { call, from, id, instance, failed } => {
+                let admitted = is_for(epoch, from.fence).and_then(|()| self.job.is_latest(from, &id, instance));
                 let known = admitted.is_ok() && self.job.is_news(&id, instance, &failed);
                 let failure = failed.failure;
                 self.job.effects.push(Effect::Acknowledge { call, answer: admitted });
@@ -412,8 +425,9 @@ impl JobMaster {
                     Input::HostFailed { failure, id }
                 })
             }
-            Event::Heartbeat { fence, id, instance, status } => {
-                if is_for(epoch, fence).is_err() || !self.job.is_current(&id, instance) {
+            Event::Heartbeat { from, id, instance, status } => {
+                let known = is_for(epoch, from.fence).is_ok() && self.job.is_current(&id, instance);
+                if !known || self.job.is_latest(from, &id, instance).is_err() {
                     return None;
                 }
                 let (missing, stopped) = self.job.heard(now, &id, instance, &status);
@@ -424,6 +438,10 @@ impl JobMaster {
                     (None, Some(failed)) => Some(Input::HostFailed { failure: failed.failure, id }),
                     (None, None) => stopped.then_some(Input::TaskChanged),
                 }
+            }
+            Event::Left { from, id, instance, cause } => {
+                let admitted = is_for(epoch, from.fence).and_then(|()| self.job.is_latest(from, &id, instance));
+                admitted.ok().and_then(|()| self.worker_gone(now, &id, instance, &cause))
             }
             Event::WorkerGone { id, instance, cause } => self.worker_gone(now, &id, instance, &cause),
             Event::Vanished { id, instance, cause } => {

@@ -181,34 +181,37 @@ impl Driver {
     }
 
     fn called(&mut self, call: Envelope<JobMasterMessage>) {
-        let fence = call.caller.fence;
+        let from = call.caller.origin();
         match call.message {
             JobMasterMessage::RegisterTaskManager { registration, reply } => {
                 if let Some(connection) = call.caller.connection {
                     let (id, instance) = (registration.id.clone(), registration.instance);
-                    self.connections.insert(id, (instance, connection));
+                    let known = self.connections.get(&id).filter(|(life, _)| *life == instance);
+                    if known.is_none_or(|(_, known)| connection.is_later(known)) {
+                        self.connections.insert(id, (instance, connection));
+                    }
                 }
                 let call = self.registrations.keep(&mut self.ids, reply);
-                self.feed(Event::Register { call, fence, registration });
+                self.feed(Event::Register { call, from, registration });
             }
             JobMasterMessage::OfferSlots { id, instance, offers, reply } => {
                 let call = self.offers.keep(&mut self.ids, reply);
-                self.feed(Event::Offer { call, fence, id, instance, offers });
+                self.feed(Event::Offer { call, from, id, instance, offers });
             }
             JobMasterMessage::Report { id, instance, report, reply } => {
                 let call = self.reports.keep(&mut self.ids, reply);
-                self.feed(Event::Report { call, fence, id, instance, report });
+                self.feed(Event::Report { call, from, id, instance, report });
             }
             JobMasterMessage::HostFailed { id, instance, failed, reply } => {
                 let call = self.reports.keep(&mut self.ids, reply);
-                self.feed(Event::HostFailed { call, fence, id, instance, failed });
+                self.feed(Event::HostFailed { call, from, id, instance, failed });
             }
             JobMasterMessage::DisconnectTaskManager { id, instance, cause, reply } => {
-                self.feed(Event::WorkerGone { id, instance, cause });
+                self.feed(Event::Left { from, id, instance, cause });
                 reply.send(Ok(()));
             }
             JobMasterMessage::Heartbeat { id, instance, status } => {
-                self.feed(Event::Heartbeat { fence, id, instance, status });
+                self.feed(Event::Heartbeat { from, id, instance, status });
             }
         }
     }

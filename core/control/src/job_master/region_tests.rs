@@ -9,7 +9,7 @@ use thalweg_model::{
     Vertex, VertexId, VertexRole,
 };
 use thalweg_rpc::{
-    Fence,
+    Fence, Origin,
     gateways::{HostFailure, JobRegistration, SlotOffer, TaskManagerStatus},
 };
 use thalweg_wire::{Deploy, DeploymentRecord, RestartStrategy, TaskReport};
@@ -125,8 +125,8 @@ impl World {
         effects
     }
 
-    fn fence(&self) -> Fence {
-        Fence::job(JOB, self.epoch)
+    fn from(&self) -> Origin {
+        Fence::job(JOB, self.epoch).into()
     }
 
     fn joins(&mut self, name: &str) -> Vec<Effect> {
@@ -135,15 +135,15 @@ impl World {
 
     fn comes_back(&mut self, name: &str, status: TaskManagerStatus) -> Vec<Effect> {
         let registration = JobRegistration { id: tm(name), instance: LIFE, rpc: String::new(), status };
-        let fence = self.fence();
-        self.feed(Event::Register { call: 1, fence, registration })
+        let from = self.from();
+        self.feed(Event::Register { call: 1, from, registration })
     }
 
     fn offers(&mut self, name: &str, grant: u8, slot: u32, host: u64) -> Vec<Effect> {
         let allocation = AllocationId::from_bytes([grant; 16]);
         let offers = vec![SlotOffer { allocation, slot, host, data_address: None }];
-        let fence = self.fence();
-        self.feed(Event::Offer { call: 2, fence, id: tm(name), instance: LIFE, offers })
+        let from = self.from();
+        self.feed(Event::Offer { call: 2, from, id: tm(name), instance: LIFE, offers })
     }
 
     fn reports(&mut self, name: &str, vertex: u32, index: u32, n: u32, state: ExecutionState) -> Vec<Effect> {
@@ -157,8 +157,8 @@ impl World {
             collected: BTreeMap::new(),
             metrics: SubtaskMetrics::default(),
         };
-        let fence = self.fence();
-        self.feed(Event::Report { call: 3, fence, id: tm(name), instance: LIFE, report })
+        let from = self.from();
+        self.feed(Event::Report { call: 3, from, id: tm(name), instance: LIFE, report })
     }
 
     fn recorded(&mut self, n: u32) -> Vec<Effect> {
@@ -224,8 +224,8 @@ fn a_region_that_failed_is_stopped_everywhere_and_starts_again_in_its_slot() {
 fn a_host_that_dies_is_started_again_for_what_was_in_it_alone() {
     let mut world = World::running("b");
     let failed = HostFailure { host: 1, failure: TaskFailure::new(FailureKind::Lost, "gone") };
-    let fence = world.fence();
-    let effects = world.feed(Event::HostFailed { call: 4, fence, id: tm("b"), instance: LIFE, failed });
+    let from = world.from();
+    let effects = world.feed(Event::HostFailed { call: 4, from, id: tm("b"), instance: LIFE, failed });
     assert_eq!((resets(&effects), cancels(&effects)), (vec![tm("b")], vec![]));
     world.feed(Event::HostReset { attempt: attempt(0), id: tm("b"), done: true });
     world.offers("b", 2, 0, 2);

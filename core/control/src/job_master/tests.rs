@@ -9,7 +9,7 @@ use thalweg_model::{
     UnixMillis, Vertex, VertexId, VertexRole,
 };
 use thalweg_rpc::{
-    Fault, Fence, HeartbeatSettings,
+    Fault, Fence, HeartbeatSettings, Origin,
     gateways::{HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus},
 };
 use thalweg_wire::{CommitRecord, ExecutionMode, JobRecord, JobSpec, RestartStrategy, TaskReport};
@@ -84,8 +84,8 @@ fn tm() -> TaskManagerId {
     TaskManagerId::new("a")
 }
 
-fn fence() -> Fence {
-    Fence::job(JOB, EPOCH)
+fn from() -> Origin {
+    Fence::job(JOB, EPOCH).into()
 }
 
 fn grant(n: u8) -> AllocationId {
@@ -98,12 +98,12 @@ fn attempt(n: u32) -> Attempt {
 
 fn register(status: TaskManagerStatus) -> Event {
     let registration = JobRegistration { id: tm(), instance: LIFE, rpc: String::new(), status };
-    Event::Register { call: 1, fence: fence(), registration }
+    Event::Register { call: 1, from: from(), registration }
 }
 
 fn offer(n: u8, slot: u32, host: u64) -> Event {
     let offers = vec![SlotOffer { allocation: grant(n), slot, host, data_address: None }];
-    Event::Offer { call: 2, fence: fence(), id: tm(), instance: LIFE, offers }
+    Event::Offer { call: 2, from: from(), id: tm(), instance: LIFE, offers }
 }
 
 fn report(vertex: u32, n: u32, state: ExecutionState, prepared: Option<&'static [u8]>) -> Event {
@@ -116,7 +116,7 @@ fn report(vertex: u32, n: u32, state: ExecutionState, prepared: Option<&'static 
         collected: BTreeMap::new(),
         metrics: SubtaskMetrics::default(),
     };
-    Event::Report { call: 3, fence: fence(), id: tm(), instance: LIFE, report }
+    Event::Report { call: 3, from: from(), id: tm(), instance: LIFE, report }
 }
 
 fn lost() -> TaskFailure {
@@ -125,7 +125,7 @@ fn lost() -> TaskFailure {
 
 fn host_failed(host: u64) -> Event {
     let failed = HostFailure { host, failure: lost() };
-    Event::HostFailed { call: 4, fence: fence(), id: tm(), instance: LIFE, failed }
+    Event::HostFailed { call: 4, from: from(), id: tm(), instance: LIFE, failed }
 }
 
 fn worker_gone() -> Event {
@@ -284,9 +284,50 @@ fn a_fresh_host_that_fails_before_the_reset_is_answered_is_told_by_the_next_hear
         host_failure: Some(HostFailure { host: 2, failure: lost() }),
         ..Default::default()
     };
-    let heartbeat = Event::Heartbeat { fence: fence(), id: tm(), instance: LIFE, status };
+    let heartbeat = Event::Heartbeat { from: from(), id: tm(), instance: LIFE, status };
     let effects = jm.on_event(at(180), heartbeat);
     assert!(effects.contains(&Effect::ResetHost { id: tm(), attempt: attempt(1) }));
+}
+
+/// The same on another connection of the process.
+fn on(number: u64, mut event: Event) -> Event {
+    match &mut event {
+        Event::Register { from, .. }
+        | Event::Offer { from, .. }
+        | Event::Report { from, .. }
+        | Event::HostFailed { from, .. }
+        | Event::Heartbeat { from, .. }
+        | Event::Left { from, .. } => from.connection = number,
+        _ => {}
+    }
+    event
+}
+
+#[test]
+fn what_comes_late_on_an_earlier_connection_is_no_news() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    jm.on_event(at(5), on(2, register(running())));
+    let view = format!("{:?}", jm.view());
+    let empty = TaskManagerStatus { allocations: vec![grant(1)], ..Default::default() };
+    let heartbeat = |status| Event::Heartbeat { from: from(), id: tm(), instance: LIFE, status };
+    assert_eq!(jm.on_event(at(6), on(1, heartbeat(empty.clone()))), [], "they were not there yet when it was said");
+    let left = Event::Left { from: from(), id: tm(), instance: LIFE, cause: "test".into() };
+    assert_eq!(jm.on_event(at(6), on(1, left)), []);
+    let refused = |effects: &[Effect]| {
+        matches!(
+            effects,
+            [Effect::AnswerRegister { answer: Err(Fault::Refused(_)), .. }
+                | Effect::AnswerOffer { answer: Err(Fault::Refused(_)), .. }
+                | Effect::Acknowledge { answer: Err(Fault::Refused(_)), .. }]
+        )
+    };
+    for late in [register(empty.clone()), offer(1, 0, 1), report(0, 0, ExecutionState::Failed, None), host_failed(1)] {
+        let effects = jm.on_event(at(6), on(1, late));
+        assert!(refused(&effects), "{effects:?}");
+    }
+    assert_eq!(format!("{:?}", jm.view()), view);
+    let effects = jm.on_event(at(7), on(2, heartbeat(empty)));
+    assert!(effects.contains(&Effect::Status(JobStatus::Restarting)), "on the latest it is true");
 }
 
 #[test]
@@ -388,7 +429,7 @@ fn no_slots_in_time_fails_the_job_with_the_reason() {
 fn what_believes_in_another_epoch_is_refused() {
     let mut jm = executing(RestartStrategy::ByKind);
     let Event::Report { call, id, instance, report, .. } = report(0, 0, ExecutionState::Finished, None) else { return };
-    let event = Event::Report { call, fence: Fence::job(JOB, Epoch(2)), id, instance, report };
+    let event = Event::Report { call, from: Fence::job(JOB, Epoch(2)).into(), id, instance, report };
     let fault = Fault::Fenced { called: 2, present: 3 };
     assert_eq!(jm.on_event(at(10), event), [Effect::Acknowledge { call: 3, answer: Err(fault) }]);
 }
@@ -405,8 +446,8 @@ fn transitions_are_written_once() {
 
 const NEXT: Epoch = Epoch(EPOCH.0 + 1);
 
-fn next_fence() -> Fence {
-    Fence::job(JOB, NEXT)
+fn next_from() -> Origin {
+    Fence::job(JOB, NEXT).into()
 }
 
 /// What a leader before this one has written down of [`executing`].
@@ -442,13 +483,13 @@ fn reconciling(left: Left) -> JobMaster {
 
 fn comes_back(status: TaskManagerStatus) -> Event {
     let registration = JobRegistration { id: tm(), instance: LIFE, rpc: String::new(), status };
-    Event::Register { call: 1, fence: next_fence(), registration }
+    Event::Register { call: 1, from: next_from(), registration }
 }
 
 fn report_to_next(vertex: u32, state: ExecutionState, prepared: Option<&'static [u8]>) -> Event {
     match report(vertex, 0, state, prepared) {
         Event::Report { call, id, instance, report, .. } => {
-            Event::Report { call, fence: next_fence(), id, instance, report }
+            Event::Report { call, from: next_from(), id, instance, report }
         }
         other => other,
     }
@@ -535,9 +576,9 @@ fn a_failure_that_no_leader_acted_upon_comes_as_a_report_with_its_cause() {
     status.tasks[1].2 = ExecutionState::Failed;
     jm.on_event(at(5), comes_back(status));
     let failed = match report_to_next(1, ExecutionState::Failed, None) {
-        Event::Report { call, fence, id, instance, mut report } => {
+        Event::Report { call, from, id, instance, mut report } => {
             report.failure = Some(TaskFailure::new(FailureKind::User, "not this one"));
-            Event::Report { call, fence, id, instance, report }
+            Event::Report { call, from, id, instance, report }
         }
         other => other,
     };
@@ -566,7 +607,7 @@ fn a_cancel_waits_for_what_can_be_found_and_stops_it() {
     assert!(effects.iter().any(|e| matches!(e, Effect::Cancel { .. })), "{effects:?}");
     let offers = Event::Offer {
         call: 2,
-        fence: next_fence(),
+        from: next_from(),
         id: tm(),
         instance: LIFE,
         offers: vec![SlotOffer { allocation: grant(1), slot: 0, host: 1, data_address: None }],
@@ -589,10 +630,10 @@ fn slots_that_were_only_reserved_do_not_push_tasks_out_of_theirs() {
     let other = TaskManagerId::new("b");
     let held = TaskManagerStatus { allocations: vec![grant(9)], ..Default::default() };
     let registration = JobRegistration { id: other.clone(), instance: LIFE, rpc: String::new(), status: held };
-    jm.on_event(at(1), Event::Register { call: 1, fence: next_fence(), registration });
+    jm.on_event(at(1), Event::Register { call: 1, from: next_from(), registration });
     let offer_of = |id: TaskManagerId, n, host| {
         let offers = vec![SlotOffer { allocation: grant(n), slot: 0, host, data_address: None }];
-        Event::Offer { call: 2, fence: next_fence(), id, instance: LIFE, offers }
+        Event::Offer { call: 2, from: next_from(), id, instance: LIFE, offers }
     };
     assert_eq!(accepted(&jm.on_event(at(2), offer_of(other, 9, 1))), Some(vec![]));
     jm.on_event(at(3), comes_back(running()));
@@ -613,13 +654,13 @@ fn a_slot_with_tasks_on_their_way_is_taken_under_a_later_grant() {
     let mut jm = deploying(RestartStrategy::ByKind);
     // The grant has ended there, and another TaskManager has filled the gap, before the slot is offered again.
     let status = TaskManagerStatus::default();
-    jm.on_event(at(3), Event::Heartbeat { fence: fence(), id: tm(), instance: LIFE, status });
+    jm.on_event(at(3), Event::Heartbeat { from: from(), id: tm(), instance: LIFE, status });
     let other = TaskManagerId::new("b");
     let registration =
         JobRegistration { id: other.clone(), instance: LIFE, rpc: String::new(), status: TaskManagerStatus::default() };
-    jm.on_event(at(4), Event::Register { call: 1, fence: fence(), registration });
+    jm.on_event(at(4), Event::Register { call: 1, from: from(), registration });
     let offers = vec![SlotOffer { allocation: grant(5), slot: 0, host: 1, data_address: None }];
-    jm.on_event(at(5), Event::Offer { call: 2, fence: fence(), id: other, instance: LIFE, offers });
+    jm.on_event(at(5), Event::Offer { call: 2, from: from(), id: other, instance: LIFE, offers });
     let effects = jm.on_event(at(6), offer(6, 0, 1));
     assert_eq!(accepted(&effects), Some(vec![grant(6)]));
     let freed = |e: &Effect| matches!(e, Effect::FreeSlot { allocation, .. } if *allocation == grant(5));

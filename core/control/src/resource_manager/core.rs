@@ -10,7 +10,7 @@ use std::{
 };
 use thalweg_model::{AllocationId, Epoch, InstanceId, JobId, Moment, TaskManagerId};
 use thalweg_rpc::{
-    Fault, Fence, HeartbeatMonitor, HeartbeatSettings,
+    Fault, HeartbeatMonitor, HeartbeatSettings, Origin,
     gateways::{RegistrationAnswer, SlotReport, SlotRequest, SlotStatus, TaskManagerInfo},
     is_for,
 };
@@ -41,8 +41,8 @@ pub enum Event {
     Register {
         /// Waits for [`Effect::Answer`].
         call: CallId,
-        /// The epoch that it believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that it believes in.
+        from: Origin,
         /// Itself.
         info: TaskManagerInfo,
         /// Its slots.
@@ -50,8 +50,8 @@ pub enum Event {
     },
     /// It answered a heartbeat.
     Heartbeat {
-        /// The epoch that it believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that it believes in.
+        from: Origin,
         /// Who.
         id: TaskManagerId,
         /// Which life.
@@ -70,8 +70,8 @@ pub enum Event {
     },
     /// One slot became free.
     SlotFreed {
-        /// The epoch that the TaskManager believes in.
-        fence: Fence,
+        /// On which connection, and the epoch that the TaskManager believes in.
+        from: Origin,
         /// Who.
         id: TaskManagerId,
         /// Which life.
@@ -199,6 +199,8 @@ enum Slot {
 #[derive(Debug, Clone)]
 struct Worker {
     info: TaskManagerInfo,
+    /// On which it registered last.
+    connection: u64,
     slots: Vec<Slot>,
     /// Since when no slot is in use.
     idle_since: Option<Moment>,
@@ -266,11 +268,9 @@ impl ResourceManager {
         let mut effects = Vec::new();
         self.rests.retain(|_, until| now < *until);
         match event {
-            Event::Register { call, fence, info, report } => {
-                self.register(now, call, fence, info, report, &mut effects)
-            }
-            Event::Heartbeat { fence, id, instance, report } => {
-                if is_for(self.settings.epoch, fence).is_ok() && self.is_current(&id, instance) {
+            Event::Register { call, from, info, report } => self.register(now, call, from, info, report, &mut effects),
+            Event::Heartbeat { from, id, instance, report } => {
+                if self.is_admitted(from, &id, instance) {
                     self.heartbeats.heard(&(id.clone(), instance), now);
                     self.heard.insert(id.clone(), now);
                     self.reconcile(now, &id, &report);
@@ -278,8 +278,8 @@ impl ResourceManager {
                 }
             }
             Event::Gone { id, instance, cause } => self.lose(&id, instance, cause, &mut effects),
-            Event::SlotFreed { fence, id, instance, allocation } => {
-                if is_for(self.settings.epoch, fence).is_ok() && self.is_current(&id, instance) {
+            Event::SlotFreed { from, id, instance, allocation } => {
+                if self.is_admitted(from, &id, instance) {
                     self.note_unwanted(now, &id, allocation);
                     self.set_slot(now, &id, allocation, |slot| *slot = Slot::Free);
                 }
@@ -370,16 +370,29 @@ impl ResourceManager {
         self.workers.get(id).is_some_and(|w| w.info.instance == instance)
     }
 
+    /// Is it the word of a registered process? What came on an earlier connection than its latest is out of date.
+    fn is_admitted(&self, from: Origin, id: &TaskManagerId, instance: InstanceId) -> bool {
+        let latest = |w: &Worker| w.info.instance == instance && w.connection <= from.connection;
+        is_for(self.settings.epoch, from.fence).is_ok() && self.workers.get(id).is_some_and(latest)
+    }
+
     fn register(
         &mut self,
         now: Moment,
         call: CallId,
-        fence: Fence,
+        from: Origin,
         info: TaskManagerInfo,
         report: SlotReport,
         effects: &mut Vec<Effect>,
     ) {
-        if let Err(fault) = is_for(self.settings.epoch, fence) {
+        let is_late = |w: &Worker| w.info.instance == info.instance && from.connection < w.connection;
+        let admitted = is_for(self.settings.epoch, from.fence).and_then(|()| match self.workers.get(&info.id) {
+            Some(known) if is_late(known) => {
+                Err(Fault::Refused("this process has registered on a later connection".into()))
+            }
+            _ => Ok(()),
+        });
+        if let Err(fault) = admitted {
             effects.push(Effect::Answer { call, answer: Err(fault) });
             return;
         }
@@ -391,9 +404,10 @@ impl ResourceManager {
         let worker = self.workers.entry(id.clone()).or_insert_with(|| Worker {
             slots: vec![Slot::Free; report.slots.len()],
             info: info.clone(),
+            connection: from.connection,
             idle_since: Some(now),
         });
-        worker.info = info;
+        (worker.info, worker.connection) = (info, from.connection);
         self.refused = None;
         worker.slots.resize(report.slots.len(), Slot::Free);
         self.heartbeats.watch((id.clone(), instance), now);

@@ -219,24 +219,24 @@ impl Driver {
     }
 
     fn called(&mut self, call: Envelope<ResourceManagerMessage>) {
-        let fence = call.caller.fence;
+        let from = call.caller.origin();
         match call.message {
             ResourceManagerMessage::RegisterTaskManager { info, report, reply } => {
                 if let Some(connection) = call.caller.connection {
                     self.watch(info.id.clone(), info.instance, info.rpc.clone(), connection);
                 }
                 let call = self.registrations.keep(&mut self.ids, reply);
-                self.feed(Event::Register { call, fence, info, report });
+                self.feed(Event::Register { call, from, info, report });
             }
             ResourceManagerMessage::DisconnectTaskManager { id, instance, cause, reply } => {
                 self.feed(Event::Gone { id, instance, cause });
                 reply.send(Ok(()));
             }
             ResourceManagerMessage::Heartbeat { id, instance, report } => {
-                self.feed(Event::Heartbeat { fence, id, instance, report });
+                self.feed(Event::Heartbeat { from, id, instance, report });
             }
             ResourceManagerMessage::SlotFreed { id, instance, allocation } => {
-                self.feed(Event::SlotFreed { fence, id, instance, allocation });
+                self.feed(Event::SlotFreed { from, id, instance, allocation });
             }
             ResourceManagerMessage::DeclareRequirements { job, slots } => self.feed(Event::Require { job, slots }),
         }
@@ -246,11 +246,11 @@ impl Driver {
     /// gone; no answer, and the heartbeat's time-out decides. A process that is dying may still take a connection, so one
     /// look that says nothing clear is not the last.
     fn watch(&mut self, id: TaskManagerId, instance: InstanceId, rpc: String, connection: Connection) {
-        let known = self.connections.insert(id.clone(), (instance, connection.clone()));
         // The end of an earlier connection may not have been noticed yet: the new one is watched all the same.
-        if known.is_some_and(|(_, known)| known.is(&connection)) {
+        if self.connections.get(&id).is_some_and(|(life, known)| *life == instance && !connection.is_later(known)) {
             return;
         }
+        self.connections.insert(id.clone(), (instance, connection.clone()));
         let (service, handle) = (self.services.rpc.clone(), self.handle.clone());
         let (clock, patience) = (self.services.env.clock.clone(), self.settings.heartbeat.timeout);
         self.services.env.spawner.spawn("watch-task-manager", async move {

@@ -46,12 +46,12 @@ fn register(name: &str, n: u8, slots: Vec<SlotStatus>) -> Event {
         cores: 1,
         platform: String::new(),
     };
-    Event::Register { call: 1, fence: Fence::cluster(EPOCH), info, report: SlotReport { slots } }
+    Event::Register { call: 1, from: Fence::cluster(EPOCH).into(), info, report: SlotReport { slots } }
 }
 
 fn heartbeat(name: &str, n: u8, slots: Vec<SlotStatus>) -> Event {
     let report = SlotReport { slots };
-    Event::Heartbeat { fence: Fence::cluster(EPOCH), id: id(name), instance: life(n), report }
+    Event::Heartbeat { from: Fence::cluster(EPOCH).into(), id: id(name), instance: life(n), report }
 }
 
 fn requests(effects: &[Effect]) -> Vec<(TaskManagerId, SlotRequest)> {
@@ -67,7 +67,7 @@ fn answered(name: &str, allocation: AllocationId, granted: Option<bool>) -> Even
 }
 
 fn freed(name: &str, allocation: AllocationId) -> Event {
-    Event::SlotFreed { fence: Fence::cluster(EPOCH), id: id(name), instance: life(1), allocation }
+    Event::SlotFreed { from: Fence::cluster(EPOCH).into(), id: id(name), instance: life(1), allocation }
 }
 
 fn shortages(effects: &[Effect]) -> Vec<(u32, u32)> {
@@ -164,11 +164,35 @@ fn a_second_life_of_one_name_replaces_the_first() {
     assert_eq!(rm.view()[0].info.instance, life(2));
 }
 
+/// The same on another connection of the process.
+fn on(connection: u64, mut event: Event) -> Event {
+    if let Event::Register { from, .. } | Event::Heartbeat { from, .. } | Event::SlotFreed { from, .. } = &mut event {
+        from.connection = connection;
+    }
+    event
+}
+
+#[test]
+fn what_comes_late_on_an_earlier_connection_is_no_news() {
+    let mut rm = manager(false);
+    let taken = |n| SlotStatus::Taken { job: JOB, allocation: AllocationId::from_bytes([n; 16]), active: true };
+    rm.on_event(at(0), on(1, register("a", 1, vec![SlotStatus::Free])));
+    rm.on_event(at(1), on(2, register("a", 1, vec![taken(1)])));
+    let grants = rm.grants();
+    let refused = rm.on_event(at(2), on(1, register("a", 1, vec![SlotStatus::Free])));
+    assert!(matches!(&refused[..], [Effect::Answer { answer: Err(Fault::Refused(_)), .. }]));
+    rm.on_event(at(3), on(1, heartbeat("a", 1, vec![SlotStatus::Free])));
+    rm.on_event(at(4), on(1, freed("a", AllocationId::from_bytes([1; 16]))));
+    assert_eq!(rm.grants(), grants, "the slot is in use");
+    rm.on_event(at(5), on(2, heartbeat("a", 1, vec![SlotStatus::Free])));
+    assert_eq!(rm.grants(), []);
+}
+
 #[test]
 fn a_registration_with_another_epoch_is_refused() {
     let mut rm = manager(false);
     let Event::Register { call, info, report, .. } = register("a", 1, vec![SlotStatus::Free]) else { return };
-    let event = Event::Register { call, fence: Fence::cluster(Epoch(2)), info, report };
+    let event = Event::Register { call, from: Fence::cluster(Epoch(2)).into(), info, report };
     let fault = Fault::Fenced { called: 2, present: 3 };
     assert_eq!(rm.on_event(at(0), event), [Effect::Answer { call: 1, answer: Err(fault) }]);
     let good = rm.on_event(at(1), register("a", 1, vec![SlotStatus::Free]));

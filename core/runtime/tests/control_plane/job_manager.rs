@@ -18,7 +18,7 @@ use thalweg_control::{
     resource_manager::{self, ResourceManager},
 };
 use thalweg_model::{Attempt, Epoch, FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
-use thalweg_rpc::Fence;
+use thalweg_rpc::{Fence, Origin};
 use thalweg_spi::{ClusterView, Decision, DeploymentMode, WorkerProfile};
 use thalweg_testkit::harness::{CallId, Happening, LinkId, NodeId, Outcome};
 use thalweg_wire::{DeployedOn, JobRecord};
@@ -154,12 +154,12 @@ impl World {
             Happening::Local(local) => self.manager_local(node, local),
             Happening::Asked { call, message } => {
                 if self.managers.contains_key(&node) {
-                    self.manager_called(node, Some(call), message);
+                    self.manager_called(node, call.link(), Some(call), message);
                 } else {
                     self.sim.answer(call, node, Answer::NotLeading);
                 }
             }
-            Happening::Told { message, .. } => self.manager_called(node, None, message),
+            Happening::Told { link, message } => self.manager_called(node, link, None, message),
             Happening::Answered { ticket, outcome } => self.manager_answered(node, ticket, outcome),
             Happening::Closed { link } => {
                 let Some(it) = self.managers.get_mut(&node) else { return };
@@ -279,6 +279,9 @@ impl World {
     fn watch(&mut self, node: NodeId, id: TaskManagerId, instance: InstanceId, address: String, link: LinkId) {
         let closed = self.sim.is_closed(link, node);
         let Some(it) = self.managers.get_mut(&node) else { return };
+        if it.links.get(&id).is_some_and(|(life, known)| *life == instance && link <= *known) {
+            return;
+        }
         it.links.insert(id.clone(), (instance, link));
         if closed {
             self.dial(node, &address, |found| Local::DialledBack { id, instance, found });
@@ -287,7 +290,8 @@ impl World {
         }
     }
 
-    fn manager_called(&mut self, node: NodeId, call: Option<CallId>, message: Message) {
+    fn manager_called(&mut self, node: NodeId, link: LinkId, call: Option<CallId>, message: Message) {
+        let from = |fence| Origin { fence, connection: link.number() };
         let Some(it) = self.managers.get_mut(&node) else { return };
         match message {
             Message::RegisterTaskManager { fence, info, report } => {
@@ -295,15 +299,18 @@ impl World {
                 self.watch(node, info.id.clone(), info.instance, info.rpc.clone(), call.link());
                 let Some(it) = self.managers.get_mut(&node) else { return };
                 let call = it.replies.keep(call);
-                self.feed_manager(node, resource_manager::Event::Register { call, fence, info, report });
+                let from = from(fence);
+                self.feed_manager(node, resource_manager::Event::Register { call, from, info, report });
             }
             Message::Heartbeat { fence, id, instance, report } => {
-                self.feed_manager(node, resource_manager::Event::Heartbeat { fence, id, instance, report });
+                let from = from(fence);
+                self.feed_manager(node, resource_manager::Event::Heartbeat { from, id, instance, report });
             }
             Message::SlotFreed { fence, id, instance, allocation } => {
-                self.feed_manager(node, resource_manager::Event::SlotFreed { fence, id, instance, allocation });
+                let from = from(fence);
+                self.feed_manager(node, resource_manager::Event::SlotFreed { from, id, instance, allocation });
             }
-            Message::Master { job, fence, call: what } => self.master_called(node, job, fence, call, what),
+            Message::Master { job, fence, call: what } => self.master_called(node, job, from(fence), call, what),
             Message::Submit { job, spec } => {
                 let Some(call) = call else { return };
                 let call = it.replies.keep(call);

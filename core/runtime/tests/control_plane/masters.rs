@@ -13,7 +13,7 @@ use thalweg_control::{
     resource_manager,
 };
 use thalweg_model::{ExecutionState, FailureKind, InstanceId, JobId, Moment, TaskFailure, TaskManagerId};
-use thalweg_rpc::{Fault, Fence, gateways::JobRegistrationAnswer};
+use thalweg_rpc::{Fault, Fence, Origin, gateways::JobRegistrationAnswer};
 use thalweg_testkit::harness::{CallId, LinkId, NodeId, Outcome};
 use thalweg_wire::Descriptor;
 
@@ -25,7 +25,7 @@ pub struct Master {
 }
 
 impl World {
-    pub fn master_called(&mut self, node: NodeId, job: JobId, fence: Fence, call: Option<CallId>, what: MasterCall) {
+    pub fn master_called(&mut self, node: NodeId, job: JobId, from: Origin, call: Option<CallId>, what: MasterCall) {
         let Some(it) = self.managers.get_mut(&node) else { return };
         let Some(master) = it.masters.get_mut(&job) else {
             if let Some(call) = call {
@@ -42,7 +42,10 @@ impl World {
         let mut kept = 0;
         if let Some(call) = call {
             if let MasterCall::Register(registration) = &what {
-                master.links.insert(registration.id.clone(), (registration.instance, call.link()));
+                let known = master.links.get(&registration.id).filter(|(life, _)| *life == registration.instance);
+                if known.is_none_or(|(_, known)| *known < call.link()) {
+                    master.links.insert(registration.id.clone(), (registration.instance, call.link()));
+                }
             }
             if let MasterCall::Disconnect { .. } = what {
                 self.sim.answer(call, node, Answer::Done(Ok(Ok(()))));
@@ -61,21 +64,19 @@ impl World {
         };
         let call = kept;
         let event = match what {
-            MasterCall::Register(registration) => job_master::Event::Register { call, fence, registration },
-            MasterCall::Offer { id, instance, offers } => {
-                job_master::Event::Offer { call, fence, id, instance, offers }
-            }
+            MasterCall::Register(registration) => job_master::Event::Register { call, from, registration },
+            MasterCall::Offer { id, instance, offers } => job_master::Event::Offer { call, from, id, instance, offers },
             MasterCall::Report { id, instance, report } => {
-                job_master::Event::Report { call, fence, id, instance, report: *report }
+                job_master::Event::Report { call, from, id, instance, report: *report }
             }
             MasterCall::HostFailed { id, instance, failed } => {
-                job_master::Event::HostFailed { call, fence, id, instance, failed }
+                job_master::Event::HostFailed { call, from, id, instance, failed }
             }
             MasterCall::Disconnect { id, instance } => {
-                job_master::Event::WorkerGone { id, instance, cause: "it holds no slot of the job".into() }
+                job_master::Event::Left { from, id, instance, cause: "it holds no slot of the job".into() }
             }
             MasterCall::Heartbeat { id, instance, status } => {
-                job_master::Event::Heartbeat { fence, id, instance, status }
+                job_master::Event::Heartbeat { from, id, instance, status }
             }
         };
         self.feed_master(node, job, event);

@@ -7,6 +7,13 @@ use thalweg_model::Moment;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub(super) u32);
 
+impl LinkId {
+    /// Its place among all links, in the order in which they were made, from 1.
+    pub fn number(self) -> u64 {
+        u64::from(self.0) + 1
+    }
+}
+
 /// A call as the callee sees it: what it answers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId {

@@ -132,6 +132,8 @@ pub struct Partition {
 #[derive(Debug, Clone)]
 struct Worker {
     instance: InstanceId,
+    /// On which it registered last.
+    connection: u64,
     rpc: String,
     /// Grants that it held when it presented itself to a new leader, until it offers them: they are the job's.
     held: Vec<AllocationId>,

@@ -7,8 +7,11 @@ use std::collections::BTreeSet;
 use thalweg_model::{
     AllocationId, ExecutionState, FailureKind, InstanceId, Moment, SubtaskId, TaskFailure, TaskManagerId,
 };
-use thalweg_rpc::gateways::{
-    AllocatedSlotReport, HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus,
+use thalweg_rpc::{
+    Fault, Origin,
+    gateways::{
+        AllocatedSlotReport, HostFailure, JobRegistration, JobRegistrationAnswer, SlotOffer, TaskManagerStatus,
+    },
 };
 
 impl Job {
@@ -24,9 +27,23 @@ impl Job {
         self.workers.iter().map(|(id, w)| (id.clone(), w.instance))
     }
 
+    /// What came on an earlier connection of the process than its latest is older than what is known of it.
+    pub(in crate::job_master) fn is_latest(
+        &self,
+        from: Origin,
+        id: &TaskManagerId,
+        instance: InstanceId,
+    ) -> Result<(), Fault> {
+        match self.workers.get(id).filter(|w| w.instance == instance && from.connection < w.connection) {
+            Some(_) => Err(Fault::Refused("this process has registered on a later connection".into())),
+            None => Ok(()),
+        }
+    }
+
     pub(in crate::job_master) fn register(
         &mut self,
         now: Now,
+        from: Origin,
         who: JobRegistration,
         over: bool,
     ) -> JobRegistrationAnswer {
@@ -50,7 +67,8 @@ impl Job {
         let (host, over, dead) = self.workers.get(&who.id).map_or((0, 0, false), |w| (w.host, w.over, w.dead));
         let held = if self.left.is_some() { who.status.allocations.clone() } else { Vec::new() };
         let (instance, rpc) = (who.instance, who.rpc);
-        let worker = Worker { instance, rpc, held, next_heartbeat: now.at, host, over, dead };
+        let connection = from.connection;
+        let worker = Worker { instance, connection, rpc, held, next_heartbeat: now.at, host, over, dead };
         self.workers.insert(who.id.clone(), worker);
         if self.left.is_some() {
             self.find(now, &who.id, &who.status);
