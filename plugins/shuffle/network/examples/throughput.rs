@@ -1,6 +1,7 @@
 //! Measures what one pair of hosts moves over loopback: `cargo run --release -p thalweg-shuffle-network --example
 //! throughput -- [channels] [parcel bytes] [MiB] [lz4]`. Slot threads are real threads that park, as the core's do.
-//! Beside it, the same bytes through one plain TCP connection, written and read by two threads that do nothing else.
+//! Beside it, the same bytes through one plain TCP connection, written and read by two threads that do nothing else. The
+//! ratio of processor time holds on a machine that has other work, too.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +18,7 @@ use std::{
     thread::{self, Thread},
     time::Instant,
 };
-use thalweg_env::Env;
+use thalweg_env::{Env, usage::cpu_nanos};
 use thalweg_model::{Attempt, JobId};
 use thalweg_shuffle_network::{Compression, NetworkConfig};
 use thalweg_spi::{
@@ -59,8 +60,8 @@ fn records(length: usize) -> Bytes {
     body.into()
 }
 
-/// MiB a second of a plain copy.
-fn raw(body: &Bytes, times: usize) -> f64 {
+/// MiB a second of a plain copy, and seconds of processor time.
+fn raw(body: &Bytes, times: usize) -> (f64, f64) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     let reader = thread::spawn(move || {
@@ -69,11 +70,12 @@ fn raw(body: &Bytes, times: usize) -> f64 {
         while from.read(&mut buffer).unwrap() > 0 {}
     });
     let mut to = TcpStream::connect(at).unwrap();
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_nanos());
     (0..times).for_each(|_| to.write_all(body).unwrap());
     drop(to);
     reader.join().unwrap();
-    (body.len() * times) as f64 / start.elapsed().as_secs_f64() / 1048576.0
+    let rate = (body.len() * times) as f64 / start.elapsed().as_secs_f64() / 1048576.0;
+    (rate, (cpu_nanos() - cpu) as f64 / 1e9)
 }
 
 fn main() {
@@ -131,18 +133,21 @@ fn main() {
         }));
     }
     ready.wait();
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_nanos());
     threads.into_iter().for_each(|t| t.join().unwrap());
     let seconds = start.elapsed().as_secs_f64();
     let total = (parcels * channels) as f64;
     let ours = total * length as f64 / seconds / 1048576.0;
-    let raw = raw(&records(length), parcels * channels);
+    let cpu = (cpu_nanos() - cpu) as f64 / 1e9;
+    let (raw, raw_cpu) = raw(&records(length), parcels * channels);
     println!(
         "{channels} channels, parcels of {length} bytes{}: {ours:.0} MiB/s, {:.2} M parcels/s ({mib} MiB in {seconds:.2} s); \
-         plain copy {raw:.0} MiB/s; ratio {:.2}; {:.2} bytes on the wire for each",
+         plain copy {raw:.0} MiB/s; ratio {:.2}; processor {cpu:.2} s and {raw_cpu:.2} s, ratio {:.2}; {:.2} bytes on the wire \
+         for each",
         if lz4 { ", lz4" } else { "" },
         total / seconds / 1e6,
         ours / raw,
+        raw_cpu / cpu,
         a.traffic().0 as f64 / (total * length as f64),
     );
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     budget::Budget,
+    buffers::ReadBuffer,
     environment::Shared,
     frame::{Damage, Decoder, Frame},
     outbox::{Batch, Outbox},
@@ -12,7 +13,6 @@ use crate::{
     sync::Mutex,
     writer::WriterShared,
 };
-use bytes::BytesMut;
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -26,8 +26,6 @@ use thalweg_env::{BoxStream, Shutdown, timeout};
 use thalweg_spi::ErrorKind;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Read at once, at most.
-const READ: usize = 256 * 1024;
 /// How long the last word may take, and how long it is listened for.
 const LAST_WORD: Duration = Duration::from_millis(500);
 /// Signs of life in the time after which a silent connection is lost.
@@ -167,7 +165,7 @@ impl Connection {
     }
 
     async fn read_all(self: Arc<Self>, shared: Arc<Shared>, mut from: Half<dyn AsyncRead + Send>) {
-        let mut buffer = BytesMut::with_capacity(READ);
+        let mut buffer = ReadBuffer::new(&shared.blocks);
         let ended = tokio::select! {
             () = self.ends.triggered() => None,
             ended = self.read_frames(&shared, &mut from, &mut buffer) => Some(ended),
@@ -180,8 +178,9 @@ impl Connection {
             // What is not read when a socket closes makes the system cut it off, and the last word with it.
             let _ = timeout(&*shared.env.clock, LAST_WORD, async {
                 loop {
-                    buffer.clear();
-                    if !matches!(from.read_buf(&mut buffer).await, Ok(1..)) {
+                    buffer.bytes.clear();
+                    buffer.make_room(0);
+                    if !matches!(from.read_buf(&mut buffer.bytes).await, Ok(1..)) {
                         return;
                     }
                 }
@@ -195,15 +194,13 @@ impl Connection {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         from: &mut Half<dyn AsyncRead + Send>,
-        buffer: &mut BytesMut,
+        buffer: &mut ReadBuffer,
     ) -> Ended {
         let mut decoder = Decoder::new(shared.max_parcel);
         loop {
-            if buffer.capacity() - buffer.len() < READ / 4 {
-                buffer.reserve(READ);
-            }
-            match from.read_buf(buffer).await {
-                Ok(0) if decoder.is_within_a_frame(buffer) => {
+            buffer.make_room(decoder.missing(&buffer.bytes));
+            match from.read_buf(&mut buffer.bytes).await {
+                Ok(0) if decoder.is_within_a_frame(&buffer.bytes) => {
                     return Ended::there(format!("the connection to host {} broke off within a frame", self.peer));
                 }
                 Ok(0) => return Ended::there(format!("host {} has closed the connection", self.peer)),
@@ -214,7 +211,7 @@ impl Connection {
                 Err(e) => return Ended::there(format!("the connection to host {} was lost: {e}", self.peer)),
             }
             loop {
-                let frame = match decoder.next(buffer) {
+                let frame = match decoder.next(&mut buffer.bytes) {
                     Ok(None) => break,
                     Ok(Some(frame)) => frame,
                     Err(damage) => return self.damaged(&damage, shared),

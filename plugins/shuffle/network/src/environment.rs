@@ -5,6 +5,7 @@
 use crate::{
     NetworkConfig,
     budget::Budget,
+    buffers::Blocks,
     connection::Connection,
     frame::Frame,
     master,
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) silence_timeout: Duration,
     pub(crate) compression: Compression,
     pub(crate) budget: Budget,
+    pub(crate) blocks: Arc<Blocks>,
     pub(crate) state: Mutex<State>,
     pub(crate) shutdown: Shutdown,
     pub(crate) bytes_in: AtomicU64,
@@ -215,6 +217,7 @@ impl NetworkEnvironment {
             silence_timeout: config.silence_timeout.get(),
             compression: config.compression,
             budget: Budget::new(setup.memory / 4 * 3, config.max_window.as_usize()),
+            blocks: Arc::default(),
             state: Mutex::default(),
             shutdown,
             bytes_in: AtomicU64::new(0),

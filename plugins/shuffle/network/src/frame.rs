@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0 body's length u32 │ 4 kind u8 │ 5 parcel's kind u8 │ 6 coding u8 │ 7 0 │ 8 stream u32 │ 12 unpacked length u32
-//! 16 body's xxh3 u64   │ 24 xxh3 u32 of these 24 bytes, with the frame's number as its seed │ 28 body
+//! 16 body's CRC-64 u64 │ 24 xxh3 u32 of these 24 bytes, with the frame's number as its seed │ 28 body
 //! ```
 //!
 //! The head has a checksum of its own because it is believed before its body is there: a length that was damaged would
@@ -225,7 +225,12 @@ impl Decoder {
         self.head.is_some() || !buffer.is_empty()
     }
 
-    /// The next frame; `None` when it is not whole yet, and then room for the rest of it is reserved.
+    /// How many bytes there are to come at least until [`Self::next`] has something to say.
+    pub(crate) fn missing(&self, buffer: &BytesMut) -> usize {
+        self.head.map_or(HEAD, |head| head.length as usize).saturating_sub(buffer.len())
+    }
+
+    /// The next frame; `None` when it is not whole yet.
     pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Damage> {
         let head = match self.head {
             Some(head) => head,
@@ -238,7 +243,6 @@ impl Decoder {
         };
         let length = head.length as usize;
         if buffer.len() < length {
-            buffer.reserve(length - buffer.len());
             return Ok(None);
         }
         let body = buffer.split_to(length);

@@ -17,6 +17,7 @@
 //! Slot threads only take short locks. Sockets, time-outs and the accept loop run as tasks.
 
 mod budget;
+mod buffers;
 mod connection;
 mod environment;
 mod frame;

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thalweg_spi::{Parcel, ParcelKind};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// How batches are compressed on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -47,7 +46,7 @@ pub(crate) struct Packed {
     pub(crate) length: u32,
     /// The body as it travels.
     pub(crate) body: Bytes,
-    /// xxh3 of that.
+    /// [`check_of`] that.
     pub(crate) check: u64,
 }
 
@@ -101,9 +100,10 @@ pub(crate) fn cost_of(length: usize) -> usize {
     length.saturating_add(PARCEL_OVERHEAD)
 }
 
-/// The checksum of a frame's body.
+/// The checksum of a frame's body: CRC-64/NVME. The processors of servers multiply without carry in wide registers, so it is
+/// four times as fast as xxh3 over a body that lies in the cache (84 and 20 GiB/s), and both sides pay it for every byte.
 pub(crate) fn check_of(body: &[u8]) -> u64 {
-    xxh3_64(body)
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, body)
 }
 
 /// The body in LZ4, where at least an eighth is saved.
@@ -123,6 +123,7 @@ fn compressed(body: &[u8]) -> Option<Bytes> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use xxhash_rust::xxh3::xxh3_64;
 
     fn batch(body: impl Into<Bytes>) -> Parcel {
         Parcel { kind: ParcelKind::Batch, body: body.into() }

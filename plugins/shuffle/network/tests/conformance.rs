@@ -57,7 +57,7 @@ fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut frame = (body.len() as u32).to_le_bytes().to_vec();
     frame.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
     frame.extend((body.len() as u32).to_le_bytes());
-    frame.extend(xxhash_rust::xxh3::xxh3_64(body).to_le_bytes());
+    frame.extend(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, body).to_le_bytes());
     let sign = xxhash_rust::xxh3::xxh3_64_with_seed(&frame, 0) as u32;
     frame.extend(sign.to_le_bytes());
     frame.extend(body);
