@@ -8,7 +8,7 @@ use crate::{
     push::{Flow, Operator, Push, Ready, STRIDE},
     task::TaskCell,
 };
-use std::{collections::VecDeque, fmt::Display, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, fmt::Display, ops::ControlFlow, rc::Rc, sync::Arc};
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// A function of the user, of which every subtask gets a clone: what it captures must be `Clone + Send + 'static`. Capture an
@@ -126,29 +126,26 @@ impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + Cl
 }
 
 impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + 'static> FlatMapOp<T, I, F> {
+    /// What the function makes of one record goes on until `left` is used up; the rest waits under the cursor.
     #[inline(always)]
     fn begin(&mut self, at: Time, item: T, left: &mut usize, out: &mut impl Push<I::Item>) {
         let items = (self.f)(item).into_iter();
-        // Nearly all are short and know it: nothing is counted then.
-        if let (_, Some(n)) = items.size_hint()
-            && n < *left
-        {
-            *left -= n;
-            return items.for_each(|u| out.push(at, u));
-        }
-        self.begin_long(at, items, left, out);
+        self.go_on(at, items, left, out);
     }
 
-    /// Apart, so that the short ones' loop is the only one that the chain behind is compiled into a second time for.
+    /// The only place where an iterator is asked, so that the compiler puts what it does into the loop however long that is,
+    /// and the chain behind is compiled into one loop.
     #[inline(never)]
-    fn begin_long(&mut self, at: Time, mut items: I::IntoIter, left: &mut usize, out: &mut impl Push<I::Item>) {
-        for u in items.by_ref() {
+    fn go_on(&mut self, at: Time, mut items: I::IntoIter, left: &mut usize, out: &mut impl Push<I::Item>) {
+        let mut n = *left;
+        let whole = items.try_for_each(|u| {
             out.push(at, u);
-            *left = left.wrapping_sub(1);
-            if *left == 0 {
-                self.cursor = Some((at, items));
-                return;
-            }
+            n -= 1;
+            if n == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        *left = n;
+        if whole.is_break() {
+            self.cursor = Some((at, items));
         }
     }
 }
@@ -171,14 +168,9 @@ impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + 's
             return Ready::Yes;
         }
         let mut left = STRIDE;
-        if let Some((at, mut items)) = self.cursor.take() {
-            while left > 0 {
-                let Some(u) = items.next() else { break };
-                out.push(at, u);
-                left -= 1;
-            }
-            if left == 0 {
-                self.cursor = Some((at, items));
+        if let Some((at, items)) = self.cursor.take() {
+            self.go_on(at, items, &mut left, out);
+            if self.cursor.is_some() {
                 return Ready::Busy;
             }
         }
