@@ -108,13 +108,17 @@ impl World {
     }
 
     /// An answer to an offer frees what was not accepted, and nothing that was: who accepted a slot owns it.
-    pub fn check_answered_offer(&mut self, node: NodeId, before: &SlotReport) {
+    pub fn check_answered_offer(&mut self, node: NodeId, answered: JobId, before: &SlotReport) {
         let Some(tm) = self.task_managers.get(&node) else { return };
         let Some(leader) = tm.leader.and_then(|(_, epoch)| self.managers.values().find(|m| m.epoch == epoch)) else {
             return;
         };
         for (was, is) in before.slots.iter().zip(tm.core.slot_report().slots) {
             let SlotStatus::Taken { job, allocation, .. } = *was else { continue };
+            // What else has come to its end by now, of other jobs, is not the answer's doing.
+            if job != answered {
+                continue;
+            }
             let freed = !matches!(is, SlotStatus::Taken { .. });
             let owner = leader.masters.get(&job).filter(|m| m.core.slots().iter().any(|(_, _, a)| *a == allocation));
             if freed && owner.is_some() {

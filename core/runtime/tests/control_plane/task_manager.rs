@@ -163,10 +163,13 @@ impl World {
             Local::LeaderChanged => self.leader_changed(node),
             Local::LinkStep(turn, step) => self.link_steps(node, turn, step),
             Local::Executor(event) => {
-                let answered = matches!(*event, Event::OfferAnswered { .. }).then(|| it.core.slot_report());
+                let answered = match &*event {
+                    Event::OfferAnswered { job, .. } => Some((*job, it.core.slot_report())),
+                    _ => None,
+                };
                 self.feed_executor(node, *event);
-                if let Some(before) = answered {
-                    self.check_answered_offer(node, &before);
+                if let Some((job, before)) = answered {
+                    self.check_answered_offer(node, job, &before);
                 }
             }
             Local::LeaderFound(link, epoch) => {

@@ -275,7 +275,9 @@ impl TaskExecutor {
                 self.orphaned = self.orphaned.or(Some(now));
                 for job in self.jobs.values_mut() {
                     (job.registered, job.registering) = (false, false);
-                    job.offer = None;
+                }
+                for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+                    self.withdraw(now, job);
                 }
             }
             Event::Tick => {}
@@ -293,7 +295,7 @@ impl TaskExecutor {
     /// When to send a tick at the latest.
     pub fn deadline(&self) -> Option<Moment> {
         let slots = self.slots.iter().filter_map(|s| match s {
-            Slot::Allocated { deadline, .. } => *deadline,
+            Slot::Allocated { job, allocation, deadline } if !self.is_offered(*job, *allocation) => *deadline,
             _ => None,
         });
         let hosts = self.jobs.values().filter_map(|j| match &j.host {
@@ -305,6 +307,13 @@ impl TaskExecutor {
         let orphans = self.orphaned.filter(|_| held).map(|at| at + self.settings.orphan_timeout);
         let masters = self.jobs.values().filter(|j| j.registered).map(|j| j.heard + self.settings.master_silence);
         slots.chain(hosts).chain(orphans).chain(masters).min()
+    }
+
+    /// Is there an offer of it that was not answered? One always is, if only by the end of its connection, and who stood still
+    /// for a while may have the answer without having read it.
+    fn is_offered(&self, job: JobId, allocation: AllocationId) -> bool {
+        let offer = self.jobs.get(&job).and_then(|j| j.offer.as_ref());
+        offer.is_some_and(|(_, offered)| offered.contains(&allocation))
     }
 
     /// Does the job have a slot here by this grant?
@@ -403,7 +412,7 @@ impl TaskExecutor {
                 // A host that is being ended because nothing was left starts again when it is gone.
                 match self.jobs.get_mut(&job) {
                     Some(Job { host: Host::Ending { again, .. }, .. }) => *again = true,
-                    Some(Job { host: Host::None, host_failure: Some(_), .. }) => self.will_not_wait(now, job),
+                    Some(Job { host: Host::None, host_failure: Some(_), .. }) => self.withdraw(now, job),
                     _ => {}
                 }
                 self.offer(now, job);
@@ -520,9 +529,7 @@ impl TaskExecutor {
         if !self.is_latest(offer, latest) {
             return;
         }
-        if let Some(j) = self.jobs.get_mut(&job) {
-            j.offer = None;
-        }
+        self.withdraw(now, job);
         let Some(accepted) = accepted else {
             // No answer: whatever became of it, offering again is fine.
             self.offer(now, job);
@@ -669,37 +676,37 @@ impl TaskExecutor {
         match &mut j.host {
             Host::Starting { host } | Host::Ready { host, .. } if *host == gone => {
                 j.host = Host::None;
-                j.offer = None;
                 j.tasks.retain(|_, t| t.state.is_terminal());
                 let failed = HostFailure { host: gone, failure };
                 j.host_failure = Some(failed.clone());
                 self.effects.push(Effect::ReportHostFailed { job, failed });
                 self.free_released(job, |_| true);
-                self.will_not_wait(now, job);
+                self.withdraw(now, job);
             }
             Host::Ending { host, again, calls } if *host == gone => {
                 let (again, calls) = (*again, std::mem::take(calls));
                 j.host = Host::None;
-                j.offer = None;
                 for call in calls {
                     self.answer(call, Ok(Ok(())));
                 }
+                self.withdraw(now, job);
                 self.free_released(job, |_| true);
                 if self.allocations(job).is_empty() {
                     self.forget(job);
                 } else if again {
                     self.start_host(job);
-                } else {
-                    self.will_not_wait(now, job);
                 }
             }
             _ => {}
         }
     }
 
-    /// The host is gone and nobody has said what next. The JobMaster does not know of slots that it has not taken, so it
-    /// may never say: they are freed in the end, and given again.
-    fn will_not_wait(&mut self, now: Moment, job: JobId) {
+    /// No offer is under way any more, and nobody has said what next. The JobMaster does not know of slots that it has not
+    /// taken, so it may never say: they are freed in the end, and given again.
+    fn withdraw(&mut self, now: Moment, job: JobId) {
+        if let Some(j) = self.jobs.get_mut(&job) {
+            j.offer = None;
+        }
         for slot in &mut self.slots {
             if let Slot::Allocated { job: of, deadline, .. } = slot
                 && *of == job
@@ -828,21 +835,22 @@ impl TaskExecutor {
 
     // ---- time ----
 
+    fn free_expired(&mut self, now: Moment, job: JobId) {
+        let expired = self.slots.iter().filter_map(|s| match s {
+            Slot::Allocated { job: of, allocation, deadline: Some(at) } if *of == job && *at <= now => {
+                Some(*allocation)
+            }
+            _ => None,
+        });
+        let expired: Vec<_> = expired.filter(|allocation| !self.is_offered(job, *allocation)).collect();
+        if !expired.is_empty() {
+            self.free(job, |a| expired.contains(&a));
+        }
+    }
+
     fn time_outs(&mut self, now: Moment) {
         for job in self.jobs.keys().copied().collect::<Vec<_>>() {
-            let expired: Vec<_> = self
-                .slots
-                .iter()
-                .filter_map(|s| match s {
-                    Slot::Allocated { job: of, allocation, deadline: Some(at) } if *of == job && *at <= now => {
-                        Some(*allocation)
-                    }
-                    _ => None,
-                })
-                .collect();
-            if !expired.is_empty() {
-                self.free(job, |a| expired.contains(&a));
-            }
+            self.free_expired(now, job);
             if let Some(Job { host: Host::Ready { host, heard, .. }, .. }) = self.jobs.get(&job)
                 && now.since(*heard) >= self.settings.host_silence
             {
@@ -863,8 +871,9 @@ impl TaskExecutor {
         for job in self.jobs.iter().filter(|(_, j)| silent(j)).map(|(id, _)| *id).collect::<Vec<_>>() {
             // It has ended, or has given this TaskManager up, and the word was lost: it is asked.
             if let Some(j) = self.jobs.get_mut(&job) {
-                (j.registered, j.offer) = (false, None);
+                j.registered = false;
             }
+            self.withdraw(now, job);
             self.register(job);
         }
         if self.orphaned.is_some_and(|since| now.since(since) >= self.settings.orphan_timeout) {

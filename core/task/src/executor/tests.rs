@@ -185,6 +185,19 @@ fn active(te: &mut TaskExecutor) -> u64 {
 }
 
 #[test]
+fn a_slot_is_not_given_up_while_the_answer_to_its_offer_is_to_come() {
+    let mut te = executor(0);
+    te.on_event(at(0), request(1, 0));
+    let host = started(&te.on_event(at(0), welcome())).unwrap();
+    let (offer, _) = offered(&te.on_event(at(1), ready(host))).unwrap();
+    // Whoever stood still for so long reads what has come meanwhile one after another, and the answer may be the last.
+    te.on_event(at(40), Event::Tick);
+    assert!(te.has(JOB, grant(1)));
+    te.on_event(at(40), offer_answered(offer, Some(vec![grant(1)])));
+    assert!(matches!(te.slot_report().slots[0], SlotStatus::Taken { active: true, .. }));
+}
+
+#[test]
 fn a_slot_is_reserved_offered_active_released_and_free() {
     let mut te = executor(0);
     let effects = te.on_event(at(0), request(1, 0));
@@ -239,13 +252,22 @@ fn what_is_not_accepted_is_freed_and_an_offer_without_an_answer_is_repeated() {
 }
 
 #[test]
-fn a_slot_that_nobody_takes_is_freed() {
+fn a_slot_that_may_have_been_taken_is_offered_until_the_job_is_known_to_be_over() {
     let mut te = executor(0);
     te.on_event(at(0), request(1, 0));
     let host = started(&te.on_event(at(0), welcome())).unwrap();
-    te.on_event(at(1), ready(host));
-    assert_eq!(te.deadline(), Some(at(11)));
-    assert_eq!(te.on_event(at(11), Event::Tick), [Effect::KillHost { job: JOB, host }]);
+    let (offer, _) = offered(&te.on_event(at(1), ready(host))).unwrap();
+    let (offer, _) = offered(&te.on_event(at(5), offer_answered(offer, None))).unwrap();
+    assert_eq!(te.on_event(at(15), Event::Tick), []);
+    assert!(offered(&te.on_event(at(16), offer_answered(offer, None))).is_some());
+    te.on_event(at(49), Event::HostMetrics { job: JOB, host, metrics: Vec::new() });
+    let effects = te.on_event(at(60), Event::Tick);
+    assert!(
+        matches!(&effects[..], [Effect::RegisterAtJobMaster { .. }]),
+        "a JobMaster that says nothing is asked: {effects:?}"
+    );
+    let over = Event::JobRegistered { job: JOB, answer: JobRegistrationAnswer::Rejected("the job is over".into()) };
+    assert!(te.on_event(at(60), over).contains(&Effect::KillHost { job: JOB, host }));
 }
 
 #[test]
