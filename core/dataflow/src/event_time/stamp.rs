@@ -13,6 +13,10 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use thalweg_env::Clock;
 use thalweg_model::{FailureKind, Moment, TaskFailure};
 
+/// Times are from -`LIMIT` up to and without it, ms since 1970: 146 million years each way, so that no sum of a time and the
+/// length of a window overflows.
+const LIMIT: Time = 1 << 62;
+
 /// Gives each record its time, and the stream its watermarks.
 #[derive(Clone)]
 pub struct Stamp<F, G> {
@@ -68,16 +72,25 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
     }
 }
 
+impl<F, G> StampOp<F, G> {
+    #[cold]
+    fn out_of_range(&self, at: Time) {
+        let message = format!(
+            "a record's time is {at} ms since 1970, and times are from -2^62 up to and without 2^62 (146 million years): \
+             filter such records out before they are given their times, or give them others"
+        );
+        self.cell.fail_in(&self.uid, FailureKind::User, message);
+    }
+}
+
 impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Operator<T> for StampOp<F, G> {
     type Out = T;
 
     #[inline(always)]
     fn item(&mut self, _: Time, item: T, out: &mut impl Push<T>) {
         let at = (self.time)(&item);
-        if at == NO_TIME {
-            let message = "a record's time is the lowest number there is, which means that it has none: give it another \
-                           one, or filter it out before it is given its time";
-            return self.cell.fail_in(&self.uid, FailureKind::User, message);
+        if !(-LIMIT..LIMIT).contains(&at) {
+            return self.out_of_range(at);
         }
         self.generator.on_event(at, &item);
         self.seen = true;

@@ -36,6 +36,9 @@ impl fmt::Display for TimeWindow {
     }
 }
 
+/// So long may windows be, ms.
+const LONGEST: Time = 1 << 61;
+
 pub(crate) fn ms(d: Duration) -> Time {
     Time::try_from(d.as_millis()).unwrap_or(Time::MAX)
 }
@@ -84,6 +87,9 @@ impl TimeWindows {
     pub fn check(&self) -> Result<(), String> {
         if self.size <= 0 || self.slide <= 0 {
             return Err("a window's size and slide are at least 1 ms".to_owned());
+        }
+        if self.size > LONGEST || self.slide > LONGEST {
+            return Err("a window's size and slide are at most 2^61 ms: one for all time is GlobalWindows".to_owned());
         }
         if self.offset < 0 || self.offset >= self.slide {
             let message =

@@ -46,7 +46,9 @@ impl<K: OwnedKey, A: Data, R: RowTable<K, A>> Panes<K, A, R> {
     /// The table of a time.
     #[inline(always)]
     pub(super) fn rows(&mut self, at: Time) -> &mut R {
-        let hit = self.list.get(self.last).is_some_and(|p| at >= p.start && at - p.start < self.length);
+        // Between the ends of time lies more than a `Time` can say.
+        let within = |p: &Pane<R>| at >= p.start && (at.wrapping_sub(p.start) as u64) < self.length as u64;
+        let hit = self.list.get(self.last).is_some_and(within);
         if !hit {
             self.turn_to(at);
         }

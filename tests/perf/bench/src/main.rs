@@ -5,6 +5,7 @@
 
 #![allow(clippy::redundant_closure, reason = "see `events`")]
 
+mod latency;
 mod sums;
 
 use std::{path::Path, time::Duration};
@@ -38,8 +39,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "q2" => selection(&env, n()?, out)?,
         "q5" => hot_items(&env, n()?, out)?,
         "q8" => new_sellers(&env, n()?, out)?,
+        "latency" => latency::stateless(&env, arg, out)?,
+        "latency-windowed" => latency::windowed(&env, arg, out)?,
         other => {
-            return Err(format!("no benchmark {other}: b1, b1-preagg, b2, b2-10m, wide, b3, q1, q2, q5, q8").into());
+            return Err(format!(
+                "no benchmark {other}: b1, b1-preagg, b2, b2-10m, wide, b3, q1, q2, q5, q8, latency, latency-windowed"
+            )
+            .into());
         }
     };
     println!("{records}");
