@@ -121,6 +121,7 @@ impl TaskManager {
             Settings {
                 id,
                 slots: config.slots,
+                memory: config.memory,
                 slot_timeout: config.slot_timeout,
                 host_silence: config.heartbeat.timeout,
                 master_silence: config.heartbeat.timeout,

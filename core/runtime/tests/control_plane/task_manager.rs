@@ -20,6 +20,7 @@ use thalweg_task::executor::{self, Effect, Event, Settings, TaskExecutor};
 use thalweg_testkit::harness::{CallId, Happening, LinkId, NodeId, Outcome};
 use thalweg_wire::{FromHost, TaskReport};
 
+const MEMORY: u64 = 1 << 30;
 const EXECUTOR: u64 = 1;
 
 /// Sends the reports of one job one after the other, to the leader that was there when it began.
@@ -69,13 +70,14 @@ impl World {
             rpc: address,
             pid: 1,
             slots: self.plan.slots,
-            memory: 1 << 30,
+            memory: MEMORY,
             cores: 1,
             platform: "x86_64".into(),
         };
         let mut core = TaskExecutor::new(Settings {
             id,
             slots: self.plan.slots,
+            memory: MEMORY,
             slot_timeout: SLOT,
             host_silence: heartbeat().timeout,
             master_silence: heartbeat().timeout,

@@ -217,6 +217,7 @@ impl TaskExecutor {
                     }
                 }
             }
+            Event::HostMemory { job, host, bytes } => self.look_at_memory(job, host, bytes),
             Event::OfferAnswered { job, offer, accepted } => self.offer_answered(now, job, offer, accepted),
             Event::ReportAcknowledged { job, subtask, attempt, state, prepared } => {
                 if let Some(j) = self.jobs.get_mut(&job)
@@ -650,6 +651,38 @@ impl TaskExecutor {
         }
     }
 
+    /// Ends a host that takes more than the share of its job's slots: its neighbours have a right to theirs.
+    fn look_at_memory(&mut self, job: JobId, host: HostId, bytes: u64) {
+        let slots = self.slots.len().max(1) as u64;
+        let held = self.allocations(job).len() as u64;
+        let share = self.settings.memory / slots * held;
+        let theirs = |h: &Host| matches!(h, Host::Starting { host: h } | Host::Ready { host: h, .. } if *h == host);
+        if bytes <= share || held == 0 || !self.jobs.get(&job).is_some_and(|j| theirs(&j.host)) {
+            return;
+        }
+        let mib = |bytes: u64| bytes >> 20;
+        let message = format!(
+            "the job's host on {} took {} MiB of memory, more than the {} MiB that are its share: {held} of {slots} slots of \
+             task-manager.memory ({} MiB). What it holds are its operators' state, what user code keeps, and records on \
+             their way (exchange.memory at most): raise task-manager.memory, or spread the job over more slots",
+            self.settings.id,
+            mib(bytes),
+            mib(share),
+            mib(self.settings.memory),
+        );
+        self.end_host(job, host, TaskFailure::new(FailureKind::OutOfMemory, message));
+    }
+
+    /// Ends a host by force, and tells why.
+    fn end_host(&mut self, job: JobId, host: HostId, failure: TaskFailure) {
+        self.kill_host(job, host, false, None);
+        let failed = HostFailure { host, failure };
+        if let Some(j) = self.jobs.get_mut(&job) {
+            j.host_failure = Some(failed.clone());
+        }
+        self.effects.push(Effect::ReportHostFailed { job, failed });
+    }
+
     fn reset_host(&mut self, call: CallId, job: JobId, attempt: Attempt) {
         let Some(j) = self.jobs.get_mut(&job) else { return self.answer(call, Ok(Ok(()))) };
         j.reset = j.reset.max(Some(attempt));
@@ -858,13 +891,7 @@ impl TaskExecutor {
                 let silence = self.settings.host_silence.as_secs_f64();
                 let message =
                     format!("the job's host on {} said nothing for {silence}s and was ended", self.settings.id);
-                let failure = TaskFailure::new(FailureKind::Lost, message);
-                self.kill_host(job, host, false, None);
-                let failed = HostFailure { host, failure };
-                if let Some(j) = self.jobs.get_mut(&job) {
-                    j.host_failure = Some(failed.clone());
-                }
-                self.effects.push(Effect::ReportHostFailed { job, failed });
+                self.end_host(job, host, TaskFailure::new(FailureKind::Lost, message));
             }
         }
         let silent = |j: &Job| j.registered && now.since(j.heard) >= self.settings.master_silence;

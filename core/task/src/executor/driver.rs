@@ -278,6 +278,7 @@ impl Driver {
                 self.feed(Event::HostMetrics { job, host, metrics: subtasks });
             }
             HostEvent::Message(_) => {}
+            HostEvent::Memory(bytes) => self.feed(Event::HostMemory { job, host, bytes }),
             HostEvent::Gone(failure) => {
                 self.hosts.remove(&(job, host));
                 tracing::info!(%job, host, "host ended: {failure}");

@@ -27,6 +27,8 @@ pub struct Settings {
     pub id: TaskManagerId,
     /// Number of slots.
     pub slots: u32,
+    /// Bytes of memory for the hosts in all slots; a host has the share of its job's slots.
+    pub memory: u64,
     /// An offered slot that nobody takes is freed after this.
     pub slot_timeout: Duration,
     /// A host that says nothing for so long is ended by force.
@@ -91,6 +93,15 @@ pub enum Event {
         host: HostId,
         /// By subtask, each under its attempt.
         metrics: Vec<(SubtaskId, Attempt, SubtaskMetrics)>,
+    },
+    /// How much memory a host's process has for itself.
+    HostMemory {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// So many.
+        bytes: u64,
     },
     /// The answer to [`Effect::Offer`].
     OfferAnswered {

@@ -25,6 +25,7 @@ fn executor(orphan_timeout: u64) -> TaskExecutor {
     TaskExecutor::new(Settings {
         id: TaskManagerId::new("a"),
         slots: 2,
+        memory: 200 << 20,
         slot_timeout: Duration::from_secs(10),
         host_silence: Duration::from_secs(50),
         master_silence: Duration::from_secs(60),
@@ -249,6 +250,26 @@ fn what_is_not_accepted_is_freed_and_an_offer_without_an_answer_is_repeated() {
     assert_eq!(slots.len(), 2);
     let effects = te.on_event(at(10), offer_answered(second, Some(vec![grant(1)])));
     assert_eq!(effects, [Effect::SlotFreed { allocation: grant(2) }]);
+}
+
+#[test]
+fn a_host_has_the_memory_of_its_jobs_slots_and_is_ended_when_it_takes_more() {
+    let mut te = executor(0);
+    let host = active(&mut te);
+    let takes =
+        |te: &mut TaskExecutor, mib: u64| te.on_event(at(1), Event::HostMemory { job: JOB, host, bytes: mib << 20 });
+    assert_eq!(takes(&mut te, 100), []);
+    te.on_event(at(1), request(2, 1));
+    assert_eq!(takes(&mut te, 200), [], "two slots' shares");
+    let effects = takes(&mut te, 201);
+    let [Effect::KillHost { .. }, Effect::ReportHostFailed { failed, .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((failed.host, failed.failure.kind), (host, FailureKind::OutOfMemory));
+    for part in ["took 201 MiB", "the 200 MiB", "2 of 2 slots", "task-manager.memory"] {
+        assert!(failed.failure.message.contains(part), "{part}: {}", failed.failure.message);
+    }
+    assert_eq!(takes(&mut te, 300), [], "it is being ended");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! `supervisor.rs` is the TaskManager's side of the protocol, `process.rs` starts real processes, `side.rs` is the host's
 //! side. An embedded job has its host in the same process, over the same protocol.
 
+mod memory;
 pub mod process;
 pub mod side;
 pub mod supervisor;
@@ -32,6 +33,8 @@ pub struct HostRequest {
 pub enum HostEvent {
     /// It says something.
     Message(FromHost),
+    /// Its process has so many bytes of memory for itself; told when it has become more. Not where it has no process of its own.
+    Memory(u64),
     /// It is gone, or never came to be. Always the last event.
     Gone(TaskFailure),
 }

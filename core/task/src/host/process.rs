@@ -4,7 +4,7 @@
 //! to be killed when that thread's process ends, checks that its parent still lives, and has its own process group, so
 //! that what user code started goes with it. It also ends by itself when its socket closes.
 
-use super::{HostEvent, HostEvents, HostHandle, HostLauncher, HostRequest, supervisor};
+use super::{HostEvent, HostEvents, HostHandle, HostLauncher, HostRequest, memory, supervisor};
 use crate::{blob_cache::BlobCache, file_cache::FileCache, host::supervisor::Supervision, logs::Logs};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -151,7 +151,10 @@ impl ProcessHosts {
         let supervision =
             Supervision { start: self.start_message(&request, &scratch), start_timeout: self.start_timeout };
         let talk = supervisor::supervise(&self.env, stream, supervision, queue, kill, events);
-        let mut failure = talk.await;
+        let mut failure = tokio::select! {
+            failure = talk => failure,
+            never = memory::watch(&self.env, pid, events) => match never {},
+        };
         // Its socket is closed, so it is ending. How it ended says more than the socket, so it has a moment for that.
         let by_itself = !kill.is_triggered() && self.ends_by_itself(&mut child).await;
         kill_group(pid);
@@ -319,7 +322,7 @@ fn explain(failure: &mut TaskFailure, status: ExitStatus, by_itself: bool) {
             );
         }
         (Some(libc::SIGKILL), _) if failure.kind == FailureKind::Lost => {
-            failure.message.push_str("; it was killed (SIGKILL)");
+            failure.message.push_str("; it was killed (SIGKILL), as the kernel does when memory runs out");
         }
         // Our own, after it was refused.
         (Some(libc::SIGKILL), _) => {}

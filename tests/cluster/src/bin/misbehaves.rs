@@ -1,4 +1,4 @@
-//! A job for tests: `misbehaves panic|error|abort|sleep|other-graph|no-execute`.
+//! A job for tests: `misbehaves panic|error|abort|other-graph|slow-main|hoard|stuck|no-execute`.
 
 #![allow(clippy::panic)]
 
@@ -28,6 +28,27 @@ fn main() -> Result<(), JobError> {
             } else {
                 numbers.discard();
             }
+        }
+        "hoard" => {
+            let mut kept: Vec<Vec<u8>> = Vec::new();
+            let numbers = env.sequence(0..10_000).uid("numbers");
+            let hoarded = numbers.map(move |n| {
+                kept.push(vec![n as u8; 1 << 20]);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                kept.len()
+            });
+            hoarded.uid("hoard").discard();
+        }
+        "stuck" => {
+            let numbers = env.sequence(0..100).uid("numbers");
+            let stuck = numbers.inspect(|n| {
+                if *n == 42 {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+            stuck.uid("stuck").discard();
         }
         "slow-main" => {
             if env.on_client(|| ()).is_none() {

@@ -1,0 +1,36 @@
+//! Jobs that take more than their due: memory beyond their share, and a step that never returns.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
+use thalweg_cluster_tests::*;
+
+#[test]
+fn a_job_that_takes_more_memory_than_its_share_fails_and_says_so_and_no_neighbour_notices() {
+    let place = Place::new();
+    let cluster = Cluster::start(&place, 1, 2, &["task-manager.memory=256MiB", "restart.type=none"]);
+    let neighbour = cluster.submit(&[], &example("unbounded"), &["--rate", "100"]);
+    cluster.wait_for(&neighbour, "RUNNING", Duration::from_secs(10));
+    let done = run(cluster.command(&["run", "-p", "1"]).arg(misbehaves()).args(["--", "hoard"]));
+    assert_eq!(done.code, 1, "{done:?}");
+    for said in ["out of memory", "more than the 128 MiB", "1 of 2 slots", "task-manager.memory (256 MiB)"] {
+        assert!(done.err.contains(said), "{said}: {done:?}");
+    }
+    assert_eq!(cluster.state(&neighbour), "RUNNING");
+    assert_eq!(cluster.get(&format!("/api/jobs/{neighbour}/progress"))["attempt"], 0);
+    cluster.stop();
+}
+
+#[test]
+fn a_step_that_never_returns_is_ended_with_its_job_and_its_slot_is_used_again() {
+    let place = Place::new();
+    let cluster = Cluster::start(&place, 1, 1, &["host.stop-timeout=1s"]);
+    let job = cluster.submit(&["-p", "1"], &misbehaves(), &["stuck"]);
+    cluster.wait_for(&job, "RUNNING", Duration::from_secs(10));
+    let done = run(cluster.command(&["cancel", &job]));
+    assert_eq!(done.code, 0, "{done:?}");
+    cluster.wait_for(&job, "CANCELED", Duration::from_secs(15));
+    let next = run(cluster.command(&["run", "-p", "1"]).arg(example("two_jobs")).args(["--", "10"]));
+    assert!(next.code == 0 && next.out.contains("1 to 10 is 55"), "{next:?}");
+    cluster.stop();
+}
