@@ -2,7 +2,10 @@
 //!
 //! Not a rate and not a sampler: whoever wants a share of a second asks twice and divides.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 use thalweg_model::Moment;
 
 /// What a task that answered [`Step::Blocked`](crate::task::Step::Blocked) waits for.
@@ -64,7 +67,14 @@ pub(crate) struct Times {
     busy: Watch,
     idle: Watch,
     held: Watch,
+    // When the step began that is under way, in nanoseconds and one more; 0 between steps.
+    step: AtomicI64,
+    // The next length of one step that is worth a word, in seconds; 0 stands for the first.
+    worth: AtomicU64,
 }
+
+/// A step that is so long is told of, and again whenever it has become six times as long.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Whole milliseconds of each.
 pub(crate) struct Read {
@@ -80,12 +90,14 @@ impl Times {
         self.idle.stop(at);
         self.held.stop(at);
         self.busy.start(at);
+        self.step.store(nanos(at) + 1, Relaxed);
     }
 
     /// The step that began at `began` has ended at `ended`, and from its beginning on the task `waits`, or else it has
     /// worked.
     #[inline]
     pub(crate) fn ends(&self, began: Moment, ended: Moment, waits: Option<Waits>) {
+        self.step.store(0, Relaxed);
         let wait = match waits {
             None => return self.busy.stop(ended),
             Some(Waits::Input) => &self.idle,
@@ -99,6 +111,21 @@ impl Times {
     /// The task is no more.
     pub(crate) fn over(&self, at: Moment) {
         [&self.busy, &self.idle, &self.held].into_iter().for_each(|w| w.stop(at));
+    }
+
+    /// How long the present step has been under way, where that is long and was not told yet.
+    pub(crate) fn long_step(&self, now: Moment) -> Option<Duration> {
+        let began = self.step.load(Relaxed);
+        let took = (began > 0).then(|| Duration::from_nanos(nanos(now).saturating_sub(began - 1).max(0) as u64));
+        let Some(took) = took.filter(|took| *took >= LONG) else {
+            self.worth.store(0, Relaxed);
+            return None;
+        };
+        if took.as_secs() < self.worth.load(Relaxed) {
+            return None;
+        }
+        self.worth.store(took.as_secs().saturating_mul(6), Relaxed);
+        Some(took)
     }
 
     pub(crate) fn read(&self, now: Moment) -> Read {
@@ -118,6 +145,20 @@ mod tests {
     fn read(times: &Times, now: u64) -> (u64, u64, u64) {
         let read = times.read(at(now));
         (read.busy, read.idle, read.back_pressured)
+    }
+
+    #[test]
+    fn a_step_that_does_not_return_is_told_of_now_and_then() {
+        let times = Times::default();
+        let s = |n: u64| at(n * 1_000_000);
+        assert_eq!(times.long_step(s(100)), None, "there is none");
+        times.begins(s(100));
+        let told: Vec<u64> = (100..800).filter_map(|n| times.long_step(s(n))).map(|d| d.as_secs()).collect();
+        assert_eq!(told, [10, 60, 360]);
+        times.ends(s(100), s(800), None);
+        assert_eq!(times.long_step(s(801)), None);
+        times.begins(s(900));
+        assert_eq!(times.long_step(s(911)), Some(Duration::from_secs(11)), "another one");
     }
 
     #[test]

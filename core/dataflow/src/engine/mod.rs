@@ -280,7 +280,16 @@ impl Engine {
         let now = self.setup.env.clock.now();
         let of_run = |run: &Run| {
             let attempt = run.cx.attempt;
-            run.tasks.iter().map(|(id, (task, _))| (*id, attempt, task.metrics.read(now))).collect::<Vec<_>>()
+            let tasks = run.tasks.iter().inspect(|(id, (task, _))| {
+                let Some(took) = task.metrics.times.long_step(now) else { return };
+                let (chain, took) = (chain_of(&run.cx.plan, **id), took.as_secs());
+                tracing::warn!(
+                    "one step of {chain}, subtask {}, has not returned for {took} s, and all tasks of its slot wait for \
+                     it: work that waits belongs into map_async or map_blocking",
+                    id.index
+                );
+            });
+            tasks.map(|(id, (task, _))| (*id, attempt, task.metrics.read(now))).collect::<Vec<_>>()
         };
         let mut all: Vec<_> = state.runs.values().flat_map(of_run).collect();
         all.sort_unstable_by_key(|(id, ..)| *id);
@@ -360,6 +369,13 @@ fn sort(
         by_slot.entry(key).or_default().push(wanted);
     }
     refused
+}
+
+/// The operators of a task, by uid.
+fn chain_of(plan: &Plan, subtask: SubtaskId) -> String {
+    let vertex = plan.graph().vertices.get(subtask.vertex as usize);
+    let uids = vertex.into_iter().flat_map(|v| &v.operators).map(|o| o.uid.as_str());
+    uids.collect::<Vec<_>>().join(" -> ")
 }
 
 /// Distance from the sources: a slot steps what is furthest first, so that room is made before it is filled.

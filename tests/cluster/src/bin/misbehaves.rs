@@ -5,6 +5,7 @@
 use thalweg::prelude::*;
 
 fn main() -> Result<(), JobError> {
+    thalweg::init();
     let how = std::env::args().nth(1).unwrap_or_default();
     let env = Environment::new();
     match how.as_str() {
