@@ -150,6 +150,7 @@ impl TaskMetrics {
             idle_ms: times.idle,
             back_pressured_ms: times.back_pressured,
             watermark: Some(self.watermark.load(Relaxed)).filter(|at| *at != NO_TIME),
+            read_at: Some(now),
         }
     }
 

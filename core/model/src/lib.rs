@@ -1,4 +1,4 @@
-//! Plain data that every part of Thalweg speaks: ids, epochs, the job graph, states and failures.
+//! Plain data that every part of Thalweg speaks: ids, epochs, the job graph, states, failures and counters.
 //!
 //! It has no I/O, no runtime and no dependency on another crate of ours. Forms that must be read by
 //! another version of Thalweg are in `thalweg-wire`; what is here is free to change with the code.
@@ -6,6 +6,7 @@
 pub mod failure;
 pub mod graph;
 pub mod ids;
+pub mod metrics;
 pub mod placement;
 pub mod regions;
 pub mod status;
@@ -17,7 +18,8 @@ pub use ids::{
     AllocationId, Attempt, BlobKey, ClusterId, Epoch, InstanceId, JobId, ParseIdError, SubtaskId, TaskManagerId,
     VertexId,
 };
+pub use metrics::SubtaskMetrics;
 pub use placement::{HostPlace, Placement, SubtaskPlace};
 pub use regions::{RegionAttempt, Regions};
-pub use status::{ExecutionState, JobStatus, SubtaskMetrics};
+pub use status::{ExecutionState, JobStatus};
 pub use time::{Moment, UnixMillis};

@@ -1,4 +1,4 @@
-//! States of a job and of a subtask, with the names that Flink's tools know, and a subtask's counters.
+//! States of a job and of a subtask, with the names that Flink's tools know.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -135,39 +135,4 @@ impl fmt::Display for ExecutionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// What one subtask has done so far. Counters only grow within one attempt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SubtaskMetrics {
-    /// Records taken from inputs.
-    pub records_in: u64,
-    /// Records given to outputs.
-    pub records_out: u64,
-    /// Bytes taken from other hosts.
-    pub bytes_in: u64,
-    /// Bytes given to other hosts.
-    pub bytes_out: u64,
-    /// Bytes a source has read from the outside.
-    pub source_bytes: u64,
-    /// Bytes a source will read in all, where that is known.
-    pub source_bytes_total: u64,
-    /// Steps that took more than 100 ms.
-    pub slow_steps: u64,
-    /// Records that came after their windows were over and went nowhere. Those that were combined before they travelled
-    /// are one.
-    pub late_dropped: u64,
-    /// Lines that could not be read, and were left out as the program wants it.
-    pub skipped: u64,
-    /// Milliseconds in which it worked. The three times are all there is but for what it waited for its slot's thread,
-    /// which worked for others.
-    pub busy_ms: u64,
-    /// Milliseconds in which it had nothing to do.
-    pub idle_ms: u64,
-    /// Milliseconds in which it could not go on since there was no room behind it.
-    pub back_pressured_ms: u64,
-    /// Event time that its inputs have reached, milliseconds since 1970 UTC; none before the first watermark. No counter,
-    /// though it does not go back either.
-    pub watermark: Option<i64>,
 }

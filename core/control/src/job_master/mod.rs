@@ -14,5 +14,5 @@ mod tests;
 pub mod view;
 
 pub use core::{Effect, Event, JobMaster};
-pub use job::{ExceptionEntry, Left, Partition, Settings};
+pub use job::{ExceptionEntry, Left, Partition, Rates, Settings};
 pub use view::{JobView, SubtaskView};

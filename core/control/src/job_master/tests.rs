@@ -378,6 +378,36 @@ fn slots_are_taken_up_to_the_need_and_a_later_grant_replaces_an_earlier_one() {
 }
 
 #[test]
+fn a_new_attempt_is_measured_anew() {
+    let mut jm = executing(RestartStrategy::ByKind);
+    let tell = |jm: &mut JobMaster, n: u32, host_ms: u64, records_in: u64| {
+        let subtask = SubtaskId { vertex: 0, index: 0 };
+        let read_at = Some(Moment::from_start(Duration::from_millis(host_ms)));
+        let tasks = [0, 1].map(|vertex| (SubtaskId { vertex, index: 0 }, attempt(n), ExecutionState::Running));
+        let metrics = SubtaskMetrics { records_in, read_at, ..SubtaskMetrics::default() };
+        let status = TaskManagerStatus {
+            allocations: vec![grant(1)],
+            tasks: tasks.to_vec(),
+            metrics: vec![(subtask, metrics)],
+            host_failure: None,
+        };
+        jm.on_event(at(5), Event::Heartbeat { from: from(), id: tm(), instance: LIFE, status });
+        let seen = &jm.view().subtasks[0][0];
+        (seen.metrics.records_in, seen.rates.map(|r| r.records_in))
+    };
+    assert_eq!(tell(&mut jm, 0, 1000, 100), (100, None));
+    assert_eq!(tell(&mut jm, 0, 2000, 150), (150, Some(50.0)));
+    jm.on_event(at(10), host_failed(1));
+    jm.on_event(at(170), reset(0, true));
+    jm.on_event(at(171), offer(1, 0, 2));
+    jm.on_event(at(172), Event::DeploymentRecorded { attempt: attempt(1), outcome: Ok(()) });
+    assert_eq!(tell(&mut jm, 0, 3000, 250), (0, None), "the word of an attempt that is over");
+    jm.on_event(at(173), Event::DeployAnswered { attempt: attempt(1), id: tm(), outcome: Ok(()) });
+    assert_eq!(tell(&mut jm, 1, 500, 10), (10, None), "another host's clock, and counters from the beginning");
+    assert_eq!(tell(&mut jm, 1, 1500, 40), (40, Some(30.0)));
+}
+
+#[test]
 fn groups_of_vertices_share_no_slot() {
     let apart = Some("apart".to_owned());
     let graph = JobGraph {

@@ -1,6 +1,6 @@
 //! What REST shows of a job: a copy, made when somebody asks.
 
-use super::job::{ExceptionEntry, Job};
+use super::job::{ExceptionEntry, Job, Rates};
 use std::collections::BTreeMap;
 use thalweg_model::{ExecutionState, JobGraph, JobId, JobStatus, SubtaskMetrics, TaskManagerId, UnixMillis};
 use thalweg_wire::{ExecutionMode, RestartStrategy};
@@ -16,6 +16,8 @@ pub struct SubtaskView {
     pub since: [Option<UnixMillis>; 9],
     /// Counters.
     pub metrics: SubtaskMetrics,
+    /// What it does in a second; none before there were two samples of it, and of one that has ended.
+    pub rates: Option<Rates>,
     /// Under which attempt: until the next one is placed, this is the last one.
     pub attempt: u32,
 }
@@ -69,6 +71,7 @@ impl JobView {
             task_manager: t.at.clone(),
             since: t.since,
             metrics: t.metrics,
+            rates: t.rates(),
             attempt: t.attempt,
         };
         Self {

@@ -2,7 +2,8 @@
 
 use crate::cluster::{Cluster, run, word_count};
 use serde_json::{Value, json};
-use thalweg_model::{ExecutionState as S, SubtaskId, SubtaskMetrics, VertexId};
+use std::time::Duration;
+use thalweg_model::{ExecutionState as S, Moment, SubtaskId, SubtaskMetrics, VertexId};
 
 fn at(vertex: u32, index: u32) -> SubtaskId {
     SubtaskId { vertex, index }
@@ -147,6 +148,11 @@ fn the_numbers_of_a_running_job_are_those_that_were_reported() {
     });
 }
 
+/// Read at so many milliseconds of the host's clock.
+fn read_at(ms: u64, metrics: SubtaskMetrics) -> SubtaskMetrics {
+    SubtaskMetrics { read_at: Some(Moment::from_start(Duration::from_millis(ms))), ..metrics }
+}
+
 /// Milliseconds.
 fn timed(busy: u64, idle: u64, held: u64) -> SubtaskMetrics {
     SubtaskMetrics { busy_ms: busy, idle_ms: idle, back_pressured_ms: held, ..SubtaskMetrics::default() }
@@ -164,8 +170,12 @@ fn times_watermarks_and_late_records_have_flinks_names() {
         let none = cluster.get(&format!("{source}/backpressure")).await;
         assert_eq!(none, json!({ "status": "deprecated" }), "before anything was measured");
 
-        worker.report(job, at(1, 0), S::Running, timed(100, 50, 850)).await;
-        worker.report(job, at(1, 1), S::Running, timed(900, 60, 40)).await;
+        // What they did before shows in no rate.
+        worker.report(job, at(1, 0), S::Initializing, read_at(70_000, timed(60_000, 0, 0))).await;
+        worker.report(job, at(1, 1), S::Initializing, read_at(80_000, timed(0, 60_000, 0))).await;
+        assert_eq!(cluster.get(&format!("{source}/backpressure")).await, none, "one sample is no rate");
+        worker.report(job, at(1, 0), S::Running, read_at(72_000, timed(60_200, 100, 1700))).await;
+        worker.report(job, at(1, 1), S::Running, read_at(81_000, timed(900, 60_060, 40))).await;
         let told = SubtaskMetrics { late_dropped: 7, watermark: Some(-5), ..timed(30, 10, 0) };
         worker.report(job, at(2, 0), S::Running, told).await;
         let details = cluster.get(&format!("/jobs/{job}")).await;
@@ -173,13 +183,13 @@ fn times_watermarks_and_late_records_have_flinks_names() {
         let times = |metrics: &Value| {
             ["busy", "idle", "backpressured"].map(|n| metrics[format!("accumulated-{n}-time")].as_f64().unwrap())
         };
-        assert_eq!(times(&vertex["metrics"]), [1000.0, 110.0, 890.0]);
+        assert_eq!(times(&vertex["metrics"]), [61_100.0, 60_160.0, 1740.0]);
         let vertex = cluster.get(&source).await;
-        assert_eq!(times(&vertex["subtasks"][1]["metrics"]), [900.0, 60.0, 40.0]);
+        assert_eq!(times(&vertex["subtasks"][1]["metrics"]), [900.0, 60_060.0, 40.0]);
         let aggregated = &vertex["aggregated"]["metrics"];
         let most =
             ["busy", "idle", "backpressured"].map(|n| aggregated[format!("accumulated-{n}-time")]["max"].clone());
-        assert_eq!(most, [900, 60, 850]);
+        assert_eq!(most, [60_200, 60_060, 1700]);
 
         let pressure = cluster.get(&format!("{source}/backpressure")).await;
         assert_eq!((&pressure["status"], &pressure["backpressureLevel"]), (&json!("ok"), &json!("high")));
@@ -214,9 +224,69 @@ fn times_watermarks_and_late_records_have_flinks_names() {
         assert_eq!(got, json!([value("0.currentInputWatermark", "-5")]));
         let got = cluster.get(&format!("{count}/subtasks/metrics?get=currentInputWatermark&agg=min,max,avg")).await;
         assert_eq!(got, json!([{ "id": "currentInputWatermark", "min": -5.0, "max": -5.0, "avg": -5.0 }]));
+        let get = "busyTimeMsPerSecond,idleTimeMsPerSecond,backPressuredTimeMsPerSecond";
+        let got = cluster.get(&format!("{source}/subtasks/0/metrics?get={get}")).await;
+        assert_eq!(
+            got,
+            json!([
+                value("busyTimeMsPerSecond", "100"),
+                value("idleTimeMsPerSecond", "50"),
+                value("backPressuredTimeMsPerSecond", "850"),
+            ])
+        );
         let listed = cluster.get(&format!("{source}/subtasks/metrics")).await;
         assert!(listed.as_array().unwrap().contains(&json!({ "id": "accumulateIdleTimeMs" })));
         assert!(!listed.as_array().unwrap().contains(&json!({ "id": "currentInputWatermark" })), "{listed}");
+    });
+}
+
+#[test]
+fn rates_are_of_lately_and_of_those_that_run() {
+    run("rates", async {
+        let cluster = Cluster::start().await;
+        let worker = cluster.worker("a:1-x", 2).await;
+        let job = cluster.submit(word_count()).await;
+        worker.tasks(job, 0, 6).await;
+        let source = format!("/jobs/{job}/vertices/{}", VertexId::from_uid("files"));
+        let names = "numRecordsInPerSecond,numRecordsOutPerSecond,numBytesInPerSecond,numBytesOutPerSecond";
+        let got = async |get: &str| cluster.get(&format!("{source}/subtasks/metrics?get={get}&agg=sum,max")).await;
+        let tell = async |index, ms, metrics| {
+            worker.report(job, at(1, index), S::Running, read_at(ms, metrics)).await;
+        };
+        tell(0, 1000, counted(1_000_000, 500_000, 0, 9_000_000)).await;
+        tell(1, 5000, counted(0, 0, 0, 0)).await;
+        assert_eq!(got(names).await, json!([]), "how much it was in all is no rate");
+        tell(0, 1200, counted(1_000_100, 500_050, 0, 9_000_400)).await;
+        assert_eq!(got(names).await, json!([]), "too close together");
+        tell(0, 3000, counted(1_000_500, 500_250, 0, 9_001_000)).await;
+        tell(1, 6500, counted(150, 12, 21, 0)).await;
+        let sum_and_max = |id: &str, sum: f64, max: f64| json!({ "id": id, "sum": sum, "max": max });
+        assert_eq!(
+            got(names).await,
+            json!([
+                sum_and_max("numRecordsInPerSecond", 350.0, 250.0),
+                sum_and_max("numRecordsOutPerSecond", 133.0, 125.0),
+                sum_and_max("numBytesInPerSecond", 14.0, 14.0),
+                sum_and_max("numBytesOutPerSecond", 500.0, 500.0),
+            ])
+        );
+        let one = cluster.get(&format!("{source}/metrics?get=0.numRecordsInPerSecond,1.numRecordsInPerSecond")).await;
+        assert_eq!(one[0], json!({ "id": "0.numRecordsInPerSecond", "value": "250.0" }));
+        assert_eq!(one[1], json!({ "id": "1.numRecordsInPerSecond", "value": "100.0" }));
+
+        // Heartbeats bring samples as reports do, each look asks for them, and what came before is late.
+        worker.counts(job, at(1, 0), read_at(5000, counted(1_000_500, 500_250, 0, 9_001_000)));
+        let stands = async || {
+            let one = cluster.get(&format!("{source}/metrics?get=0.numRecordsInPerSecond")).await;
+            (one[0]["value"] == "0.0").then_some(())
+        };
+        cluster.until("it is seen to have stopped", stands).await;
+        tell(0, 4000, counted(1_000_400, 0, 0, 0)).await;
+        assert_eq!(cluster.get(&format!("{source}/metrics?get=0.numRecordsIn")).await[0]["value"], "1000500");
+
+        worker.report(job, at(1, 1), S::Finished, read_at(9000, counted(900, 90, 20, 0))).await;
+        let got = got("numRecordsInPerSecond").await;
+        assert_eq!(got, json!([{ "id": "numRecordsInPerSecond", "sum": 0.0, "max": 0.0 }]), "who has ended has none");
     });
 }
 

@@ -3,8 +3,10 @@
 
 use crate::cluster::{Cluster, run, word_count};
 use serde_json::Value;
-use std::{collections::BTreeSet, fmt::Write};
-use thalweg_model::{ExecutionState as S, FailureKind, JobId, SubtaskId, SubtaskMetrics, TaskFailure, VertexId};
+use std::{collections::BTreeSet, fmt::Write, time::Duration};
+use thalweg_model::{
+    ExecutionState as S, FailureKind, JobId, Moment, SubtaskId, SubtaskMetrics, TaskFailure, VertexId,
+};
 
 /// `a.b[].c`, one for each leaf, and its type.
 fn leaves(at: &str, value: &Value, out: &mut BTreeSet<String>) {
@@ -33,11 +35,12 @@ fn leaves(at: &str, value: &Value, out: &mut BTreeSet<String>) {
     }
 }
 
-/// Asked while the job holds slots.
-const WHILE_RUNNING: [&str; 3] = ["/taskmanagers", "/taskmanagers/a:1-x", "/taskmanagers/a:1-x/logs"];
+/// Asked while the job holds slots, and while its tasks have rates.
+const WHILE_RUNNING: [&str; 4] =
+    ["/taskmanagers", "/taskmanagers/a:1-x", "/taskmanagers/a:1-x/logs", "/jobs/JOB/vertices/VERTEX/backpressure"];
 
 /// Asked when it has failed, so that there are an exception and a result.
-const WHEN_ENDED: [&str; 31] = [
+const WHEN_ENDED: [&str; 30] = [
     "/config",
     "/overview",
     "/jobs",
@@ -55,7 +58,6 @@ const WHEN_ENDED: [&str; 31] = [
     "/jobs/JOB/vertices/VERTEX/subtasktimes",
     "/jobs/JOB/vertices/VERTEX/taskmanagers",
     "/jobs/JOB/vertices/VERTEX/accumulators",
-    "/jobs/JOB/vertices/VERTEX/backpressure",
     "/jobs/JOB/vertices/VERTEX/flamegraph",
     "/jobs/JOB/vertices/VERTEX/watermarks",
     "/jobs/JOB/vertices/VERTEX/metrics",
@@ -90,6 +92,11 @@ fn shapes_are_those_that_were_promised() {
         worker.log("a.log", "x");
         let job = cluster.submit(word_count()).await;
         let tasks = worker.tasks(job, 0, 6).await;
+        for seconds in [1, 2] {
+            let read_at = Some(Moment::from_start(Duration::from_secs(seconds)));
+            let sample = SubtaskMetrics { busy_ms: seconds * 500, read_at, ..SubtaskMetrics::default() };
+            worker.report(job, SubtaskId { vertex: 1, index: 0 }, S::Running, sample).await;
+        }
         let mut seen = String::new();
         describe(&cluster, &WHILE_RUNNING, job, &mut seen).await;
         let failure = TaskFailure::new(FailureKind::Incompatible, "another libc");

@@ -48,7 +48,7 @@ impl Job {
             if self.task_manager_of(*subtask) == Some(id)
                 && let Some(task) = self.task_mut(*subtask)
             {
-                task.metrics = *metrics;
+                task.counted(metrics);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! it have a file each.
 
 mod left;
+mod rates;
 mod regions;
 mod tasks;
 mod workers;
@@ -9,6 +10,8 @@ mod workers;
 use crate::Now;
 use crate::job_master::core::{Effect, Prepared};
 use crate::job_master::restart::RestartPolicy;
+use rates::Meter;
+pub use rates::Rates;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use thalweg_model::{
@@ -70,6 +73,7 @@ pub struct Task {
     pub at: Option<TaskManagerId>,
     /// Counters.
     pub metrics: SubtaskMetrics,
+    meter: Meter,
     /// Under which attempt.
     pub attempt: u32,
     /// The host has it: its absence from a report is a loss.
@@ -85,12 +89,27 @@ impl Task {
             since: [None; 9],
             at: None,
             metrics: SubtaskMetrics::default(),
+            meter: Meter::default(),
             attempt,
             handed_over: false,
             prepared: None,
         };
         task.since[0] = Some(now.wall);
         task
+    }
+
+    /// It has told what it counted.
+    pub(super) fn counted(&mut self, metrics: &SubtaskMetrics) {
+        // What was told before may come later: a heartbeat and a report take different ways.
+        if metrics.read_at.is_none() || metrics.read_at >= self.metrics.read_at {
+            self.metrics = *metrics;
+            self.meter.sample(metrics);
+        }
+    }
+
+    /// Of lately. Who has ended does nothing any more.
+    pub(super) fn rates(&self) -> Option<Rates> {
+        self.meter.rates().filter(|_| !self.state.is_terminal())
     }
 
     pub(super) fn enter(&mut self, now: Now, state: ExecutionState) {
@@ -149,7 +168,7 @@ struct Worker {
 /// How many exceptions are remembered.
 const EXCEPTIONS: usize = 16;
 
-/// However many look, counters are asked for once in this time.
+/// However many look, counters are asked for once in this time. Rates are made of samples that are further apart.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// See the module.

@@ -255,7 +255,7 @@ impl Job {
         if task.state.is_terminal() || task.state == ExecutionState::Scheduled {
             return false;
         }
-        task.metrics = report.metrics;
+        task.counted(&report.metrics);
         if report.state > task.state || report.state.is_terminal() {
             task.enter(now, report.state);
         }

@@ -119,20 +119,21 @@ impl Job {
         status: &TaskManagerStatus,
     ) -> (Option<TaskFailure>, bool) {
         self.heartbeats.heard(&(id.clone(), instance), now.at);
-        for (subtask, metrics) in &status.metrics {
-            if self.task_manager_of(*subtask) == Some(id)
-                && let Some(task) = self.task_mut(*subtask)
-                && !task.state.is_terminal()
-            {
-                task.metrics = *metrics;
-            }
-        }
         // What was offered and accepted is in every status that follows: a slot that is not was freed there.
         self.pool.retain(|allocation, slot| {
             slot.id != *id || slot.instance != instance || status.allocations.contains(allocation)
         });
         let here = status.tasks.iter().filter(|(s, attempt, _)| *attempt == self.attempt_of(*s)).map(|(s, ..)| *s);
         let there: BTreeSet<SubtaskId> = here.collect();
+        // Counters name no attempt: those of one that is over must not be taken for the present one's.
+        for (subtask, metrics) in status.metrics.iter().filter(|(subtask, _)| there.contains(subtask)) {
+            if self.task_manager_of(*subtask) == Some(id)
+                && let Some(task) = self.task_mut(*subtask)
+                && !task.state.is_terminal()
+            {
+                task.counted(metrics);
+            }
+        }
         let missing = |(subtask, task): &(SubtaskId, &Task)| {
             task.at.as_ref() == Some(id) && task.handed_over && !task.state.is_terminal() && !there.contains(subtask)
         };

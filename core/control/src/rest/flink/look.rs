@@ -145,6 +145,7 @@ fn not_deployed(submitted: UnixMillis) -> SubtaskView {
         task_manager: None,
         since,
         metrics: SubtaskMetrics::default(),
+        rates: None,
         attempt: 0,
     }
 }

@@ -1,7 +1,6 @@
 //! Metrics by name. Without `get` the names that there are, with `get=a,b` their values; unknown names are left out.
 //!
-//! A name that Flink's tools ask for and that is not counted here (rates of a second, such as `busyTimeMsPerSecond`) is
-//! not in the lists, and neither is one that has no value yet.
+//! A name that has no value (yet) is not in the lists: a rate before there were two samples, or of a task that has ended.
 
 use super::{
     super::{
@@ -12,7 +11,10 @@ use super::{
     look::{Look, VertexLook},
     statistics,
 };
-use crate::{job_master::view::SubtaskView, rest::RestState};
+use crate::{
+    job_master::{Rates, view::SubtaskView},
+    rest::RestState,
+};
 use axum::{
     Router,
     extract::{Path, Query, State},
@@ -21,32 +23,74 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use thalweg_model::SubtaskMetrics;
+use std::fmt;
 
-/// Signed, since times before 1970 are; `None` when there is no value.
-type Metric = fn(&SubtaskMetrics) -> Option<i64>;
+/// A value, as it is shown.
+#[derive(Clone, Copy)]
+enum Number {
+    /// Signed, since times before 1970 are.
+    Whole(i64),
+    Real(f64),
+}
+
+impl Number {
+    fn as_f64(self) -> f64 {
+        match self {
+            Self::Whole(n) => n as f64,
+            Self::Real(n) => n,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(n) => n.fmt(f),
+            // `12.0`, as Java writes a double.
+            Self::Real(n) => write!(f, "{n:?}"),
+        }
+    }
+}
+
+/// `None` when there is no value.
+type Metric = fn(&SubtaskView) -> Option<Number>;
 
 const WATERMARK: &str = "currentInputWatermark";
 
 /// Of each subtask: Flink's names first, then ours. Times in milliseconds.
-const METRICS: [(&str, Metric); 13] = [
-    ("numRecordsIn", |m| count(m.records_in)),
-    ("numRecordsOut", |m| count(m.records_out)),
-    ("numBytesIn", |m| count(m.bytes_in)),
-    ("numBytesOut", |m| count(m.bytes_out)),
-    ("accumulateBusyTimeMs", |m| count(m.busy_ms)),
-    ("accumulateIdleTimeMs", |m| count(m.idle_ms)),
-    ("accumulateBackPressuredTimeMs", |m| count(m.back_pressured_ms)),
-    ("numLateRecordsDropped", |m| count(m.late_dropped)),
-    ("numRecordsSkipped", |m| count(m.skipped)),
-    (WATERMARK, |m| m.watermark),
-    ("numSourceBytes", |m| count(m.source_bytes)),
-    ("numSourceBytesTotal", |m| count(m.source_bytes_total)),
-    ("numSlowSteps", |m| count(m.slow_steps)),
+const METRICS: [(&str, Metric); 20] = [
+    ("numRecordsIn", |s| count(s.metrics.records_in)),
+    ("numRecordsOut", |s| count(s.metrics.records_out)),
+    ("numBytesIn", |s| count(s.metrics.bytes_in)),
+    ("numBytesOut", |s| count(s.metrics.bytes_out)),
+    ("numRecordsInPerSecond", |s| rate(s, |r| r.records_in)),
+    ("numRecordsOutPerSecond", |s| rate(s, |r| r.records_out)),
+    ("numBytesInPerSecond", |s| rate(s, |r| r.bytes_in)),
+    ("numBytesOutPerSecond", |s| rate(s, |r| r.bytes_out)),
+    ("busyTimeMsPerSecond", |s| time(s, |r| r.busy_ms)),
+    ("idleTimeMsPerSecond", |s| time(s, |r| r.idle_ms)),
+    ("backPressuredTimeMsPerSecond", |s| time(s, |r| r.back_pressured_ms)),
+    ("accumulateBusyTimeMs", |s| count(s.metrics.busy_ms)),
+    ("accumulateIdleTimeMs", |s| count(s.metrics.idle_ms)),
+    ("accumulateBackPressuredTimeMs", |s| count(s.metrics.back_pressured_ms)),
+    ("numLateRecordsDropped", |s| count(s.metrics.late_dropped)),
+    ("numRecordsSkipped", |s| count(s.metrics.skipped)),
+    (WATERMARK, |s| s.metrics.watermark.map(Number::Whole)),
+    ("numSourceBytes", |s| count(s.metrics.source_bytes)),
+    ("numSourceBytesTotal", |s| count(s.metrics.source_bytes_total)),
+    ("numSlowSteps", |s| count(s.metrics.slow_steps)),
 ];
 
-fn count(n: u64) -> Option<i64> {
-    Some(i64::try_from(n).unwrap_or(i64::MAX))
+fn count(n: u64) -> Option<Number> {
+    Some(Number::Whole(i64::try_from(n).unwrap_or(i64::MAX)))
+}
+
+fn rate(s: &SubtaskView, of: fn(&Rates) -> f64) -> Option<Number> {
+    s.rates.as_ref().map(|rates| Number::Real((of(rates) * 1000.0).round() / 1000.0))
+}
+
+fn time(s: &SubtaskView, of: fn(&Rates) -> f64) -> Option<Number> {
+    s.rates.as_ref().map(|rates| Number::Whole(of(rates).round() as i64))
 }
 
 pub(super) fn routes() -> Router<RestState> {
@@ -91,9 +135,8 @@ impl Wanted {
     }
 }
 
-fn metrics(subtask: &SubtaskView) -> impl Iterator<Item = (&'static str, i64)> + use<> {
-    let all = subtask.metrics;
-    METRICS.iter().filter_map(move |(name, metric)| Some((*name, metric(&all)?)))
+fn metrics(subtask: &SubtaskView) -> impl Iterator<Item = (&'static str, Number)> + '_ {
+    METRICS.iter().filter_map(|(name, metric)| Some((*name, metric(subtask)?)))
 }
 
 async fn of_vertex(
@@ -128,7 +171,7 @@ async fn of_subtasks(
     let chosen = chosen(&v, wanted.subtasks.as_deref())?;
     let ways = ways(wanted.agg.as_deref())?;
     let found = METRICS.iter().map(|(name, metric)| {
-        let values = chosen.iter().filter_map(|s| metric(&s.metrics)).map(|value| value as f64);
+        let values = chosen.iter().filter_map(|s| metric(s)).map(Number::as_f64);
         (*name, values.collect::<Vec<_>>())
     });
     let found = found.filter(|(_, values)| !values.is_empty());
@@ -255,12 +298,10 @@ async fn watermarks(State(state): State<RestState>, Path((job, vertex)): Path<(S
     json(&told.collect::<Vec<_>>())
 }
 
-/// Shares of busy, idle and back-pressured time since the attempt began; `None` before anything was measured.
-///
-/// Flink's are shares of the last second. Nothing samples here, so what a task has come to lately shows only slowly in one
-/// that has run for long: whoever wants the present takes the difference of two looks at `accumulate…TimeMs`.
-fn shares(m: &SubtaskMetrics) -> Option<[f64; 3]> {
-    let times = [m.busy_ms, m.idle_ms, m.back_pressured_ms].map(|ms| ms as f64);
+/// Shares of busy, idle and back-pressured time of lately; `None` before there were two samples, and when a task did
+/// nothing at all: its slot's thread worked for others.
+fn shares(rates: &Rates) -> Option<[f64; 3]> {
+    let times = [rates.busy_ms, rates.idle_ms, rates.back_pressured_ms];
     let all: f64 = times.iter().sum();
     // To a thousandth: Flink divides whole milliseconds of a second.
     (all > 0.0).then(|| times.map(|ms| (1000.0 * ms / all).round() / 1000.0))
@@ -279,7 +320,7 @@ fn level(back_pressured: f64) -> &'static str {
 async fn back_pressure(State(state): State<RestState>, Path((job, vertex)): Path<(String, String)>) -> Answer {
     let look = Look::at(&state, &state.leader()?, &job).await?;
     let all = look.vertex(&vertex)?.subtasks.iter().enumerate();
-    let measured: Vec<_> = all.filter_map(|(i, s)| Some((i, s.attempt, shares(&s.metrics)?))).collect();
+    let measured: Vec<_> = all.filter_map(|(i, s)| Some((i, s.attempt, shares(s.rates.as_ref()?)?))).collect();
     if measured.is_empty() {
         // Flink's word for "no sample yet".
         return json(&json!({ "status": "deprecated" }));
