@@ -166,6 +166,7 @@ impl BuildCx {
                 Distance::Remote => {
                     let id = self.channel_id(edge, me, index);
                     let writer = self.attempt.shuffle.open_writer(id, self.waker()).map_err(|e| unopened(&e))?;
+                    self.cell.metrics().outputs.other(writer.waiting());
                     Sender::remote(writer, sizes, self.cell.clone(), uid.clone(), info.feedback)
                 }
             })
@@ -179,14 +180,19 @@ impl BuildCx {
         let me = self.subtask.index;
         let (producers, consumers) = (self.parallelism_of(info.from), self.parallelism_of(info.to));
         let from = info.partitioner.producers_of(me, producers, consumers);
-        let sizes = self.attempt.sizes;
+        let (sizes, inputs) = (self.attempt.sizes, &self.cell.metrics().inputs);
         from.map(|index| {
             let key = (edge, index, me);
             Ok(match self.distance(SubtaskId { vertex: info.from, index }, self.subtask)? {
-                Distance::Slot => Receiver::queue(self.slot.queues.queue(key, sizes.depth).map_err(wrong)?),
+                Distance::Slot => {
+                    let queue = self.slot.queues.queue(key, sizes.depth).map_err(wrong)?;
+                    inputs.other(queue.borrow().waiting.clone());
+                    Receiver::queue(queue)
+                }
                 Distance::Process => {
                     let (r, signals) = self.attempt.wiring.reader(key, sizes.depth).map_err(wrong)?;
                     let _ = signals.reader.set(self.slot.signal.clone());
+                    inputs.ring(signals.passed.clone());
                     Receiver::ring(r.data, r.spare, signals)
                 }
                 Distance::Remote => {
@@ -195,7 +201,9 @@ impl BuildCx {
                     })?;
                     let id = self.channel_id(edge, index, me);
                     let reader = self.attempt.shuffle.open_reader(id, &ShuffleDescriptor(descriptor), self.waker());
-                    Receiver::remote(reader.map_err(|e| unopened(&e))?, self.cell.clone())
+                    let reader = reader.map_err(|e| unopened(&e))?;
+                    inputs.other(reader.waiting());
+                    Receiver::remote(reader, self.cell.clone())
                 }
             })
         })

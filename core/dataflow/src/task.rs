@@ -2,6 +2,7 @@
 
 use crate::{
     batch::{NO_TIME, Time},
+    exchange::waiting::Queues,
     push::{Barrier, CheckpointId, Control, Flow, Mark, Ready},
     times::{Times, Waits},
 };
@@ -111,6 +112,10 @@ pub struct TaskMetrics {
     // `NO_TIME` before the first.
     watermark: AtomicI64,
     pub(crate) times: Times,
+    pub(crate) inputs: Queues,
+    /// Those that a plugin holds; what has not left the task at all is the overdraft.
+    pub(crate) outputs: Queues,
+    overdraft: AtomicU64,
 }
 
 impl Default for TaskMetrics {
@@ -127,6 +132,9 @@ impl Default for TaskMetrics {
             skipped: AtomicU64::default(),
             watermark: AtomicI64::new(NO_TIME),
             times: Times::default(),
+            inputs: Queues::default(),
+            outputs: Queues::default(),
+            overdraft: AtomicU64::default(),
         }
     }
 }
@@ -150,8 +158,16 @@ impl TaskMetrics {
             idle_ms: times.idle,
             back_pressured_ms: times.back_pressured,
             watermark: Some(self.watermark.load(Relaxed)).filter(|at| *at != NO_TIME),
+            input_queue: self.inputs.waiting(),
+            output_queue: self.outputs.waiting() + of(&self.overdraft),
             read_at: Some(now),
         }
+    }
+
+    /// A channel's overdraft has changed.
+    pub(crate) fn overdraft(&self, before: usize, after: usize) {
+        let others = self.overdraft.load(Relaxed).saturating_sub(before as u64);
+        self.overdraft.store(others + after as u64, Relaxed);
     }
 
     /// A watermark goes into the chain. The one before the end is no time that anybody has reached: the last real one

@@ -86,6 +86,10 @@ fn a_task_knows_whether_it_works_waits_for_input_or_waits_for_room() {
         run.engine.stop();
         let mostly: Vec<_> = [source, slow, rare, idle].map(|v| mostly(&told[&v])).into();
         assert_eq!(mostly, ["held", "busy", "idle", "idle"], "own threads: {own_thread}, {told:?}");
+        // A queue or a ring holds four batches or more; some were taken in the step that goes on.
+        let queues = |v: usize| (told[&v].input_queue, told[&v].output_queue);
+        assert!(queues(slow).0 >= 1 && queues(source).1 >= 1, "own threads: {own_thread}, {told:?}");
+        assert_eq!([queues(rare), queues(idle), (0, queues(slow).1)], [(0, 0); 3], "{told:?}");
         // On real threads the rest is the time in which nothing was deployed yet, and that is short.
         for v in [source, slow, rare, idle] {
             let m = &told[&v];

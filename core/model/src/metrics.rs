@@ -36,6 +36,10 @@ pub struct SubtaskMetrics {
     /// Event time that its inputs have reached, milliseconds since 1970 UTC; none before the first watermark. No counter,
     /// though it does not go back either.
     pub watermark: Option<i64>,
+    /// Batches that wait before it: they have arrived, and it has yet to take them. No counter.
+    pub input_queue: u64,
+    /// Batches that wait behind it: they have yet to leave it, or its process. No counter.
+    pub output_queue: u64,
     /// When all of this was read, by the clock of the process that counts. A host of an earlier version tells none.
     pub read_at: Option<Moment>,
 }

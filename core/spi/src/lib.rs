@@ -41,7 +41,7 @@ pub use resource_provider::{
 pub use secret::Secret;
 pub use shuffle::{
     ChannelId, ChannelReader, ChannelWriter, EnvironmentSetup, Parcel, ParcelKind, PartitionId, Shuffle,
-    ShuffleCapabilities, ShuffleDescriptor, ShuffleEnvironment, ShuffleMaster,
+    ShuffleCapabilities, ShuffleDescriptor, ShuffleEnvironment, ShuffleMaster, Waiting,
 };
 /// Part of a job's and of a cluster's configuration alike.
 pub use thalweg_wire::RestartStrategy;

@@ -18,7 +18,13 @@ use crate::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+};
 use thalweg_model::{Attempt, HostPlace, JobId, RegionAttempt};
 
 /// What a parcel is. The numbers are on the wire.
@@ -134,6 +140,24 @@ pub trait ShuffleMaster: Send + Sync {
     async fn release(&self, job: JobId, region: RegionAttempt) -> Result<()>;
 }
 
+/// How many parcels wait in one end of a channel: who holds them writes it, anybody reads it at any time. It is a number to
+/// look at, and nothing is decided by it.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<AtomicU64>);
+
+impl Waiting {
+    /// There are so many now.
+    #[inline]
+    pub fn set(&self, parcels: usize) {
+        self.0.store(parcels as u64, Ordering::Relaxed);
+    }
+
+    /// How many there were lately.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The sending end of a channel. Dropping it without [`ParcelKind::End`] tells the reader that the writer is gone.
 pub trait ChannelWriter: Send {
     /// Takes the parcel, or gives it back when there is no room; then the waker is woken when there may be.
@@ -143,6 +167,10 @@ pub trait ChannelWriter: Send {
     fn try_send(&mut self, parcel: Parcel) -> Result<Option<Parcel>>;
     /// Have all parcels left this process? A task is finished only then. MUST wake the waker when this becomes true.
     fn is_drained(&mut self) -> Result<bool>;
+    /// Parcels that were taken and have yet to leave this process. One that stays 0 where the plugin does not count.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
 }
 
 /// The receiving end of a channel. Dropping it tells the writer that the reader is gone.
@@ -152,6 +180,11 @@ pub trait ChannelReader: Send {
     /// MUST NOT wait. MUST keep the order. After [`ParcelKind::End`] it answers `None` for ever. When the writer goes
     /// without an end it MUST answer an error that names the cause, and never an end.
     fn try_recv(&mut self) -> Result<Option<Parcel>>;
+    /// Parcels that have arrived in this process and were not yet asked for. One that stays 0 where the plugin does not
+    /// count.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
 }
 
 /// A host's side: carries parcels between this process and others.

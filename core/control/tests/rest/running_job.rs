@@ -176,7 +176,8 @@ fn times_watermarks_and_late_records_have_flinks_names() {
         assert_eq!(cluster.get(&format!("{source}/backpressure")).await, none, "one sample is no rate");
         worker.report(job, at(1, 0), S::Running, read_at(72_000, timed(60_200, 100, 1700))).await;
         worker.report(job, at(1, 1), S::Running, read_at(81_000, timed(900, 60_060, 40))).await;
-        let told = SubtaskMetrics { late_dropped: 7, watermark: Some(-5), ..timed(30, 10, 0) };
+        let queues = SubtaskMetrics { input_queue: 3, output_queue: 1, ..timed(30, 10, 0) };
+        let told = SubtaskMetrics { late_dropped: 7, watermark: Some(-5), ..queues };
         worker.report(job, at(2, 0), S::Running, told).await;
         let details = cluster.get(&format!("/jobs/{job}")).await;
         let vertex = by_id(&details["vertices"], "id", &VertexId::from_uid("files").to_string());
@@ -205,19 +206,22 @@ fn times_watermarks_and_late_records_have_flinks_names() {
         assert!(pressure["end-timestamp"].as_u64().unwrap() >= details["now"].as_u64().unwrap());
 
         let get = "accumulateBusyTimeMs,accumulateIdleTimeMs,accumulateBackPressuredTimeMs,numLateRecordsDropped,\
-                   currentInputWatermark,busyTimeMsPerSecond";
+                   currentInputWatermark,busyTimeMsPerSecond,\
+                   buffers.inputQueueLength,buffers.outputQueueLength";
         let got = cluster.get(&format!("{count}/subtasks/0/metrics?get={get}")).await;
         let value = |id: &str, value: &str| json!({ "id": id, "value": value });
         let mut wanted = vec![
             value("accumulateBusyTimeMs", "30"),
             value("accumulateIdleTimeMs", "10"),
             value("accumulateBackPressuredTimeMs", "0"),
+            value("buffers.inputQueueLength", "3"),
+            value("buffers.outputQueueLength", "1"),
             value("numLateRecordsDropped", "7"),
             value("currentInputWatermark", "-5"),
         ];
         assert_eq!(got, json!(wanted));
         // The other subtask has heard of no time yet.
-        wanted.truncate(4);
+        wanted.truncate(6);
         wanted.iter_mut().for_each(|v| v["value"] = json!("0"));
         assert_eq!(cluster.get(&format!("{count}/subtasks/1/metrics?get={get}")).await, json!(wanted));
         let got = cluster.get(&format!("{count}/watermarks")).await;

@@ -1,6 +1,6 @@
 //! The two ends of a channel, whatever lies between them.
 
-use super::{ExchangeSizes, ring, signal::Signal};
+use super::{ExchangeSizes, ring, signal::Signal, waiting::Passed};
 use crate::{
     batch::Batch,
     codec::{self, EncodeError},
@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use thalweg_model::{FailureKind, TaskFailure};
-use thalweg_spi::{ChannelReader, ChannelWriter, Parcel, ParcelKind, ServiceError};
+use thalweg_spi::{ChannelReader, ChannelWriter, Parcel, ParcelKind, ServiceError, Waiting};
 
 /// What flows through a channel, in order.
 pub(crate) enum Msg<T> {
@@ -31,11 +31,12 @@ pub(crate) struct Queue<T> {
     messages: VecDeque<Msg<T>>,
     spare: Vec<Batch<T>>,
     depth: usize,
+    pub(crate) waiting: Waiting,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(depth: usize) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self { messages: VecDeque::new(), spare: Vec::new(), depth }))
+        Rc::new(RefCell::new(Self { messages: VecDeque::new(), spare: Vec::new(), depth, waiting: Waiting::default() }))
     }
 }
 
@@ -44,6 +45,7 @@ impl<T> Queue<T> {
 pub(crate) struct Signals {
     pub(crate) reader: OnceLock<Arc<Signal>>,
     pub(crate) writer: OnceLock<Arc<Signal>>,
+    pub(crate) passed: Arc<Passed>,
 }
 
 fn wake(signal: &OnceLock<Arc<Signal>>) {
@@ -67,13 +69,24 @@ pub(crate) struct Sender<T> {
     // Told when a record is too long.
     uid: Arc<str>,
     batch_kind: ParcelKind,
+    // How much of the overdraft the task's counter has.
+    counted: usize,
     /// The reader may be gone, and that is fine: a reader of splits that was told that there are no more.
     pub(crate) lenient: bool,
 }
 
 impl<T: Data> Sender<T> {
     fn new(sending: Sending<T>, sizes: ExchangeSizes, cell: Rc<TaskCell>, uid: Arc<str>) -> Self {
-        Self { sending, over: VecDeque::new(), sizes, cell, uid, batch_kind: ParcelKind::Batch, lenient: false }
+        Self {
+            sending,
+            over: VecDeque::new(),
+            sizes,
+            cell,
+            uid,
+            batch_kind: ParcelKind::Batch,
+            counted: 0,
+            lenient: false,
+        }
     }
 
     pub(crate) fn queue(q: Rc<RefCell<Queue<T>>>, sizes: ExchangeSizes, cell: Rc<TaskCell>, uid: Arc<str>) -> Self {
@@ -147,6 +160,19 @@ impl<T: Data> Sender<T> {
 
     /// Sends what was kept back. True when nothing is left.
     pub(crate) fn pump(&mut self) -> bool {
+        let clear = self.push_on();
+        let over = match &self.sending {
+            Sending::Remote { over, .. } => over.len(),
+            Sending::Queue(_) | Sending::Ring { .. } => self.over.len(),
+        };
+        let counted = std::mem::replace(&mut self.counted, over);
+        if over != counted {
+            self.cell.metrics().overdraft(counted, over);
+        }
+        clear
+    }
+
+    fn push_on(&mut self) -> bool {
         match &mut self.sending {
             Sending::Queue(q) => {
                 let mut q = q.borrow_mut();
@@ -154,18 +180,20 @@ impl<T: Data> Sender<T> {
                     let Some(m) = self.over.pop_front() else { break };
                     q.messages.push_back(m);
                 }
+                q.waiting.set(q.messages.len());
                 self.lenient && forget_control(&mut self.over) || self.over.is_empty()
             }
             Sending::Ring { data, signals, .. } => {
-                let mut sent = false;
+                let mut sent = 0;
                 while let Some(m) = self.over.pop_front() {
                     if let Err(m) = data.push(m) {
                         self.over.push_front(m);
                         break;
                     }
-                    sent = true;
+                    sent += 1;
                 }
-                if sent {
+                if sent > 0 {
+                    signals.passed.sent(sent);
                     wake(&signals.reader);
                 }
                 self.lenient && forget_control(&mut self.over) || self.over.is_empty()
@@ -262,10 +290,16 @@ impl<T: Data> Receiver<T> {
     /// The next message, or `None` when there is none yet.
     pub(crate) fn recv(&mut self) -> Result<Option<Msg<T>>, TaskFailure> {
         match &mut self.0 {
-            Receiving::Queue(q) => Ok(q.borrow_mut().messages.pop_front()),
+            Receiving::Queue(q) => {
+                let mut q = q.borrow_mut();
+                let message = q.messages.pop_front();
+                q.waiting.set(q.messages.len());
+                Ok(message)
+            }
             Receiving::Ring { data, signals, .. } => {
                 let message = data.pop();
                 if message.is_some() {
+                    signals.passed.took();
                     wake(&signals.writer);
                 }
                 Ok(message)

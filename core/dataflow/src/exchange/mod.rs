@@ -10,6 +10,7 @@ pub(crate) mod out;
 pub(crate) mod ring;
 pub(crate) mod route;
 pub mod signal;
+pub(crate) mod waiting;
 pub(crate) mod wiring;
 
 pub use signal::Signal;

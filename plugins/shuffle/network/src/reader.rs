@@ -9,7 +9,7 @@ use crate::{
     sync::Mutex,
 };
 use std::{collections::VecDeque, sync::Arc, task::Waker};
-use thalweg_spi::{ChannelId, ChannelReader, ErrorKind, Parcel, ParcelKind, Result, ServiceError};
+use thalweg_spi::{ChannelId, ChannelReader, ErrorKind, Parcel, ParcelKind, Result, ServiceError, Waiting};
 
 /// Why a channel ended. An error can be told many times.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ fn place(channel: &ChannelId) -> String {
 pub(crate) struct ReaderShared {
     pub(crate) channel: ChannelId,
     waker: Waker,
+    // The length of the queue, written under its lock.
+    waiting: Waiting,
     inner: Mutex<Inner>,
 }
 
@@ -55,7 +57,7 @@ struct Inner {
 
 impl ReaderShared {
     pub(crate) fn new(channel: ChannelId, waker: Waker) -> Self {
-        Self { channel, waker, inner: Mutex::default() }
+        Self { channel, waker, waiting: Waiting::default(), inner: Mutex::default() }
     }
 
     /// The channel in words, for what concerns all of a connection's channels.
@@ -86,6 +88,7 @@ impl ReaderShared {
         budget.hold(parcel.cost());
         inner.queue.push_back(parcel);
         let first = inner.queue.len() == 1;
+        self.waiting.set(inner.queue.len());
         drop(inner);
         if first {
             self.waker.wake_by_ref();
@@ -117,6 +120,7 @@ impl ReaderShared {
     pub(crate) fn recv(&self, budget: &Budget) -> std::result::Result<Option<Packed>, Failure> {
         let mut inner = self.inner.lock();
         if let Some(parcel) = inner.queue.pop_front() {
+            self.waiting.set(inner.queue.len());
             let cost = parcel.cost();
             budget.release(cost);
             let grant = inner.account.taken(budget, cost);
@@ -132,6 +136,7 @@ impl ReaderShared {
     pub(crate) fn close(&self, failure: Option<Failure>, budget: &Budget) -> Option<(Arc<Connection>, u32)> {
         let mut inner = self.inner.lock();
         let held: usize = inner.queue.drain(..).map(|p| p.cost()).sum();
+        self.waiting.set(0);
         budget.release(held);
         let place = inner.place.take();
         if place.is_some() {
@@ -188,6 +193,10 @@ impl ChannelReader for Reader {
             Ok(None) => Ok(None),
             Err(failure) => Err(failure.error("receive parcel", &self.me.channel)),
         }
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.me.waiting.clone()
     }
 }
 

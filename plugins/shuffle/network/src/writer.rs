@@ -10,7 +10,7 @@ use crate::{
     sync::{Mutex, MutexGuard},
 };
 use std::{sync::Arc, task::Waker};
-use thalweg_spi::{ChannelId, ChannelWriter, ErrorKind, Parcel, ParcelKind, Result};
+use thalweg_spi::{ChannelId, ChannelWriter, ErrorKind, Parcel, ParcelKind, Result, Waiting};
 
 /// What holds for every parcel of a host.
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ pub(crate) struct Limits {
 pub(crate) struct WriterShared {
     pub(crate) channel: ChannelId,
     waker: Waker,
+    // What is queued, written under the lock.
+    waiting: Waiting,
     inner: Mutex<Inner>,
 }
 
@@ -46,7 +48,7 @@ struct Inner {
 
 impl WriterShared {
     pub(crate) fn new(channel: ChannelId, waker: Waker) -> Self {
-        Self { channel, waker, inner: Mutex::default() }
+        Self { channel, waker, waiting: Waiting::default(), inner: Mutex::default() }
     }
 
     /// A reader asked for this channel. `false` when another has it.
@@ -79,6 +81,7 @@ impl WriterShared {
     pub(crate) fn written(&self, parcels: usize) {
         let mut inner = self.inner.lock();
         inner.queued = inner.queued.saturating_sub(parcels);
+        self.waiting.set(inner.queued);
         if inner.queued == 0 && std::mem::take(&mut inner.watched) {
             drop(inner);
             self.waker.wake_by_ref();
@@ -146,6 +149,7 @@ impl WriterShared {
         inner.credit -= cost;
         inner.asked = 0;
         inner.queued += 1;
+        self.waiting.set(inner.queued);
         inner.ended = parcel.kind == ParcelKind::End;
         drop(inner);
         // Without the lock: credit that comes meanwhile must not wait for LZ4.
@@ -193,6 +197,10 @@ impl ChannelWriter for Writer {
 
     fn is_drained(&mut self) -> Result<bool> {
         self.me.is_drained().map_err(|failure| failure.error("drain channel", &self.me.channel))
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.me.waiting.clone()
     }
 }
 

@@ -77,6 +77,10 @@ impl ShuffleFixture for Fixture {
         EnvironmentSetup { job: JOB, bind, secret: Bytes::from_static(SECRET), memory, max_parcel: 200_000 }
     }
 
+    fn counts(&self) -> bool {
+        true
+    }
+
     async fn crash(&self, environment: Arc<dyn ShuffleEnvironment>) -> bool {
         let at: Address = environment.data_address().unwrap().parse().unwrap();
         drop(environment);

@@ -58,7 +58,7 @@ type Metric = fn(&SubtaskView) -> Option<Number>;
 const WATERMARK: &str = "currentInputWatermark";
 
 /// Of each subtask: Flink's names first, then ours. Times in milliseconds.
-const METRICS: [(&str, Metric); 20] = [
+const METRICS: [(&str, Metric); 22] = [
     ("numRecordsIn", |s| count(s.metrics.records_in)),
     ("numRecordsOut", |s| count(s.metrics.records_out)),
     ("numBytesIn", |s| count(s.metrics.bytes_in)),
@@ -73,6 +73,8 @@ const METRICS: [(&str, Metric); 20] = [
     ("accumulateBusyTimeMs", |s| count(s.metrics.busy_ms)),
     ("accumulateIdleTimeMs", |s| count(s.metrics.idle_ms)),
     ("accumulateBackPressuredTimeMs", |s| count(s.metrics.back_pressured_ms)),
+    ("buffers.inputQueueLength", |s| length(s, s.metrics.input_queue)),
+    ("buffers.outputQueueLength", |s| length(s, s.metrics.output_queue)),
     ("numLateRecordsDropped", |s| count(s.metrics.late_dropped)),
     ("numRecordsSkipped", |s| count(s.metrics.skipped)),
     (WATERMARK, |s| s.metrics.watermark.map(Number::Whole)),
@@ -83,6 +85,11 @@ const METRICS: [(&str, Metric); 20] = [
 
 fn count(n: u64) -> Option<Number> {
     Some(Number::Whole(i64::try_from(n).unwrap_or(i64::MAX)))
+}
+
+/// Of one that has ended nothing waits for it.
+fn length(s: &SubtaskView, n: u64) -> Option<Number> {
+    count(n).filter(|_| !s.state.is_terminal())
 }
 
 fn rate(s: &SubtaskView, of: fn(&Rates) -> f64) -> Option<Number> {

@@ -212,6 +212,31 @@ pub async fn what_was_taken_is_not_held_any_more(fixture: &impl ShuffleFixture) 
     .await;
 }
 
+pub async fn what_waits_in_an_end_is_counted(fixture: &impl ShuffleFixture) {
+    let Some((a, b)) = two_hosts(fixture, MEMORY).await else { return };
+    if !fixture.counts() {
+        return;
+    }
+    let (mut sender, mut receiver) = a.pipe(&b, channel(a.job, 0, 0)).await;
+    let (sending, arrived) = (sender.end.waiting(), receiver.end.waiting());
+    assert_eq!((sending.get(), arrived.get()), (0, 0));
+    for n in 0..5 {
+        sender.send(numbered(n, 1000)).await.unwrap();
+    }
+    sender.drained().await.unwrap();
+    assert_eq!(sending.get(), 0, "all of them have left");
+    eventually("all of them have arrived", SOON, || async { (arrived.get() == 5).then_some(()) }).await;
+    for left in (0..5).rev() {
+        receiver.recv().await.unwrap();
+        assert_eq!(arrived.get(), left);
+    }
+    // The reader does not read: what it has no room for waits here or is refused, and what it has waits there.
+    let taken = sender.fill(10_000, 10_000).await;
+    assert!(arrived.get() >= 1 && sending.get() + arrived.get() <= u64::from(taken), "{sending:?} {arrived:?} {taken}");
+    drop(receiver);
+    eventually("nothing waits where nobody reads", SOON, || async { (arrived.get() == 0).then_some(()) }).await;
+}
+
 pub async fn many_hosts_dial_each_other_at_once(fixture: &impl ShuffleFixture) {
     let Some((a, b)) = two_hosts(fixture, MEMORY).await else { return };
     let hosts = [a, b, Host::new(fixture, MEMORY).await, Host::new(fixture, MEMORY).await];
@@ -250,6 +275,7 @@ macro_rules! shuffle_transport_cases {
         a_slow_reader_slows_the_writer_and_not_memory
         there_is_no_stall_whatever_the_sizes
         a_parcel_that_is_too_long_is_refused_by_its_writer
+        what_waits_in_an_end_is_counted
         what_was_taken_is_not_held_any_more
         many_hosts_dial_each_other_at_once
     ); };

@@ -42,6 +42,11 @@ pub trait ShuffleFixture: Send + Sync {
         false
     }
 
+    /// Does the plugin count what waits in its ends?
+    fn counts(&self) -> bool {
+        false
+    }
+
     /// How long a reader waits for a writer that does not come.
     fn patience(&self) -> Duration {
         Duration::from_secs(1)
