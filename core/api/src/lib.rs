@@ -61,6 +61,7 @@ pub use thalweg_dataflow::{
     formats::{BadRecord, CsvOptions, ErrorPolicy},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
     keyed_broadcast::KeyedBroadcastProcessFunction,
+    metrics::{Counter, Gauge, Histogram, Meter, Metric, Metrics},
     process::{ProcessContext, ProcessFunction},
     sink::{
         BucketAssigner, Committable, Committer, FileSink, LineFormat, Manifest, RollingPolicy, Sink, SinkWriter,

@@ -14,13 +14,29 @@ use std::{
 };
 use thalweg_dataflow::{
     Plan,
+    fold::ToList,
+    key::ByValue,
+    process::ProcessSpec,
+    side::Sides,
     task::Snapshot,
     testing::{LocalResult, LocalRun, SteppedEnd, SteppedJob},
+    window::{TimeWindows, WindowSpec},
 };
 use thalweg_model::{FailureKind, JobId, JobStatus, TaskFailure, UnixMillis, VertexRole};
 use thalweg_wire::{ExecutionMode, JobResult};
 
 pub use thalweg_dataflow::testing::{OperatorTester, TestRuntime};
+
+/// A function without keys, for an [`OperatorTester`].
+pub fn process<F>(f: F) -> ProcessSpec<F> {
+    ProcessSpec { f, sides: Sides::default() }
+}
+
+/// A function of windows of one length, for an [`OperatorTester`]; and how the key is found.
+pub fn windows<T, S, R>(of: TimeWindows, key: S, f: R) -> WindowSpec<T, ToList, ByValue<S>, R> {
+    let sides = Sides::default();
+    WindowSpec { windows: of, lateness: 0, fold: ToList, key: ByValue(key), result: f, late: None, sides }
+}
 
 /// How a program's tasks are driven.
 enum Drive {

@@ -193,6 +193,13 @@ where
         self.with("window-apply", NoEvictor, ToList, Apply::new(f))
     }
 
+    /// A [`WindowFunction`] of all records of each key and window, in the order in which they came: for functions with
+    /// metrics.
+    #[track_caller]
+    pub fn process<F: WindowFunction<S::Key, Vec<T>>>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, ToList, F> {
+        self.with("window-process", NoEvictor, ToList, f)
+    }
+
     #[track_caller]
     fn with<V, F, R>(self, kind: &'static str, evictor: V, fold: F, result: R) -> Triggered<T, S, W, G, V, F, R>
     where

@@ -135,6 +135,16 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         self.whole("window-apply", ToList, Apply::new(f))
     }
 
+    /// A [`WindowFunction`] of all records of each key and window, in no order: for functions with metrics. See
+    /// [`WindowedStream::apply`].
+    #[track_caller]
+    pub fn process<F: WindowFunction<S::Key, Vec<T>>>(self, f: F) -> Whole<T, S, ToList, F>
+    where
+        T: Data + Clone,
+    {
+        self.whole("window-process", ToList, f)
+    }
+
     /// Records that come too late for all their windows go to this tag: `stream.side_output(&tag)` of what comes out.
     pub fn side_output_late_data(self, tag: &OutputTag<T>) -> LateAware<T, S, P> {
         LateAware(Self { late: Some(tag.clone()), ..self })
@@ -221,5 +231,15 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
         F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + ClonedToSubtasks,
     {
         self.0.whole("window-apply", ToList, Apply::new(f))
+    }
+
+    /// A [`WindowFunction`] of all records of each key and window, in no order: for functions with metrics. See
+    /// [`WindowedStream::apply`].
+    #[track_caller]
+    pub fn process<F: WindowFunction<S::Key, Vec<T>>>(self, f: F) -> Whole<T, S, ToList, F>
+    where
+        T: Clone,
+    {
+        self.0.whole("window-process", ToList, f)
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     either::Either,
     key::Data,
     keyed::keep,
+    metrics::Metrics,
     pipe::Transform,
     process::{Cx, ProcessContext},
     push::{Control, Flow, Mark, Operator, Push},
@@ -27,6 +28,8 @@ pub trait BroadcastProcessFunction<A, B>: Clone + Send + 'static {
     type Out: 'static;
     /// A subtask begins: a function that has lists adds each of them.
     fn states(&mut self, _states: &mut OperatorStates) {}
+    /// A subtask begins: a function that has metrics adds each of them.
+    fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// One record of the stream. It cannot change what is known, since the other subtasks would not know of it.
     fn process(&mut self, item: A, state: &Self::State, ctx: &mut impl ProcessContext<Self::Out>);
     /// One record of the broadcast stream. What it does to the state must depend on the record and the state alone.
@@ -71,6 +74,7 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let mut states = OperatorStates::new();
         self.f.states(&mut states);
+        cx.metrics(|metrics| self.f.metrics(metrics))?;
         let (mut known, mut lists) = (Vec::new(), Vec::new());
         for (writer, (state, list)) in cx.saved::<(F::State, SavedStates)>()? {
             known.push((writer, state));

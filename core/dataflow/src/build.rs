@@ -115,6 +115,7 @@ impl BuildCx {
             vertex.operators.get(index).ok_or_else(|| wrong(format!("no operator {index} in {}", vertex.name())))?;
         Ok(OpCx {
             uid: info.uid.as_str().into(),
+            index: u32::try_from(index).unwrap_or(u32::MAX),
             subtask: self.subtask.index,
             parallelism: vertex.parallelism,
             max_parallelism: vertex.max_parallelism,
@@ -221,6 +222,8 @@ pub struct OpCx<'a> {
     pub parallelism: u32,
     /// Number of key groups.
     pub max_parallelism: u32,
+    /// Its place in the vertex.
+    pub(crate) index: u32,
     pub(crate) build: &'a BuildCx,
 }
 

@@ -7,6 +7,7 @@ use crate::{
     fold::Fold,
     key::{Data, KeySelect, OwnedKey},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
+    metrics::Metrics,
     ops::ClonedToSubtasks,
     state::KeyedStates,
     window::{TimeWindow, WindowFunction},
@@ -151,6 +152,8 @@ pub trait KeyedCoProcess<A, B>: Clone + Send + 'static {
     }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
+    /// A subtask begins: a function that has metrics adds each of them.
+    fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// One record of the first stream.
     fn left(&mut self, item: A, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// One record of the second.
@@ -202,6 +205,9 @@ impl<A: 'static, B: 'static, F: KeyedCoProcess<A, B>> KeyedProcess<Either<A, B>>
     }
     fn states(&mut self, states: &mut KeyedStates<'_, F::Key>) {
         self.0.states(states);
+    }
+    fn metrics(&mut self, metrics: &mut Metrics<'_>) {
+        self.0.metrics(metrics);
     }
     #[inline(always)]
     fn process(&mut self, item: Either<A, B>, state: &mut F::State, ctx: &mut impl KeyedContext<F::Key, F::Out>) {

@@ -6,6 +6,7 @@ use crate::{
     codec,
     event_time::{Due, Timers},
     key::{Data, KeySelect, OwnedKey},
+    metrics::Metrics,
     ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
@@ -76,6 +77,8 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
+    /// A subtask begins: a function that has metrics adds each of them.
+    fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// One record.
     fn process(&mut self, item: T, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// A time that was asked for has come. `ctx.time()` is the time.
@@ -249,6 +252,7 @@ impl<F, S> ProcessSpec<F, S> {
         let mut named = Named::new(clock.clone());
         self.f.states(&mut KeyedStates { of: &mut named });
         named.check(cx)?;
+        cx.metrics(|metrics| self.f.metrics(metrics))?;
         let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
         let mut ttl = self.f.state_ttl().map(Ttl::new);
         for (writer, part) in parts {

@@ -8,6 +8,7 @@ use crate::{
     either::Either,
     key::{Data, KeySelect, OwnedKey},
     keyed::{KeyedContext, KeyedProcess, ProcessOp, ProcessSpec, TimeDomain, keep},
+    metrics::Metrics,
     pipe::Transform,
     process::{Cx, ProcessContext},
     push::{Control, Flow, Mark, Operator, Push, Ready},
@@ -34,6 +35,8 @@ pub trait KeyedBroadcastProcessFunction<A, B>: Clone + Send + 'static {
     }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
+    /// A subtask begins: a function that has metrics adds each of them.
+    fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// One record of the keyed stream. It cannot change what is known, since the other subtasks would not know of it.
     fn process(
         &mut self,
@@ -81,6 +84,9 @@ impl<A: 'static, B: 'static, F: KeyedBroadcastProcessFunction<A, B>> KeyedProces
     }
     fn states(&mut self, states: &mut KeyedStates<'_, F::Key>) {
         self.f.states(states);
+    }
+    fn metrics(&mut self, metrics: &mut Metrics<'_>) {
+        self.f.metrics(metrics);
     }
     #[inline(always)]
     fn process(&mut self, item: A, state: &mut F::State, ctx: &mut impl KeyedContext<F::Key, F::Out>) {

@@ -20,6 +20,7 @@ pub mod interval;
 pub mod key;
 pub mod keyed;
 pub mod keyed_broadcast;
+pub mod metrics;
 pub mod ops;
 pub mod panics;
 pub mod pipe;

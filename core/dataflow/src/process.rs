@@ -6,6 +6,7 @@ use crate::{
     codec,
     key::Data,
     keyed::keep,
+    metrics::Metrics,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push},
     side::{LiveSides, OutputTag, Sides},
@@ -42,6 +43,8 @@ pub trait ProcessFunction<T>: Clone + Send + 'static {
     }
     /// A subtask begins: a function that has lists adds each of them.
     fn states(&mut self, _states: &mut OperatorStates) {}
+    /// A subtask begins: a function that has metrics adds each of them.
+    fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// One record.
     fn process(&mut self, item: T, ctx: &mut impl ProcessContext<Self::Out>);
     /// No record follows. What it gives out has the latest time of all records, and comes before the last watermark.
@@ -125,6 +128,7 @@ impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
     type Op = ProcessOp<F>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         self.f.open(cx)?;
+        cx.metrics(|metrics| self.f.metrics(metrics))?;
         let mut states = OperatorStates::new();
         self.f.states(&mut states);
         states.restore(cx, cx.saved()?)?;

@@ -116,9 +116,9 @@ fn a_parked_task_goes_on_idling() {
     add_sink(&b, op.vertex, head, Discard);
     let run = LocalRun::start(freeze(&b), runtime.env.clone(), dir.path().to_owned());
     std::thread::sleep(Duration::from_millis(200));
-    let (before, parks) = (by_vertex(&run)[&op.vertex], run.engine.parks());
+    let (before, parks) = (by_vertex(&run)[&op.vertex].clone(), run.engine.parks());
     std::thread::sleep(Duration::from_millis(300));
-    let (after, parks_after) = (by_vertex(&run)[&op.vertex], run.engine.parks());
+    let (after, parks_after) = (by_vertex(&run)[&op.vertex].clone(), run.engine.parks());
     run.engine.stop();
     // Once or twice a thread may be woken for nothing.
     assert!(parks_after - parks < 3, "the slot was not parked all the time: {parks} {parks_after}");

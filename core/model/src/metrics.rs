@@ -4,7 +4,7 @@ use crate::Moment;
 use serde::{Deserialize, Serialize};
 
 /// What one subtask has done so far. Counters only grow within one attempt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SubtaskMetrics {
     /// Records taken from inputs.
@@ -40,6 +40,22 @@ pub struct SubtaskMetrics {
     pub input_queue: u64,
     /// Batches that wait behind it: they have yet to leave it, or its process. No counter.
     pub output_queue: u64,
+    /// What its functions count by themselves.
+    pub user: Vec<UserMetric>,
     /// When all of this was read, by the clock of the process that counts. A host of an earlier version tells none.
     pub read_at: Option<Moment>,
+}
+
+/// One number that a user's function tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserMetric {
+    /// Of which operator: its place in the vertex.
+    pub operator: u32,
+    /// Its name within the operator.
+    pub name: String,
+    /// The number; of a rate, events in a thousand seconds.
+    pub value: i64,
+    /// It is shown as events in a second.
+    pub is_rate: bool,
 }

@@ -70,7 +70,7 @@ impl JobView {
             state: t.state,
             task_manager: t.at.clone(),
             since: t.since,
-            metrics: t.metrics,
+            metrics: t.metrics.clone(),
             rates: t.rates(),
             attempt: t.attempt,
         };

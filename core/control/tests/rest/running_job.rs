@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, run, word_count};
 use serde_json::{Value, json};
 use std::time::Duration;
-use thalweg_model::{ExecutionState as S, Moment, SubtaskId, SubtaskMetrics, VertexId};
+use thalweg_model::{ExecutionState as S, Moment, SubtaskId, SubtaskMetrics, UserMetric, VertexId};
 
 fn at(vertex: u32, index: u32) -> SubtaskId {
     SubtaskId { vertex, index }
@@ -291,6 +291,42 @@ fn rates_are_of_lately_and_of_those_that_run() {
         worker.report(job, at(1, 1), S::Finished, read_at(9000, counted(900, 90, 20, 0))).await;
         let got = got("numRecordsInPerSecond").await;
         assert_eq!(got, json!([{ "id": "numRecordsInPerSecond", "sum": 0.0, "max": 0.0 }]), "who has ended has none");
+    });
+}
+
+#[test]
+fn what_functions_count_is_shown_behind_their_names() {
+    run("user metrics", async {
+        let cluster = Cluster::start().await;
+        let worker = cluster.worker("a:1-x", 2).await;
+        let job = cluster.submit(word_count()).await;
+        worker.tasks(job, 0, 6).await;
+        let count = format!("/jobs/{job}/vertices/{}", VertexId::from_uid("count"));
+        let metric = |name: &str, value, is_rate| UserMetric { operator: 0, name: name.into(), value, is_rate };
+        let stranger = UserMetric { operator: 99, ..metric("lost", 1, false) };
+        let told = vec![metric("seen", 7, false), metric("bad", 2500, true), metric("ms_p99", -1, false), stranger];
+        let told = SubtaskMetrics { user: told, ..counted(1, 0, 0, 0) };
+        worker.report(job, at(2, 0), S::Running, told.clone()).await;
+        let more = SubtaskMetrics { user: vec![metric("seen", 3, false)], ..counted(2, 0, 0, 0) };
+        worker.report(job, at(2, 1), S::Running, more).await;
+
+        // The operator is called "count <i>".
+        let listed = cluster.get(&format!("{count}/metrics")).await;
+        let ids: Vec<&str> = listed.as_array().unwrap().iter().filter_map(|m| m["id"].as_str()).collect();
+        let users: Vec<&&str> = ids.iter().filter(|id| id.contains("count_")).collect();
+        let all = ["0.count_<i>.seen", "0.count_<i>.bad", "0.count_<i>.ms_p99", "1.count_<i>.seen"];
+        assert_eq!(users, all.iter().collect::<Vec<_>>());
+        let value = |id: &str, value: &str| json!({ "id": id, "value": value });
+        let got = cluster.get(&format!("{count}/metrics?get=0.count_%3Ci%3E.seen,0.count_%3Ci%3E.bad")).await;
+        assert_eq!(got, json!([value("0.count_<i>.seen", "7"), value("0.count_<i>.bad", "2.5")]));
+        let got = cluster.get(&format!("{count}/subtasks/0/metrics?get=count_%3Ci%3E.ms_p99,numRecordsIn")).await;
+        assert_eq!(got, json!([value("numRecordsIn", "1"), value("count_<i>.ms_p99", "-1")]));
+        let got = cluster.get(&format!("{count}/subtasks/metrics?get=count_%3Ci%3E.seen&agg=sum,max")).await;
+        assert_eq!(got, json!([{ "id": "count_<i>.seen", "sum": 10.0, "max": 7.0 }]));
+
+        worker.report(job, at(2, 0), S::Finished, told).await;
+        let got = cluster.get(&format!("{count}/subtasks/0/metrics?get=count_%3Ci%3E.seen,count_%3Ci%3E.bad")).await;
+        assert_eq!(got, json!([value("count_<i>.seen", "7")]), "who has ended has no rate");
     });
 }
 

@@ -100,12 +100,11 @@ fn shapes_are_those_that_were_promised() {
         let mut seen = String::new();
         describe(&cluster, &WHILE_RUNNING, job, &mut seen).await;
         let failure = TaskFailure::new(FailureKind::Incompatible, "another libc");
-        let none = SubtaskMetrics::default();
         let failed = SubtaskId { vertex: 1, index: 0 };
-        let measured = SubtaskMetrics { busy_ms: 1, watermark: Some(1), ..none };
+        let measured = SubtaskMetrics { busy_ms: 1, watermark: Some(1), ..SubtaskMetrics::default() };
         worker.report_with(job, failed, S::Failed, measured, Some(failure), None).await;
         for task in tasks.into_iter().filter(|t| *t != failed) {
-            worker.report(job, task, S::Canceled, none).await;
+            worker.report(job, task, S::Canceled, SubtaskMetrics::default()).await;
         }
         let over = async || {
             let result = cluster.get(&format!("/jobs/{job}/execution-result")).await;

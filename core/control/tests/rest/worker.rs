@@ -102,7 +102,7 @@ impl Worker {
             host_failure: None,
             allocations: state.slots.iter().flatten().filter(|(j, _)| *j == job).map(|(_, a)| *a).collect(),
             tasks: mine().map(|((_, s), (attempt, task, _))| (*s, *attempt, *task)).collect(),
-            metrics: mine().map(|((_, s), (_, _, metrics))| (*s, *metrics)).collect(),
+            metrics: mine().map(|((_, s), (_, _, metrics))| (*s, metrics.clone())).collect(),
         }
     }
 
@@ -232,7 +232,7 @@ impl Worker {
         let attempt = {
             let mut all = self.state.lock();
             let task = all.tasks.get_mut(&(job, subtask)).unwrap();
-            (task.1, task.2) = (state, metrics);
+            (task.1, task.2) = (state, metrics.clone());
             task.0
         };
         let report = TaskReport { subtask, attempt, state, failure, prepared, collected: BTreeMap::new(), metrics };

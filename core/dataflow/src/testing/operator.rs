@@ -227,6 +227,14 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         std::mem::take(&mut *self.out.borrow_mut())
     }
 
+    /// What the operator tells under this name, as REST shows it behind the operator's: `seen` of a counter or a gauge,
+    /// `ms_p99` of a histogram. A meter has a rate once it was asked for twice, with a second of the tester's clock between.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let all = self.cell.metrics().user.read(self.clock.now());
+        let found = all.iter().find(|m| m.name == name)?;
+        Some(if found.is_rate { found.value as f64 / 1000.0 } else { found.value as f64 })
+    }
+
     /// The last watermark that has come out.
     pub fn passed(&self) -> Option<Mark> {
         *self.passed.borrow()

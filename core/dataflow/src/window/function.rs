@@ -1,7 +1,7 @@
 //! What a window gives out when its time has come.
 
 use super::TimeWindow;
-use crate::{fold::AggregateFunction, ops::ClonedToSubtasks};
+use crate::{fold::AggregateFunction, metrics::Metrics, ops::ClonedToSubtasks};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 
@@ -11,6 +11,8 @@ pub trait WindowFunction<K, A>: Clone + Send + 'static {
     type Out: 'static;
     /// Results are taken one by one while there is room for them.
     type Results: Iterator<Item = Self::Out> + 'static;
+    /// A subtask begins: a function that has metrics adds each of them.
+    fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// Of one key and window.
     fn apply(&mut self, key: K, window: TimeWindow, gathered: A) -> Self::Results;
 }

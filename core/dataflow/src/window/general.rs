@@ -110,7 +110,8 @@ where
 {
     type Out = R::Out;
     type Op = TriggeredOp<T, W, G, V, F, S, R>;
-    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+    fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        cx.metrics(|metrics| self.result.metrics(metrics))?;
         let mut rows = Rows::new();
         let (mut event, mut processing, mut watermark) = (Timers::default(), Timers::default(), NO_TIME);
         for (writer, part) in cx.restored() {

@@ -230,6 +230,7 @@ where
     type Out = R::Out;
     type Op = WindowOp<T, F, S, R>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        cx.metrics(|metrics| self.result.metrics(metrics))?;
         let mut panes = Panes::new(self.windows);
         let mut watermark = NO_TIME;
         for (writer, part) in cx.restored() {

@@ -159,7 +159,7 @@ impl World {
             Local::Metrics => {
                 let Some(host) = self.hosts.get(&node) else { return };
                 let counters = SubtaskMetrics::default();
-                let subtasks = host.tasks.iter().map(|(s, t)| (*s, t.attempt, counters)).collect();
+                let subtasks = host.tasks.iter().map(|(s, t)| (*s, t.attempt, counters.clone())).collect();
                 self.heard_of_host(node, link, FromHost::Metrics { subtasks });
                 self.sim.post(node, METRICS, Local::Metrics);
             }

@@ -251,10 +251,7 @@ impl World {
                 self.executor_hears(node, Local::Executor(Box::new(Event::HostReady { job, host, data_address })));
             }
             FromHost::Task(report) => {
-                self.executor_hears(
-                    node,
-                    Local::Executor(Box::new(Event::TaskReported { job, host, report: *report })),
-                );
+                self.executor_hears(node, Local::Executor(Box::new(Event::TaskReported { job, host, report })));
             }
             FromHost::Metrics { subtasks } => {
                 let event = Event::HostMetrics { job, host, metrics: subtasks };

@@ -449,7 +449,7 @@ impl TaskExecutor {
             status.host_failure = j.host_failure.clone();
             for (subtask, task) in &j.tasks {
                 status.tasks.push((*subtask, task.attempt, task.state));
-                status.metrics.push((*subtask, task.metrics));
+                status.metrics.push((*subtask, task.metrics.clone()));
             }
         }
         status
@@ -822,7 +822,7 @@ impl TaskExecutor {
         ending
     }
 
-    fn task_reported(&mut self, now: Moment, job: JobId, host: HostId, report: TaskReport) {
+    fn task_reported(&mut self, now: Moment, job: JobId, host: HostId, report: Box<TaskReport>) {
         let Some(j) = self.jobs.get_mut(&job) else { return };
         let Host::Ready { host: h, heard, .. } = &mut j.host else { return };
         if *h != host {
@@ -834,8 +834,7 @@ impl TaskExecutor {
             return;
         }
         task.state = report.state;
-        task.metrics = report.metrics;
-        let report = Box::new(report);
+        task.metrics = report.metrics.clone();
         if report.state.is_terminal() || report.prepared.is_some() {
             (task.report, task.acknowledged) = (Some(report.clone()), false);
         }

@@ -273,7 +273,7 @@ impl Driver {
             HostEvent::Message(FromHost::Ready { data_address }) => {
                 self.feed(Event::HostReady { job, host, data_address });
             }
-            HostEvent::Message(FromHost::Task(report)) => self.feed(Event::TaskReported { job, host, report: *report }),
+            HostEvent::Message(FromHost::Task(report)) => self.feed(Event::TaskReported { job, host, report }),
             HostEvent::Message(FromHost::Metrics { subtasks }) => {
                 self.feed(Event::HostMetrics { job, host, metrics: subtasks });
             }

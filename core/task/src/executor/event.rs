@@ -83,7 +83,7 @@ pub enum Event {
         /// Which life.
         host: HostId,
         /// What.
-        report: TaskReport,
+        report: Box<TaskReport>,
     },
     /// A host tells counters, which also says that it lives.
     HostMetrics {

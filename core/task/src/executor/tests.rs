@@ -151,7 +151,7 @@ fn report(state: ExecutionState, prepared: bool) -> TaskReport {
 }
 
 fn reported(host: u64, state: ExecutionState, prepared: bool) -> Event {
-    Event::TaskReported { job: JOB, host, report: report(state, prepared) }
+    Event::TaskReported { job: JOB, host, report: Box::new(report(state, prepared)) }
 }
 
 fn started(effects: &[Effect]) -> Option<u64> {
@@ -511,7 +511,7 @@ fn what_was_cancelled_is_refused_when_it_comes_late_and_other_regions_are_not() 
     // What goes on is there for a new leader, under its attempt, beside what ended.
     let mut ended = report(ExecutionState::Canceled, false);
     (ended.subtask, ended.attempt) = (other, attempt(1));
-    te.on_event(at(6), Event::TaskReported { job: JOB, host, report: ended });
+    te.on_event(at(6), Event::TaskReported { job: JOB, host, report: Box::new(ended) });
     te.on_event(at(7), Event::LeaderLost);
     let effects = te.on_event(at(7), Event::LeaderFound { epoch: Epoch(4) });
     let tasks = effects.iter().find_map(|e| match e {
@@ -539,6 +539,6 @@ fn a_slot_that_is_given_up_with_tasks_in_it_is_free_when_they_have_ended() {
     assert!(!freed(&effects) && te.slot_report().slots[0] == SlotStatus::Releasing { job: JOB });
     let mut ended = report(ExecutionState::Canceled, false);
     ended.attempt = attempt(1);
-    assert!(freed(&te.on_event(at(3), Event::TaskReported { job: JOB, host, report: ended })));
+    assert!(freed(&te.on_event(at(3), Event::TaskReported { job: JOB, host, report: Box::new(ended) })));
     assert_eq!(te.slot_report().slots[0], SlotStatus::Free);
 }

@@ -102,7 +102,7 @@ impl Task {
     pub(super) fn counted(&mut self, metrics: &SubtaskMetrics) {
         // What was told before may come later: a heartbeat and a report take different ways.
         if metrics.read_at.is_none() || metrics.read_at >= self.metrics.read_at {
-            self.metrics = *metrics;
+            self.metrics = metrics.clone();
             self.meter.sample(metrics);
         }
     }

@@ -1,5 +1,7 @@
 //! Metrics by name. Without `get` the names that there are, with `get=a,b` their values; unknown names are left out.
 //!
+//! What a function counts by itself is shown behind its operator's name.
+//!
 //! A name that has no value (yet) is not in the lists: a rate before there were two samples, or of a task that has ended.
 
 use super::{
@@ -22,8 +24,12 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+use thalweg_model::Vertex;
 
 /// A value, as it is shown.
 #[derive(Clone, Copy)]
@@ -142,8 +148,26 @@ impl Wanted {
     }
 }
 
-fn metrics(subtask: &SubtaskView) -> impl Iterator<Item = (&'static str, Number)> + '_ {
-    METRICS.iter().filter_map(|(name, metric)| Some((*name, metric(subtask)?)))
+/// All of one subtask: its own first, then those of its functions.
+fn metrics<'a>(vertex: &'a Vertex, subtask: &'a SubtaskView) -> impl Iterator<Item = (Cow<'static, str>, Number)> + 'a {
+    let own = METRICS.iter().filter_map(|(name, metric)| Some((Cow::Borrowed(*name), metric(subtask)?)));
+    let users = subtask.metrics.user.iter().filter_map(|metric| {
+        let operator = vertex.operators.get(metric.operator as usize)?;
+        let value = if !metric.is_rate {
+            Number::Whole(metric.value)
+        } else if !subtask.state.is_terminal() {
+            Number::Real(metric.value as f64 / 1000.0)
+        } else {
+            return None;
+        };
+        Some((Cow::Owned(format!("{}.{}", asked(&operator.name), metric.name)), value))
+    });
+    own.chain(users)
+}
+
+/// An operator's name as it can be asked for: as Flink does, what parts names in a request is replaced.
+fn asked(operator: &str) -> String {
+    operator.replace([' ', '.', ':', ','], "_")
 }
 
 async fn of_vertex(
@@ -154,7 +178,7 @@ async fn of_vertex(
     let look = Look::at(&state, &state.leader()?, &job).await?;
     let v = look.vertex(&vertex)?;
     let all = v.subtasks.iter().enumerate();
-    wanted.of(all.flat_map(|(i, s)| metrics(s).map(move |(name, value)| (format!("{i}.{name}"), value))))
+    wanted.of(all.flat_map(|(i, s)| metrics(v.vertex, s).map(move |(name, value)| (format!("{i}.{name}"), value))))
 }
 
 async fn of_subtask(
@@ -165,7 +189,7 @@ async fn of_subtask(
     let look = Look::at(&state, &state.leader()?, &job).await?;
     let v = look.vertex(&vertex)?;
     let (_, s) = v.subtask(&subtask)?;
-    wanted.of(metrics(s).map(|(name, value)| (name.to_owned(), value)))
+    wanted.of(metrics(v.vertex, s).map(|(name, value)| (name.into_owned(), value)))
 }
 
 async fn of_subtasks(
@@ -177,16 +201,21 @@ async fn of_subtasks(
     let v = look.vertex(&vertex)?;
     let chosen = chosen(&v, wanted.subtasks.as_deref())?;
     let ways = ways(wanted.agg.as_deref())?;
-    let found = METRICS.iter().map(|(name, metric)| {
-        let values = chosen.iter().filter_map(|s| metric(s)).map(Number::as_f64);
-        (*name, values.collect::<Vec<_>>())
-    });
-    let found = found.filter(|(_, values)| !values.is_empty());
+    // In the order in which they are told, which is that of the table and then of the functions.
+    let mut found: Vec<(Cow<'static, str>, Vec<f64>)> = Vec::new();
+    let mut places: HashMap<Cow<'static, str>, usize> = HashMap::new();
+    for (name, value) in chosen.iter().flat_map(|s| metrics(v.vertex, s)) {
+        let place = *places.entry(name.clone()).or_insert(found.len());
+        if place == found.len() {
+            found.push((name, Vec::new()));
+        }
+        found[place].1.push(value.as_f64());
+    }
     let Some(get) = &wanted.get else {
-        return json(&found.map(|(name, _)| json!({ "id": name })).collect::<Vec<_>>());
+        return json(&found.iter().map(|(name, _)| json!({ "id": name })).collect::<Vec<_>>());
     };
-    let found = found.filter(|(name, _)| get.split(',').any(|wanted| wanted == *name));
-    json(&found.map(|(name, values)| aggregated(name, &values, &ways)).collect::<Vec<_>>())
+    let found = found.iter().filter(|(name, _)| get.split(',').any(|wanted| wanted == name));
+    json(&found.map(|(name, values)| aggregated(name, values, &ways)).collect::<Vec<_>>())
 }
 
 fn aggregated(name: &str, values: &[f64], ways: &[&'static str]) -> Value {
