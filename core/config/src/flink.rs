@@ -36,6 +36,8 @@ const TABLE: &[(&str, &str)] = &[
     ("jobmanager.rpc.bind-port", "job-manager.rpc-port"),
     ("jobmanager.rpc.port", "job-manager.rpc-port"),
     ("jobstore.max-capacity", "job.history"),
+    ("metrics.latency.granularity", "has no equal: a task's ages are of all sources together"),
+    ("metrics.latency.interval", "metrics.latency-interval"),
     ("parallelism.default", "pipeline.parallelism"),
     ("pekko.ask.timeout", "rpc.timeout"),
     ("pekko.framesize", "rpc.max-frame"),

@@ -43,6 +43,7 @@ pub struct Configuration {
     pub pipeline: o::Pipeline,
     pub restart: Restart,
     pub exchange: o::Exchange,
+    pub metrics: o::Metrics,
     pub host: o::Host,
     pub client: o::Client,
     pub per_job: o::PerJob,

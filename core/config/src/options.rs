@@ -182,6 +182,14 @@ section!(
 );
 
 section!(
+    /// What is measured beyond what costs nothing.
+    Metrics {
+        /// How often each source sends a latency marker, whose age each task notes; 0s for none. An idle job wakes up for it.
+        latency_interval: TimeSpan,
+    }
+);
+
+section!(
     /// Task hosts, and other processes that one of ours starts.
     Host {
         /// A task host whose main has not reached its execute after this time failed to start.

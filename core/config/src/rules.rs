@@ -88,6 +88,11 @@ pub(crate) fn check(c: &Configuration) -> Vec<ConfigProblem> {
         }
     }
 
+    let interval = c.metrics.latency_interval.get();
+    if !interval.is_zero() && interval < Duration::from_millis(1) {
+        wrong("metrics.latency-interval", "must be 0s, for no markers, or at least 1ms".into());
+    }
+
     // A frame's length is 32 bits; below the lower bounds nothing real would fit.
     for (key, size, low, high) in [
         ("rpc.max-frame", c.rpc.max_frame, 64 << 10, 1 << 30),

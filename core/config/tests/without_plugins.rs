@@ -34,6 +34,17 @@ fn the_defaults_are_whole_and_good() {
 }
 
 #[test]
+fn latency_markers_are_off_or_at_least_a_millisecond_apart() {
+    assert!(load("", &[], &[]).unwrap().metrics.latency_interval.get().is_zero());
+    assert_eq!(
+        load("[metrics]\nlatency-interval = \"1ms\"", &[], &[]).unwrap().metrics.latency_interval.to_string(),
+        "1ms"
+    );
+    assert!(refused("[metrics]\nlatency-interval = \"10us\"").contains("metrics.latency-interval"));
+    assert!(refused("[metrics.latency]\ninterval = \"1s\"").contains("metrics.latency-interval"), "Flink's key");
+}
+
+#[test]
 fn later_layers_win_and_are_remembered() {
     let file = "[rest]\nport = 1\nbind = \"localhost\"\n[task-manager]\nslots = 3\n";
     let environment = [("THALWEG__REST__PORT", "2"), ("THALWEG__TASK_MANAGER__SLOTS", "4"), ("THALWEG_CONF", "/x")];

@@ -40,6 +40,7 @@ pub(crate) struct AttemptCx {
     pub(crate) shuffle: Arc<dyn ShuffleEnvironment>,
     pub(crate) sizes: ExchangeSizes,
     pub(crate) buffer_timeout: Duration,
+    pub(crate) latency_interval: Option<Duration>,
     pub(crate) client_dir: PathBuf,
     pub(crate) scratch: PathBuf,
     /// By edge and producer.

@@ -19,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 const TIMED: u8 = 1;
 const HEAD: usize = 5;
+const LATENCY: u8 = 1;
 /// No batch has more records: what claims to is damage. It bounds also batches of records without bytes.
 pub(crate) const MAX_RECORDS: usize = 1 << 16;
 
@@ -143,6 +144,17 @@ pub(crate) fn decode_mark(body: &[u8]) -> Result<Mark, Damaged> {
     }
 }
 
+/// A latency marker's bytes: one more than a watermark's.
+pub(crate) fn encode_latency(at: Time) -> Vec<u8> {
+    [&at.to_le_bytes()[..], &[LATENCY]].concat()
+}
+
+/// The latency marker, where the bytes are one.
+pub(crate) fn decode_latency(body: &[u8]) -> Option<Time> {
+    let (at, kind) = body.split_first_chunk()?;
+    (kind == [LATENCY]).then(|| Time::from_le_bytes(*at))
+}
+
 /// A barrier's bytes.
 pub(crate) fn encode_barrier(id: CheckpointId) -> Vec<u8> {
     [id.n.to_le_bytes(), id.epoch.0.to_le_bytes()].concat()
@@ -188,7 +200,7 @@ mod tests {
         fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
             let _ = decode_batch::<Record>(&bytes, &mut Batch::default());
             let _ = decode_batch::<()>(&bytes, &mut Batch::default());
-            let _ = (decode_mark(&bytes), decode_barrier(&bytes), decode::<Record>(&bytes));
+            let _ = (decode_mark(&bytes), decode_latency(&bytes), decode_barrier(&bytes), decode::<Record>(&bytes));
         }
 
         #[test]
@@ -200,6 +212,17 @@ mod tests {
                 let _ = decode_batch::<Record>(&body, &mut Batch::default());
             }
         }
+    }
+
+    #[test]
+    fn marks_and_latency_markers_are_not_taken_for_each_other() {
+        for mark in [Mark::At(-5), Mark::At(Time::MAX), Mark::Idle] {
+            let body = encode_mark(mark);
+            assert_eq!((decode_latency(&body), decode_mark(&body)), (None, Ok(mark)));
+        }
+        let body = encode_latency(1_700_000_000_000);
+        assert_eq!(decode_latency(&body), Some(1_700_000_000_000));
+        assert!(decode_mark(&body).is_err() && decode_latency(&body[1..]).is_none());
     }
 
     #[test]

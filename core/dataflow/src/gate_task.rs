@@ -85,6 +85,12 @@ impl<T: Data> Task for GateTask<T> {
                         self.head.say(saying);
                         worked = true;
                     }
+                    // The chain is ready: it holds nothing back of what came before but what is meant to wait there.
+                    Ok(Next::Latency(marker)) => {
+                        self.cell.metrics().latency.got(marker, slot);
+                        self.chain.latency(marker);
+                        worked = true;
+                    }
                     Ok(Next::Nothing) if worked => return self.head.worked(&mut *self.chain, slot),
                     Ok(Next::Nothing) => return self.head.pause(&mut *self.chain, slot),
                     Err(failure) => {

@@ -20,6 +20,7 @@ pub mod interval;
 pub mod key;
 pub mod keyed;
 pub mod keyed_broadcast;
+mod latency;
 pub mod metrics;
 pub mod ops;
 pub mod panics;

@@ -232,6 +232,10 @@ impl<T: 'static> Control for Outlet<T> {
         self.drain();
         self.takers.iter_mut().for_each(|t| t.barrier(barrier));
     }
+    fn latency(&mut self, marker: Time) {
+        self.drain();
+        self.takers.iter_mut().for_each(|t| t.latency(marker));
+    }
     fn flush(&mut self) {
         self.drain();
         self.takers.iter_mut().for_each(|t| t.flush());

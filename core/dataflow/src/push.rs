@@ -71,6 +71,8 @@ pub trait Control {
     fn mark(&mut self, mark: Mark, budget: &mut usize) -> Flow;
     /// A barrier; only when `ready` said yes. States are added on the way.
     fn barrier(&mut self, barrier: &mut Barrier);
+    /// A latency marker: it goes on at once, behind what was pushed before, and past what operators hold back.
+    fn latency(&mut self, marker: Time);
     /// The input pauses: send what was gathered.
     fn flush(&mut self);
     /// No record follows. Emits at most about `budget` records and counts it down.
@@ -268,6 +270,13 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
         }
     }
 
+    fn latency(&mut self, marker: Time) {
+        self.next.latency(marker);
+        if let Some(side) = self.op.side() {
+            side.latency(marker);
+        }
+    }
+
     fn flush(&mut self) {
         // What is on its way down the chain is told to its end before anything else.
         if self.passed == Passed::Nobody {
@@ -330,6 +339,9 @@ macro_rules! forward_control {
         fn barrier(&mut self, barrier: &mut $crate::push::Barrier) {
             self.$to.barrier(barrier);
         }
+        fn latency(&mut self, marker: $crate::batch::Time) {
+            self.$to.latency(marker);
+        }
         fn flush(&mut self) {
             self.$to.flush();
         }
@@ -352,6 +364,9 @@ impl<X: Control + ?Sized> Control for Box<X> {
     }
     fn barrier(&mut self, barrier: &mut Barrier) {
         (**self).barrier(barrier);
+    }
+    fn latency(&mut self, marker: Time) {
+        (**self).latency(marker);
     }
     fn flush(&mut self) {
         (**self).flush();

@@ -138,6 +138,9 @@ impl Control for LiveSides {
     fn barrier(&mut self, barrier: &mut Barrier) {
         self.outs.iter_mut().for_each(|(_, out)| out.barrier(barrier));
     }
+    fn latency(&mut self, marker: Time) {
+        self.outs.iter_mut().for_each(|(_, out)| out.latency(marker));
+    }
     fn flush(&mut self) {
         self.outs.iter_mut().for_each(|(_, out)| out.flush());
     }

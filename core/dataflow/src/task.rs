@@ -3,6 +3,7 @@
 use crate::{
     batch::{NO_TIME, Time},
     exchange::waiting::Queues,
+    latency::Latency,
     metrics::Registry,
     push::{Barrier, CheckpointId, Control, Flow, Mark, Ready},
     times::{Times, Waits},
@@ -117,6 +118,7 @@ pub struct TaskMetrics {
     /// Those that a plugin holds; what has not left the task at all is the overdraft.
     pub(crate) outputs: Queues,
     overdraft: AtomicU64,
+    pub(crate) latency: Latency,
     pub(crate) user: Registry,
 }
 
@@ -137,6 +139,7 @@ impl Default for TaskMetrics {
             inputs: Queues::default(),
             outputs: Queues::default(),
             overdraft: AtomicU64::default(),
+            latency: Latency::default(),
             user: Registry::default(),
         }
     }
@@ -163,6 +166,7 @@ impl TaskMetrics {
             watermark: Some(self.watermark.load(Relaxed)).filter(|at| *at != NO_TIME),
             input_queue: self.inputs.waiting(),
             output_queue: self.outputs.waiting() + of(&self.overdraft),
+            latency: self.latency.read(),
             user: self.user.read(now),
             read_at: Some(now),
         }

@@ -18,7 +18,7 @@ pub use ids::{
     AllocationId, Attempt, BlobKey, ClusterId, Epoch, InstanceId, JobId, ParseIdError, SubtaskId, TaskManagerId,
     VertexId,
 };
-pub use metrics::{SubtaskMetrics, UserMetric};
+pub use metrics::{LatencyMillis, SubtaskMetrics, UserMetric};
 pub use placement::{HostPlace, Placement, SubtaskPlace};
 pub use regions::{RegionAttempt, Regions};
 pub use status::{ExecutionState, JobStatus};

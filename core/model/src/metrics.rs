@@ -40,6 +40,8 @@ pub struct SubtaskMetrics {
     pub input_queue: u64,
     /// Batches that wait behind it: they have yet to leave it, or its process. No counter.
     pub output_queue: u64,
+    /// How old the latency markers were that it got lately; none where there are no markers.
+    pub latency: Option<LatencyMillis>,
     /// What its functions count by themselves.
     pub user: Vec<UserMetric>,
     /// When all of this was read, by the clock of the process that counts. A host of an earlier version tells none.
@@ -58,4 +60,19 @@ pub struct UserMetric {
     pub value: i64,
     /// It is shown as events in a second.
     pub is_rate: bool,
+}
+
+/// Ages of latency markers, milliseconds from the source to the task: the greatest of those that came lately, and those
+/// that a half, 95 and 99 of a hundred do not exceed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyMillis {
+    /// Of a half.
+    pub p50: u64,
+    /// Of 95 in a hundred.
+    pub p95: u64,
+    /// Of 99 in a hundred.
+    pub p99: u64,
+    /// The greatest.
+    pub max: u64,
 }

@@ -90,6 +90,7 @@ pub fn exchange(configuration: &Configuration) -> String {
         memory: configuration.exchange.memory.get(),
         max_record: configuration.exchange.max_record.get(),
         buffer_timeout_ms: Duration::from(configuration.exchange.buffer_timeout).as_millis() as u64,
+        latency_interval_ms: Duration::from(configuration.metrics.latency_interval).as_millis() as u64,
     };
     toml::to_string(&settings).unwrap_or_default()
 }

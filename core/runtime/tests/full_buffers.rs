@@ -143,6 +143,7 @@ fn run(seed: u64, plan: &Arc<Plan>, hosts: u32, shuffles: Vec<Arc<dyn ShuffleEnv
                 exchange_memory: 1,
                 max_record: MAX_RECORD,
                 buffer_timeout: Duration::from_millis(20),
+                latency_interval: None,
                 client_dir: std::env::temp_dir(),
                 scratch: std::env::temp_dir(),
             })

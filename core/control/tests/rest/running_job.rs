@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, run, word_count};
 use serde_json::{Value, json};
 use std::time::Duration;
-use thalweg_model::{ExecutionState as S, Moment, SubtaskId, SubtaskMetrics, UserMetric, VertexId};
+use thalweg_model::{ExecutionState as S, LatencyMillis, Moment, SubtaskId, SubtaskMetrics, UserMetric, VertexId};
 
 fn at(vertex: u32, index: u32) -> SubtaskId {
     SubtaskId { vertex, index }
@@ -176,7 +176,8 @@ fn times_watermarks_and_late_records_have_flinks_names() {
         assert_eq!(cluster.get(&format!("{source}/backpressure")).await, none, "one sample is no rate");
         worker.report(job, at(1, 0), S::Running, read_at(72_000, timed(60_200, 100, 1700))).await;
         worker.report(job, at(1, 1), S::Running, read_at(81_000, timed(900, 60_060, 40))).await;
-        let queues = SubtaskMetrics { input_queue: 3, output_queue: 1, ..timed(30, 10, 0) };
+        let latency = Some(LatencyMillis { p50: 4, p95: 8, p99: 9, max: 12 });
+        let queues = SubtaskMetrics { input_queue: 3, output_queue: 1, latency, ..timed(30, 10, 0) };
         let told = SubtaskMetrics { late_dropped: 7, watermark: Some(-5), ..queues };
         worker.report(job, at(2, 0), S::Running, told).await;
         let details = cluster.get(&format!("/jobs/{job}")).await;
@@ -207,7 +208,8 @@ fn times_watermarks_and_late_records_have_flinks_names() {
 
         let get = "accumulateBusyTimeMs,accumulateIdleTimeMs,accumulateBackPressuredTimeMs,numLateRecordsDropped,\
                    currentInputWatermark,busyTimeMsPerSecond,\
-                   buffers.inputQueueLength,buffers.outputQueueLength";
+                   buffers.inputQueueLength,buffers.outputQueueLength,\
+                   latency.p50,latency.p95,latency.p99,latency.max";
         let got = cluster.get(&format!("{count}/subtasks/0/metrics?get={get}")).await;
         let value = |id: &str, value: &str| json!({ "id": id, "value": value });
         let mut wanted = vec![
@@ -216,12 +218,17 @@ fn times_watermarks_and_late_records_have_flinks_names() {
             value("accumulateBackPressuredTimeMs", "0"),
             value("buffers.inputQueueLength", "3"),
             value("buffers.outputQueueLength", "1"),
+            value("latency.p50", "4"),
+            value("latency.p95", "8"),
+            value("latency.p99", "9"),
+            value("latency.max", "12"),
             value("numLateRecordsDropped", "7"),
             value("currentInputWatermark", "-5"),
         ];
         assert_eq!(got, json!(wanted));
-        // The other subtask has heard of no time yet.
-        wanted.truncate(6);
+        // The other subtask has heard of no time yet, nor got a marker.
+        wanted.truncate(10);
+        wanted.drain(5..9);
         wanted.iter_mut().for_each(|v| v["value"] = json!("0"));
         assert_eq!(cluster.get(&format!("{count}/subtasks/1/metrics?get={get}")).await, json!(wanted));
         let got = cluster.get(&format!("{count}/watermarks")).await;

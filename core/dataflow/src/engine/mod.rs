@@ -59,6 +59,8 @@ pub struct EngineSetup {
     pub max_record: usize,
     /// `exchange.buffer-timeout`.
     pub buffer_timeout: Duration,
+    /// `metrics.latency-interval`; sources send no markers where there is none.
+    pub latency_interval: Option<Duration>,
     /// Where relative paths of the program begin.
     pub client_dir: PathBuf,
     /// For files that may go when the host ends.
@@ -237,6 +239,7 @@ impl Engine {
             shuffle: setup.shuffle.clone(),
             sizes: ExchangeSizes::of(setup.exchange_memory, channels, setup.max_record),
             buffer_timeout: setup.buffer_timeout,
+            latency_interval: setup.latency_interval,
             client_dir: setup.client_dir.clone(),
             scratch: setup.scratch.clone(),
             descriptors: Mutex::default(),

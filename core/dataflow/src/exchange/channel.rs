@@ -2,7 +2,7 @@
 
 use super::{ExchangeSizes, ring, signal::Signal, waiting::Passed};
 use crate::{
-    batch::Batch,
+    batch::{Batch, Time},
     codec::{self, EncodeError},
     key::Data,
     push::{CheckpointId, Mark},
@@ -22,6 +22,7 @@ use thalweg_spi::{ChannelReader, ChannelWriter, Parcel, ParcelKind, ServiceError
 pub(crate) enum Msg<T> {
     Data(Batch<T>),
     Mark(Mark),
+    Latency(Time),
     Barrier(CheckpointId),
     End,
 }
@@ -147,6 +148,8 @@ impl<T: Data> Sender<T> {
                     back = Some(batch);
                 }
                 Msg::Mark(m) => over.push_back(parcel(ParcelKind::Mark, codec::encode_mark(m))),
+                // A word of the task's own, of which a plugin knows nothing: a mark of another length.
+                Msg::Latency(at) => over.push_back(parcel(ParcelKind::Mark, codec::encode_latency(at))),
                 Msg::Barrier(id) => over.push_back(parcel(ParcelKind::Barrier, codec::encode_barrier(id))),
                 Msg::End => over.push_back(parcel(ParcelKind::End, Vec::new())),
             }
@@ -314,7 +317,10 @@ impl<T: Data> Receiver<T> {
                         codec::decode_batch(&parcel.body, &mut batch).map_err(damaged)?;
                         Msg::Data(batch)
                     }
-                    ParcelKind::Mark => Msg::Mark(codec::decode_mark(&parcel.body).map_err(damaged)?),
+                    ParcelKind::Mark => match codec::decode_latency(&parcel.body) {
+                        Some(marker) => Msg::Latency(marker),
+                        None => Msg::Mark(codec::decode_mark(&parcel.body).map_err(damaged)?),
+                    },
                     ParcelKind::Barrier => Msg::Barrier(codec::decode_barrier(&parcel.body).map_err(damaged)?),
                     ParcelKind::End => Msg::End,
                 }))

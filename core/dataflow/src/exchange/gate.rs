@@ -4,7 +4,11 @@ use super::{
     align::Align,
     channel::{Msg, Receiver},
 };
-use crate::{batch::Batch, key::Data, task::Saying};
+use crate::{
+    batch::{Batch, Time},
+    key::Data,
+    task::Saying,
+};
 use thalweg_model::TaskFailure;
 
 /// What a gate has next.
@@ -13,6 +17,8 @@ pub(crate) enum Next<T> {
     Batch(usize, Batch<T>),
     /// All channels agree on this.
     Say(Saying),
+    /// A latency marker, of whichever channel.
+    Latency(Time),
     /// Nothing yet.
     Nothing,
 }
@@ -55,6 +61,7 @@ impl<T: Data> Gate<T> {
                     continue;
                 }
                 Some(Msg::Data(batch)) => return Ok(Next::Batch(i, batch)),
+                Some(Msg::Latency(marker)) => return Ok(Next::Latency(marker)),
                 Some(Msg::Mark(mark)) => align.mark(channel, mark),
                 Some(Msg::Barrier(id)) => align.barrier(channel, id),
                 Some(Msg::End) => align.end(channel),

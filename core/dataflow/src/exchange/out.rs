@@ -19,7 +19,24 @@ struct Lane<T> {
     filling: Batch<T>,
     // The newest watermark: it may come later but never earlier, so it travels after the next batch and cuts none short.
     mark: Option<Mark>,
+    // A latency marker, likewise: the older one when a second comes.
+    marker: Option<Time>,
     to: Sender<T>,
+}
+
+impl<T: Data> Lane<T> {
+    /// What waits for the next batch, when that has left or there is none. Answers whether there was something.
+    fn send_marks(&mut self) -> bool {
+        let (mark, marker) = (self.mark.take(), self.marker.take());
+        let any = mark.is_some() || marker.is_some();
+        if let Some(mark) = mark {
+            self.to.send(Msg::Mark(mark));
+        }
+        if let Some(marker) = marker {
+            self.to.send(Msg::Latency(marker));
+        }
+        any
+    }
 }
 
 /// The end of a chain whose records go to another task.
@@ -31,14 +48,19 @@ pub struct ExchangeOut<T, R> {
     // Some lane may have overdraft. Asked once a stride, set once a batch.
     over: bool,
     unsent_marks: u32,
+    // The lane that gets the next latency marker.
+    turn: usize,
     cell: Rc<TaskCell>,
 }
 
 impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
     pub(crate) fn new(senders: Vec<Sender<T>>, router: R, capacity: usize, timed: bool, cell: Rc<TaskCell>) -> Self {
         // Batches are allocated on first use: a channel that never gets a record costs nothing.
-        let lanes = senders.into_iter().map(|to| Lane { filling: Batch::default(), mark: None, to }).collect();
-        Self { lanes, router, capacity, timed, over: false, unsent_marks: 0, cell }
+        let lanes =
+            senders.into_iter().map(|to| Lane { filling: Batch::default(), mark: None, marker: None, to }).collect();
+        // The subtasks' markers go to different consumers.
+        let turn = cell.shared.subtask.index as usize;
+        Self { lanes, router, capacity, timed, over: false, unsent_marks: 0, turn, cell }
     }
 
     /// From now on the reader of this channel may go without being missed.
@@ -58,9 +80,7 @@ impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
             if let Some(back) = lane.to.send(Msg::Data(full)) {
                 lane.filling = back;
             }
-            if let Some(mark) = lane.mark.take() {
-                lane.to.send(Msg::Mark(mark));
-            }
+            lane.send_marks();
             self.over = true;
             self.router.shipped();
         }
@@ -114,14 +134,21 @@ impl<T: Data, R: Router<T>> Control for ExchangeOut<T, R> {
         self.all(|| Msg::Barrier(id));
     }
 
+    fn latency(&mut self, marker: Time) {
+        let lanes = self.lanes.len();
+        if let Some(lane) = self.lanes.get_mut(self.turn % lanes.max(1)) {
+            lane.marker.get_or_insert(marker);
+            self.turn = (self.turn + 1) % lanes;
+        }
+    }
+
     fn flush(&mut self) {
         self.unsent_marks = 0;
         for i in 0..self.lanes.len() {
             if !self.lanes[i].filling.is_empty() {
                 self.ship(i);
-            } else if let Some(mark) = self.lanes[i].mark.take() {
-                self.lanes[i].to.send(Msg::Mark(mark));
-                self.over = true;
+            } else {
+                self.over |= self.lanes[i].send_marks();
             }
         }
     }
@@ -194,5 +221,86 @@ impl<T: Data + Clone> Push<T> for BroadcastOut<T> {
     }
     fn push_batch(&mut self, batch: &mut Batch<T>, limit: usize) {
         batch.each(limit, |_, at, item| self.push(at, item));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        exchange::{
+            ExchangeSizes,
+            channel::{Queue, Receiver},
+        },
+        task::TaskShared,
+    };
+    use std::sync::Arc;
+    use thalweg_model::{Attempt, Epoch, SubtaskId};
+
+    /// To the lane that the record names.
+    struct Named;
+
+    impl Router<usize> for Named {
+        const SHIP: bool = false;
+        fn route(&mut self, item: &usize) -> (usize, u64) {
+            (*item % 10, 0)
+        }
+    }
+
+    /// Two lanes, and what has arrived in each.
+    fn two_lanes() -> (ExchangeOut<usize, Named>, [Receiver<usize>; 2]) {
+        let attempt = Attempt { epoch: Epoch(1), n: 0 };
+        let shared = Arc::new(TaskShared::new(SubtaskId { vertex: 0, index: 0 }, attempt));
+        let cell = TaskCell::new(shared, Arc::default());
+        let sizes = ExchangeSizes { batch: 64, depth: 100, max_record: 100 };
+        let queues = [Queue::new(100), Queue::new(100)];
+        let sender = |q: &Rc<_>| Sender::queue(Rc::clone(q), sizes, cell.clone(), "out".into());
+        let out = ExchangeOut::new(queues.iter().map(sender).collect(), Named, 4, false, cell.clone());
+        (out, queues.map(Receiver::queue))
+    }
+
+    fn arrived(lane: &mut Receiver<usize>) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(message) = lane.recv().unwrap() {
+            all.push(match message {
+                Msg::Data(batch) => format!("{:?}", batch.items()),
+                Msg::Mark(mark) => format!("{mark:?}"),
+                Msg::Latency(marker) => format!("marker {marker}"),
+                Msg::Barrier(_) => "barrier".into(),
+                Msg::End => "end".into(),
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn a_latency_marker_keeps_behind_records_and_hastens_none() {
+        let (mut out, [mut a, mut b]) = two_lanes();
+        out.emit(0);
+        out.latency(7);
+        out.emit(10);
+        assert_eq!((arrived(&mut a), arrived(&mut b)), (vec![], vec![]), "the batch is not full");
+        out.flush();
+        assert_eq!(arrived(&mut a), ["[0, 10]", "marker 7"]);
+        assert_eq!(arrived(&mut b), Vec::<String>::new(), "one lane gets it");
+        out.latency(8);
+        out.flush();
+        assert_eq!((arrived(&mut a), arrived(&mut b)), (vec![], vec!["marker 8".to_owned()]), "and then the next");
+        out.latency(9);
+        out.latency(10);
+        out.latency(11);
+        let _ = out.end(&mut 100);
+        assert_eq!(arrived(&mut a), ["marker 9", "end"], "the older one, which waited for longer, and before the end");
+        assert_eq!(arrived(&mut b), ["marker 10", "end"]);
+    }
+
+    #[test]
+    fn a_full_batch_takes_its_watermark_and_its_marker_along() {
+        let (mut out, [mut a, _]) = two_lanes();
+        out.emit(0);
+        out.latency(7);
+        let _ = out.mark(Mark::At(5), &mut 100);
+        (0..4).for_each(|_| out.emit(0));
+        assert_eq!(arrived(&mut a), ["[0, 0, 0, 0]", "At(5)", "marker 7"]);
     }
 }

@@ -169,14 +169,41 @@ impl Read for Level {
 /// Values that a histogram keeps: the last ones.
 const KEPT: usize = 1024;
 
-struct Values {
+pub(crate) struct Values {
     last: [AtomicU64; KEPT],
     count: AtomicU64,
 }
 
+/// Of the values that are kept.
+pub(crate) struct Told {
+    pub(crate) max: u64,
+    pub(crate) median: u64,
+    pub(crate) p95: u64,
+    pub(crate) p99: u64,
+}
+
 impl Values {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { last: [const { AtomicU64::new(0) }; KEPT], count: AtomicU64::new(0) })
+    }
+
+    /// Called by one thread alone.
+    #[inline]
+    pub(crate) fn record(&self, value: u64) {
+        let n = self.count.load(Relaxed);
+        self.last[n as usize % KEPT].store(value, Relaxed);
+        self.count.store(n + 1, Relaxed);
+    }
+
+    /// `None` when nothing was recorded.
+    pub(crate) fn told(&self) -> Option<Told> {
+        let kept = usize::try_from(self.count.load(Relaxed)).unwrap_or(KEPT).min(KEPT);
+        let mut sorted: Vec<u64> = self.last[..kept].iter().map(|v| v.load(Relaxed)).collect();
+        sorted.sort_unstable();
+        let max = *sorted.last()?;
+        // The least of them that so many hundredths do not exceed.
+        let quantile = |percent: usize| sorted[(kept * percent).div_ceil(100).max(1) - 1];
+        Some(Told { max, median: quantile(50), p95: quantile(95), p99: quantile(99) })
     }
 }
 
@@ -198,9 +225,7 @@ impl Histogram {
     #[inline]
     pub fn record(&self, value: u64) {
         if let Some(values) = &self.values {
-            let n = values.count.load(Relaxed);
-            values.last[n as usize % KEPT].store(value, Relaxed);
-            values.count.store(n + 1, Relaxed);
+            values.record(value);
         }
     }
 }
@@ -220,18 +245,11 @@ struct Distribution(Arc<Values>);
 
 impl Read for Distribution {
     fn read(&self, _: Moment, tell: &mut dyn FnMut(&'static str, Number)) {
-        let count = self.0.count.load(Relaxed);
-        tell("_count", whole(count));
-        let kept = usize::try_from(count).unwrap_or(KEPT).min(KEPT);
-        let mut sorted: Vec<u64> = self.0.last[..kept].iter().map(|v| v.load(Relaxed)).collect();
-        sorted.sort_unstable();
-        let Some(greatest) = sorted.last() else { return };
-        // The least of them that so many hundredths do not exceed.
-        let quantile = |percent: usize| sorted[(kept * percent).div_ceil(100).max(1) - 1];
-        tell("_max", whole(*greatest));
-        tell("_median", whole(quantile(50)));
-        tell("_p95", whole(quantile(95)));
-        tell("_p99", whole(quantile(99)));
+        tell("_count", whole(self.0.count.load(Relaxed)));
+        let Some(Told { max, median, p95, p99 }) = self.0.told() else { return };
+        for (name, value) in [("_max", max), ("_median", median), ("_p95", p95), ("_p99", p99)] {
+            tell(name, whole(value));
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod handles;
 mod registry;
 
+pub(crate) use handles::Values;
 pub use handles::{Counter, Gauge, GaugeValue, Histogram, Meter, Metric};
 pub(crate) use registry::Registry;
 pub use registry::{MAX_METRICS, MAX_NAME, Metrics};

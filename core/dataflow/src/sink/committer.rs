@@ -2,6 +2,7 @@
 
 use super::{Committable, Committer, Sink};
 use crate::{
+    batch::Time,
     build::BuildCx,
     exchange::{
         align::Align,
@@ -69,6 +70,7 @@ impl Control for Nowhere {
         Flow::Done
     }
     fn barrier(&mut self, _: &mut Barrier) {}
+    fn latency(&mut self, _: Time) {}
     fn flush(&mut self) {}
     fn end(&mut self, _: &mut usize) -> Flow {
         Flow::Done
@@ -125,6 +127,8 @@ impl CommitterTask {
                 self.phase = Phase::Prepared(manifest.bytes);
             }
             Next::Say(saying) => self.head.say(saying),
+            // What becomes of a record in the end is no matter of milliseconds.
+            Next::Latency(_) => {}
             Next::Nothing => return Ok(Step::Blocked),
         }
         Ok(Step::Progress)

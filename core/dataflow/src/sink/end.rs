@@ -96,6 +96,7 @@ impl<T: 'static, W: SinkWriter<T>> Control for SinkEnd<T, W> {
             committer.barrier(barrier);
         }
     }
+    fn latency(&mut self, _: Time) {}
     fn flush(&mut self) {
         self.try_to(W::flush);
     }

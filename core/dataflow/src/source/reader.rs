@@ -10,6 +10,7 @@ use crate::{
         channel::{Msg, Sender},
         gate::{Gate, Next},
     },
+    latency::Markers,
     panics::Guard,
     pipe::{Make, Pipe},
     plan::PlanBuilder,
@@ -60,6 +61,7 @@ impl<S: Source> Pipe for SourceHead<S> {
             asks,
             next,
             head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
+            markers: Markers::new(cx.attempt.latency_interval),
             cell: cx.cell.clone(),
             active,
             asked: false,
@@ -81,6 +83,7 @@ struct SourceTask<R: Reader, N> {
     asks: Option<Sender<Request>>,
     next: N,
     head: Head,
+    markers: Markers,
     cell: Rc<TaskCell>,
     /// The reader has something to read.
     active: bool,
@@ -136,7 +139,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 self.head.say(Saying::Barrier(id));
             }
             Next::Say(Saying::End) => self.no_more = true,
-            Next::Say(Saying::Mark(_)) => {}
+            Next::Say(Saying::Mark(_)) | Next::Latency(_) => {}
             Next::Nothing => return Ok(false),
         }
         Ok(true)
@@ -161,6 +164,9 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
         loop {
             if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
                 return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
+            }
+            if let Some(marker) = self.markers.due(slot) {
+                self.next.latency(marker);
             }
             // Splits and barriers may wait for the next step, while there is something to read.
             if !(self.ending || heard && self.active) {

@@ -21,6 +21,7 @@ impl<T> Control for Into_<T> {
         Flow::Done
     }
     fn barrier(&mut self, _: &mut Barrier) {}
+    fn latency(&mut self, _: Time) {}
     fn flush(&mut self) {}
     fn end(&mut self, _: &mut usize) -> Flow {
         Flow::Done

@@ -133,6 +133,17 @@ impl LocalRun {
 
     /// The same, with this much exchange memory.
     pub fn start_with(plan: Arc<Plan>, env: Env, client_dir: PathBuf, exchange_memory: usize) -> LocalRun {
+        Self::start_measured(plan, env, client_dir, exchange_memory, None)
+    }
+
+    /// The same, with latency markers so often.
+    pub fn start_measured(
+        plan: Arc<Plan>,
+        env: Env,
+        client_dir: PathBuf,
+        exchange_memory: usize,
+        latency_interval: Option<Duration>,
+    ) -> LocalRun {
         let name = TaskManagerId::new("local");
         let reports = Arc::new(Reports::default());
         let engine = Engine::new(EngineSetup {
@@ -145,6 +156,7 @@ impl LocalRun {
             exchange_memory,
             max_record: 16 << 20,
             buffer_timeout: Duration::from_millis(100),
+            latency_interval,
             scratch: client_dir.clone(),
             client_dir,
         });

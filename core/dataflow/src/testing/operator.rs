@@ -47,6 +47,7 @@ impl<O> Control for Gather<O> {
         Flow::Done
     }
     fn barrier(&mut self, _: &mut Barrier) {}
+    fn latency(&mut self, _: Time) {}
     fn flush(&mut self) {}
     fn end(&mut self, _: &mut usize) -> Flow {
         Flow::Done
@@ -136,6 +137,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
             shuffle: Arc::new(NoShuffle),
             sizes: ExchangeSizes { batch: 1 << 10, depth: 4, max_record: 1 << 20 },
             buffer_timeout: Duration::ZERO,
+            latency_interval: None,
             client_dir: std::env::temp_dir(),
             scratch: std::env::temp_dir(),
             descriptors: Mutex::default(),

@@ -86,6 +86,8 @@ impl SteppedJob {
                 max_record: 1 << 20,
             },
             buffer_timeout: Duration::from_millis(random.random_range(0..2)),
+            // Markers among the records change nothing of them.
+            latency_interval: random.random_bool(0.5).then_some(Duration::ZERO),
             client_dir: std::env::temp_dir(),
             scratch: std::env::temp_dir(),
             descriptors: Mutex::default(),

@@ -170,6 +170,19 @@ impl Cluster {
     }
 
     pub(crate) fn with(plan: Plan, hosts: u32, dir: PathBuf, credit: usize, memory: usize, max_record: usize) -> Self {
+        Self::measured(None, plan, hosts, dir, credit, memory, max_record)
+    }
+
+    /// The same, whose sources send latency markers so often.
+    pub(crate) fn measured(
+        latency_interval: Option<Duration>,
+        plan: Plan,
+        hosts: u32,
+        dir: PathBuf,
+        credit: usize,
+        memory: usize,
+        max_record: usize,
+    ) -> Self {
         let (plan, reports, shuffle) = (Arc::new(plan), Arc::new(Reports::default()), MemoryShuffle::new(credit));
         let runtime = TestRuntime::new().unwrap();
         let engine = |host| {
@@ -183,6 +196,7 @@ impl Cluster {
                 exchange_memory: memory,
                 max_record,
                 buffer_timeout: Duration::from_millis(50),
+                latency_interval,
                 client_dir: dir.clone(),
                 scratch: dir.clone(),
             })

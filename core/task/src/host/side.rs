@@ -83,6 +83,8 @@ pub struct ExchangeSettings {
     pub max_record: u64,
     /// `exchange.buffer-timeout`, milliseconds.
     pub buffer_timeout_ms: u64,
+    /// `metrics.latency-interval`, milliseconds; 0 for none.
+    pub latency_interval_ms: u64,
 }
 
 impl Default for ExchangeSettings {
@@ -93,6 +95,7 @@ impl Default for ExchangeSettings {
             memory: 64 << 20,
             max_record: 16 << 20,
             buffer_timeout_ms: 100,
+            latency_interval_ms: 0,
         }
     }
 }
@@ -231,6 +234,7 @@ async fn open_engine(env: &Env, start: &Start, plan: Arc<Plan>, ended: &Shutdown
         exchange_memory: settings.memory as usize,
         max_record: settings.max_record as usize,
         buffer_timeout: Duration::from_millis(settings.buffer_timeout_ms),
+        latency_interval: Some(Duration::from_millis(settings.latency_interval_ms)).filter(|every| !every.is_zero()),
         client_dir: start.spec.client_dir.clone().into(),
         scratch: start.scratch.clone(),
     });

@@ -64,7 +64,7 @@ type Metric = fn(&SubtaskView) -> Option<Number>;
 const WATERMARK: &str = "currentInputWatermark";
 
 /// Of each subtask: Flink's names first, then ours. Times in milliseconds.
-const METRICS: [(&str, Metric); 22] = [
+const METRICS: [(&str, Metric); 26] = [
     ("numRecordsIn", |s| count(s.metrics.records_in)),
     ("numRecordsOut", |s| count(s.metrics.records_out)),
     ("numBytesIn", |s| count(s.metrics.bytes_in)),
@@ -79,8 +79,12 @@ const METRICS: [(&str, Metric); 22] = [
     ("accumulateBusyTimeMs", |s| count(s.metrics.busy_ms)),
     ("accumulateIdleTimeMs", |s| count(s.metrics.idle_ms)),
     ("accumulateBackPressuredTimeMs", |s| count(s.metrics.back_pressured_ms)),
-    ("buffers.inputQueueLength", |s| length(s, s.metrics.input_queue)),
-    ("buffers.outputQueueLength", |s| length(s, s.metrics.output_queue)),
+    ("buffers.inputQueueLength", |s| lately(s, s.metrics.input_queue)),
+    ("buffers.outputQueueLength", |s| lately(s, s.metrics.output_queue)),
+    ("latency.p50", |s| lately(s, s.metrics.latency?.p50)),
+    ("latency.p95", |s| lately(s, s.metrics.latency?.p95)),
+    ("latency.p99", |s| lately(s, s.metrics.latency?.p99)),
+    ("latency.max", |s| lately(s, s.metrics.latency?.max)),
     ("numLateRecordsDropped", |s| count(s.metrics.late_dropped)),
     ("numRecordsSkipped", |s| count(s.metrics.skipped)),
     (WATERMARK, |s| s.metrics.watermark.map(Number::Whole)),
@@ -93,8 +97,8 @@ fn count(n: u64) -> Option<Number> {
     Some(Number::Whole(i64::try_from(n).unwrap_or(i64::MAX)))
 }
 
-/// Of one that has ended nothing waits for it.
-fn length(s: &SubtaskView, n: u64) -> Option<Number> {
+/// Of one that has ended there is no present.
+fn lately(s: &SubtaskView, n: u64) -> Option<Number> {
     count(n).filter(|_| !s.state.is_terminal())
 }
 
