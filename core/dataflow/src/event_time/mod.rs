@@ -3,6 +3,7 @@
 //! A watermark of `t` says that no record with a time of `t` or earlier follows. Streams have event time from
 //! [`Stamp`] on; what an exchange carries is the time of each record and, behind a batch, the newest watermark.
 
+mod splits;
 mod stamp;
 mod strategy;
 mod timers;

@@ -3,7 +3,7 @@
 use crate::batch::{NO_TIME, Time};
 use std::time::Duration;
 
-/// Makes watermarks from the times of one subtask's records.
+/// Makes watermarks from the times of one subtask's records, or of one split's; see [`WatermarkStrategy`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not make watermarks for `{T}`",
     note = "use `WatermarkStrategy::for_monotonous_timestamps()`, `for_bounded_out_of_orderness(..)`, or implement `WatermarkGenerator` for a type of your own"
@@ -16,7 +16,7 @@ pub trait WatermarkGenerator<T>: Clone + Send + 'static {
     fn watermark(&mut self) -> Time;
 }
 
-/// Times never fall within one subtask's input.
+/// Times never fall within one subtask's input, or one split's.
 #[derive(Clone, Debug)]
 pub struct MonotonousTimestamps {
     max: Time,
@@ -64,6 +64,10 @@ impl<T> WatermarkGenerator<T> for NoWatermarks {
 
 /// How a stream's watermarks are made.
 ///
+/// A stream that comes from a source, with nothing between but functions of single records in the same task (`map`,
+/// `filter`, `flat_map`, `parse_json`…), has a generator for each split that a subtask reads; the lowest watermark of its
+/// open splits counts, and each one's goes with it through a restore. Any other stream has one for each subtask.
+///
 /// In batch mode none are made before the end of the input: all of it is there before anything is final, so nothing is
 /// late.
 #[derive(Clone, Debug)]
@@ -73,7 +77,7 @@ pub struct WatermarkStrategy<G> {
 }
 
 impl WatermarkStrategy<MonotonousTimestamps> {
-    /// For times that never fall within the input of one subtask.
+    /// For times that never fall within the input of one subtask, or of one split.
     pub fn for_monotonous_timestamps() -> Self {
         Self::for_generator(MonotonousTimestamps { max: NO_TIME })
     }
@@ -95,12 +99,13 @@ impl WatermarkStrategy<NoWatermarks> {
 }
 
 impl<G> WatermarkStrategy<G> {
-    /// A generator of your own; each subtask has a clone.
+    /// A generator of your own; each subtask, or split, has a clone.
     pub fn for_generator(generator: G) -> Self {
         Self { generator, idleness: None }
     }
 
-    /// A subtask without records for so long does not hold the others' watermark back.
+    /// A subtask without records for so long does not hold the others' watermark back; nor does a split, where a reader
+    /// reads several at once.
     pub fn with_idleness(self, after: Duration) -> Self {
         Self { idleness: Some(after), ..self }
     }

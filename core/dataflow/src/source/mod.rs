@@ -5,6 +5,7 @@
 //! they have nothing left.
 
 mod blocks;
+mod board;
 mod collection;
 mod coordinator;
 mod files;
@@ -18,6 +19,7 @@ mod unpack;
 mod watch;
 mod words;
 
+pub(crate) use board::{SplitBoard, Told};
 pub use collection::Collection;
 pub use generator::Generator;
 pub use reader::SourceHead;
@@ -93,6 +95,8 @@ pub enum Polled {
     Progress,
     /// It waits for the outside; the slot's waker or a wish for a time tells when.
     Idle,
+    /// The split that [`Reader::reading`] named before the call has nothing left; others have.
+    Ended,
     /// It has nothing left to read.
     Done,
 }
@@ -112,17 +116,35 @@ pub trait Reader: 'static {
         out: &mut impl Push<Self::Item>,
         cx: &mut ReaderCx,
     ) -> Result<Polled, TaskFailure>;
-    /// What is left to read of the splits that were added.
+    /// What is left to read of the splits that were added, in the order in which they were.
     fn unfinished(&self) -> Vec<Self::Split>;
+    /// Place among [`unfinished`](Reader::unfinished) of the split whose records the next call of [`poll`](Reader::poll)
+    /// gives. A reader that tells its splits apart answers it whenever it has one; where
+    /// [`ReaderCx::one_split`] says so a call gives records of that split alone, and says [`Polled::Ended`] when it has
+    /// nothing left. Each split has a watermark of its own then. `None`: all that is read counts as one split.
+    fn reading(&self) -> Option<usize> {
+        None
+    }
+    /// Are all splits read at once? Else one is read after the other, and those whose turn has not come are not idle,
+    /// however long they wait.
+    fn at_once(&self) -> bool {
+        true
+    }
 }
 
 /// What a reader may ask and tell.
 pub struct ReaderCx<'a> {
     pub(crate) slot: &'a mut SlotCx,
     pub(crate) metrics: &'a TaskMetrics,
+    pub(crate) one_split: bool,
 }
 
 impl ReaderCx<'_> {
+    /// Must this call give records of the split alone that [`Reader::reading`] named? Only jobs whose watermarks go by
+    /// split ask for it.
+    pub fn one_split(&self) -> bool {
+        self.one_split
+    }
     /// So many bytes were read.
     pub fn read_bytes(&self, bytes: u64) {
         add(&self.metrics.source_bytes, bytes);

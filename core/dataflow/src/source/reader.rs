@@ -1,6 +1,6 @@
 //! The task whose head is a reader of splits.
 
-use super::{Assign, Polled, Reader, ReaderCx, Request, Source};
+use super::{Assign, Polled, Reader, ReaderCx, Request, Source, board::Following};
 use crate::{
     batch::{Batch, Time},
     build::BuildCx,
@@ -42,13 +42,16 @@ impl<S: Source> Pipe for SourceHead<S> {
         let guard = Guard::new(&op.uid);
         let mut reader = self.source.reader(&op)?;
         guard.leave();
-        let mut active = false;
+        let (mut active, mut splits) = (false, Following::default());
         for (writer, part) in op.restored().filter(|(writer, _)| writer % op.parallelism == op.subtask) {
-            let splits: Vec<S::Split> = codec::decode(part).map_err(|e| {
+            let unfinished: Vec<S::Split> = codec::decode(part).map_err(|e| {
                 op.failure(FailureKind::Storage, format!("the splits that subtask {writer} had cannot be read: {e}"))
             })?;
-            active |= !splits.is_empty();
-            splits.into_iter().for_each(|s| reader.add(s));
+            active |= !unfinished.is_empty();
+            for split in unfinished {
+                reader.add(split);
+                splits.add(true);
+            }
         }
         let gate = Gate::new(cx.receivers(self.assignments)?, 0);
         let asks = cx.senders(self.requests)?.into_iter().next();
@@ -61,6 +64,9 @@ impl<S: Source> Pipe for SourceHead<S> {
             next,
             head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
             cell: cx.cell.clone(),
+            splits,
+            // The chain was opened before its head.
+            apart: cx.cell.splits.is_watched(),
             active,
             asked: false,
             no_more: false,
@@ -70,6 +76,10 @@ impl<S: Source> Pipe for SourceHead<S> {
 
     fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<Box<dyn Task>>) {
         plan.install(vertex, make);
+    }
+
+    fn in_step(&self) -> bool {
+        true
     }
 }
 
@@ -82,6 +92,9 @@ struct SourceTask<R: Reader, N> {
     next: N,
     head: Head,
     cell: Rc<TaskCell>,
+    splits: Following,
+    /// Somebody in the chain tells splits apart.
+    apart: bool,
     /// The reader has something to read.
     active: bool,
     asked: bool,
@@ -120,6 +133,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.split {
                     Some(split) => {
                         self.reader.add(split);
+                        self.splits.add(false);
                         self.active = true;
                         self.asked = false;
                     }
@@ -142,6 +156,16 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
         Ok(true)
     }
 
+    /// Tells which splits there are and which is read next; answers whether that is new.
+    fn news(&mut self) -> bool {
+        if self.active
+            && let Some(place) = self.reader.reading()
+        {
+            self.splits.reads(place, self.reader.at_once());
+        }
+        self.splits.tell(&self.cell.splits)
+    }
+
     fn ask(&mut self) {
         if let Some(asks) = &mut self.asks {
             if self.no_more {
@@ -162,6 +186,10 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
                 return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
             }
+            // Whoever tells splits apart hears of them while nothing is on its way, and before anything else.
+            if self.apart && self.news() {
+                continue;
+            }
             // Splits and barriers may wait for the next step, while there is something to read.
             if !(self.ending || heard && self.active) {
                 if self.hear()? {
@@ -172,7 +200,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             }
             if self.active {
                 let mut out = Counted { next: &mut self.next, records: 0 };
-                let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics };
+                let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics, one_split: self.apart };
                 let guard = Guard::new(&self.uid);
                 let polled = self.reader.poll(STRIDE.min(budget), &mut out, &mut cx);
                 guard.leave();
@@ -181,11 +209,16 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 budget = budget.saturating_sub((records as usize).max(1));
                 match polled.map_err(|f| TaskFailure { uid: f.uid.or_else(|| Some(self.uid.to_string())), ..f })? {
                     Polled::Progress => worked = true,
+                    Polled::Ended => {
+                        worked = true;
+                        self.splits.ended();
+                    }
                     Polled::Idle if worked || records > 0 => return Ok(self.head.worked(&mut self.next, slot)),
                     Polled::Idle => return Ok(self.head.pause(&mut self.next, slot)),
                     Polled::Done => {
                         worked = true;
                         self.active = false;
+                        self.splits.all_ended();
                     }
                 }
             } else if self.ending {

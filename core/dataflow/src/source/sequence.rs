@@ -131,16 +131,21 @@ impl SequenceReader {
         (self.began, self.given) = (None, 0);
     }
 
+    /// The split with the least number.
+    fn least(&self) -> Option<usize> {
+        (0..self.splits.len()).min_by_key(|i| self.splits[*i].next)
+    }
+
     /// One number after the other, the least of all splits first.
     fn merge(&mut self, due: usize, out: &mut impl Push<u64>) {
         for _ in 0..due {
-            let Some(i) = (0..self.splits.len()).min_by_key(|i| self.splits[*i].next) else { return };
+            let Some(i) = self.least() else { return };
             let split = &mut self.splits[i];
             out.emit(split.next);
             self.given += 1;
             split.next = split.next.saturating_add(split.step);
             if split.next >= split.end {
-                self.splits.swap_remove(i);
+                self.splits.remove(i);
                 return self.begin();
             }
         }
@@ -180,19 +185,22 @@ impl Reader for SequenceReader {
     fn poll(&mut self, budget: usize, out: &mut impl Push<u64>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
         let now = cx.now();
         let (due, next) = self.due(budget, now);
-        if self.goes_up && self.splits.len() > 1 {
-            self.merge(due, out);
+        let open = self.splits.len();
+        // Where splits are told apart the one that has the least number gives just that: the next is another one's.
+        let now_due = if cx.one_split() && self.goes_up && open > 1 { due.min(1) } else { due };
+        if self.goes_up && open > 1 {
+            self.merge(now_due, out);
         } else {
-            self.run(due, out);
+            self.run(now_due, out);
         }
         if self.splits.is_empty() {
             return Ok(Polled::Done);
         }
-        if self.began.is_none() {
-            return Ok(Polled::Progress);
+        if self.splits.len() < open {
+            return Ok(Polled::Ended);
         }
         match next {
-            Some(at) if due < budget => {
+            Some(at) if due < budget && now_due == due => {
                 cx.wake_at(at.max(now + Duration::from_micros(200)));
                 Ok(Polled::Idle)
             }
@@ -201,6 +209,12 @@ impl Reader for SequenceReader {
     }
     fn unfinished(&self) -> Vec<Numbers> {
         self.splits.clone()
+    }
+    fn reading(&self) -> Option<usize> {
+        if self.goes_up { self.least() } else { self.splits.len().checked_sub(1) }
+    }
+    fn at_once(&self) -> bool {
+        self.goes_up
     }
 }
 
