@@ -157,7 +157,22 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         time: F,
         strategy: WatermarkStrategy<G>,
     ) -> DataStream<T, Then<P, Stamp<F, G>>> {
-        let stamp = Stamp::new(time, strategy).by_split(self.pipe.in_step());
+        let by_split = self.pipe.in_step();
+        if let Err(e) = strategy.check() {
+            self.plan.error(format!("{}: {e}", Location::caller()));
+        }
+        if let Some(group) = strategy.alignment_group() {
+            if !by_split {
+                self.plan.error(format!(
+                    "{}: watermark alignment (group {group:?}) needs its strategy right behind a source, with nothing but \
+                     functions of single records between: assign the times there",
+                    Location::caller()
+                ));
+            } else if let Err(e) = self.plan.align(self.op.vertex, group) {
+                self.plan.error(format!("{}: {e}", Location::caller()));
+            }
+        }
+        let stamp = Stamp::new(time, strategy).by_split(by_split);
         DataStream { timed: true, ..self.apply("timestamps", stamp) }
     }
 

@@ -9,5 +9,6 @@ mod strategy;
 mod timers;
 
 pub use stamp::{Stamp, StampOp};
+pub(crate) use strategy::Alignment;
 pub use strategy::{BoundedOutOfOrderness, MonotonousTimestamps, NoWatermarks, WatermarkGenerator, WatermarkStrategy};
 pub use timers::{Due, Timers};

@@ -90,6 +90,22 @@ impl<T, G: WatermarkGenerator<T>> Splits<T, G> {
         }
     }
 
+    /// The lowest of the splits that are not being read, and the number of that one.
+    pub(super) fn lowest(&self) -> Option<(Time, u64)> {
+        let others = self.open.iter().enumerate().filter(|(i, split)| Some(*i) != self.reading && !split.idle);
+        others.map(|(_, split)| (split.floor, split.number)).min()
+    }
+
+    /// The watermark of the split that is being read, where `live` is its generator's.
+    pub(super) fn reading(&self, live: Time) -> Time {
+        self.reading.map_or(NO_TIME, |place| self.open[place].floor.max(live))
+    }
+
+    /// No split may be read: none is idle for that.
+    pub(super) fn wait(&mut self, now: Moment) {
+        self.open.iter_mut().for_each(|split| split.since = split.since.max(now));
+    }
+
     /// Splits without records for so long do not count, where all are read at once. Answers whether one has become idle,
     /// and when the next one may.
     pub(super) fn age(&mut self, now: Moment, after: Duration) -> (bool, Option<Moment>) {

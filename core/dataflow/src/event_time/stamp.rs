@@ -53,6 +53,8 @@ pub struct StampOp<T, F, G> {
     seen: bool,
     /// A split has become idle.
     aged: bool,
+    /// The reader waits for others by what it is told here.
+    aligned: bool,
     idle: Option<Idle>,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
@@ -91,6 +93,8 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
             }
             Ok(BySplit { splits: Splits::new(self.strategy.generator.clone(), saved), version: 0 })
         });
+        let alignment = self.strategy.alignment.filter(|_| self.by_split && !cx.is_batch());
+        let aligned = alignment.is_some_and(|alignment| cx.cell().splits.align(alignment));
         Ok(StampOp {
             time: self.time,
             splits: by_split.transpose()?,
@@ -99,6 +103,7 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
             silent: cx.is_batch(),
             seen: false,
             aged: false,
+            aligned,
             idle: self.strategy.idleness.filter(|_| !cx.is_batch()).map(idle),
             uid: cx.uid.clone(),
             cell: cx.cell(),
@@ -127,6 +132,24 @@ impl<T: 'static, F, G: WatermarkGenerator<T>> StampOp<T, F, G> {
         // The clock is asked for only where idleness counts.
         let (since, now) = self.idle.as_ref().map_or_else(Default::default, |idle| (idle.since, idle.clock.now()));
         self.seen |= by.splits.follow(&self.cell.splits.told(), &mut self.generator, since, now);
+        if self.aligned {
+            self.cell.splits.lowest.set(by.splits.lowest());
+            self.cell.splits.live.set(by.splits.reading(self.generator.watermark()));
+        }
+    }
+
+    /// How far the reader is, for the others to know.
+    fn tell(&mut self, at: Time) {
+        let (board, live) = (&self.cell.splits, self.generator.watermark());
+        board.reached.set(self.told.max(at));
+        board.idle.set(self.idle.as_ref().is_some_and(|idle| idle.told));
+        match &self.splits {
+            Some(by) if by.version > 0 => {
+                board.live.set(by.splits.reading(live));
+                board.lowest.set(by.splits.lowest());
+            }
+            _ => board.live.set(live),
+        }
     }
 
     fn watermark(&mut self) -> Time {
@@ -164,6 +187,11 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
             if self.seen {
                 (idle.since, idle.told) = (now, false);
             }
+            if self.aligned && self.cell.splits.waits.get() {
+                idle.since = now;
+                self.splits.iter_mut().for_each(|by| by.splits.wait(now));
+                return Ready::Yes;
+            }
             let due = idle.since + idle.after;
             if !idle.told && now < due {
                 self.cell.wake_at(due);
@@ -190,6 +218,9 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
         if seen || aged {
             // The end of all time is told by the end of the input alone.
             let at = self.watermark().min(Time::MAX - 1);
+            if self.aligned {
+                self.tell(at);
+            }
             // Awake again: its clock counts once more, also when it has not moved.
             let woke = seen && self.idle.is_some();
             if at > self.told || woke && self.told.max(at) != NO_TIME {
@@ -201,6 +232,7 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
         let idle = self.idle.as_mut()?;
         if !idle.told && idle.clock.now() >= idle.since + idle.after {
             idle.told = true;
+            self.cell.splits.idle.set(true);
             return Some(Mark::Idle);
         }
         None

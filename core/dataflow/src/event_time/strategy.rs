@@ -74,6 +74,15 @@ impl<T> WatermarkGenerator<T> for NoWatermarks {
 pub struct WatermarkStrategy<G> {
     pub(crate) generator: G,
     pub(crate) idleness: Option<Duration>,
+    pub(crate) alignment: Option<Alignment>,
+}
+
+/// How far ahead of the others a reader may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Alignment {
+    pub(crate) group: String,
+    pub(crate) drift: Time,
+    pub(crate) interval: Duration,
 }
 
 impl WatermarkStrategy<MonotonousTimestamps> {
@@ -101,12 +110,41 @@ impl WatermarkStrategy<NoWatermarks> {
 impl<G> WatermarkStrategy<G> {
     /// A generator of your own; each subtask, or split, has a clone.
     pub fn for_generator(generator: G) -> Self {
-        Self { generator, idleness: None }
+        Self { generator, idleness: None, alignment: None }
     }
 
     /// A subtask without records for so long does not hold the others' watermark back; nor does a split, where a reader
     /// reads several at once.
     pub fn with_idleness(self, after: Duration) -> Self {
         Self { idleness: Some(after), ..self }
+    }
+
+    /// A reader of the source waits while its watermark is more than `max_drift` (ms precision) ahead of the lowest of the
+    /// group, so that what is kept for the slow ones stays bounded. Of several splits those wait that are too far ahead, if
+    /// the source can read them in any order. Watermarks are exchanged at most each `update_interval`, more than 0.
+    ///
+    /// Readers that are idle, have nothing to read, or no watermark yet hold nobody back; one that merely has no records for a
+    /// while does, unless [`with_idleness`](WatermarkStrategy::with_idleness) is given too. The strategy must come right
+    /// behind a source, and a group is all the readers of one source. Batch mode has no watermarks, and aligns nothing.
+    pub fn with_alignment(self, group: impl Into<String>, max_drift: Duration, update_interval: Duration) -> Self {
+        let drift = Time::try_from(max_drift.as_millis()).unwrap_or(Time::MAX);
+        let alignment = Alignment { group: group.into(), drift, interval: update_interval };
+        Self { alignment: Some(alignment), ..self }
+    }
+
+    /// The group of [`with_alignment`](WatermarkStrategy::with_alignment), if one was given.
+    pub fn alignment_group(&self) -> Option<&str> {
+        self.alignment.as_ref().map(|alignment| &*alignment.group)
+    }
+
+    /// What is wrong with it, if something is.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.alignment {
+            Some(alignment) if alignment.interval.is_zero() => Err(format!(
+                "watermark alignment of group {:?} has an update interval of nothing: give one of some milliseconds or more",
+                alignment.group
+            )),
+            _ => Ok(()),
+        }
     }
 }

@@ -3,15 +3,43 @@
 //! It is told between records, while nothing of an earlier split is on its way through the chain, and only where somebody
 //! listens. It goes nowhere else: what other tasks know of splits is the coordinator's business.
 
+use crate::{
+    batch::{NO_TIME, Time},
+    event_time::Alignment,
+};
 use std::cell::{Cell, RefCell};
 
 /// What is told, in the task's cell.
-#[derive(Default)]
 pub(crate) struct SplitBoard {
     watched: Cell<bool>,
     // Rises with each change; 0: the reader has told nothing yet, or does not tell its splits apart.
     version: Cell<u64>,
     told: RefCell<Told>,
+    alignment: RefCell<Option<Alignment>>,
+    /// Where readers are aligned: the watermark that the chain has told, and whether it is idle.
+    pub(crate) reached: Cell<Time>,
+    pub(crate) idle: Cell<bool>,
+    /// The watermark of the split that is being read, and the lowest of the others with its number.
+    pub(crate) live: Cell<Time>,
+    pub(crate) lowest: Cell<Option<(Time, u64)>>,
+    /// The reader waits for others: it is not idle.
+    pub(crate) waits: Cell<bool>,
+}
+
+impl Default for SplitBoard {
+    fn default() -> Self {
+        Self {
+            watched: Cell::default(),
+            version: Cell::default(),
+            told: RefCell::default(),
+            alignment: RefCell::default(),
+            reached: Cell::new(NO_TIME),
+            idle: Cell::default(),
+            live: Cell::new(NO_TIME),
+            lowest: Cell::default(),
+            waits: Cell::default(),
+        }
+    }
 }
 
 /// The splits of one reader.
@@ -36,6 +64,20 @@ impl SplitBoard {
     /// Does somebody?
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.get()
+    }
+
+    /// The reader waits for others where this says so. Answers whether it is the first to ask; the others' watermarks do
+    /// not count.
+    pub(crate) fn align(&self, alignment: Alignment) -> bool {
+        let mut mine = self.alignment.borrow_mut();
+        let first = mine.is_none();
+        mine.get_or_insert(alignment);
+        first
+    }
+
+    /// How readers are aligned, if they are.
+    pub(super) fn alignment(&self) -> Option<Alignment> {
+        self.alignment.borrow().clone()
     }
 
     /// Whoever has seen this version knows all.
@@ -76,6 +118,11 @@ impl Following {
             (self.now.reading, self.now.at_once) = (reading, at_once);
             (self.tells, self.news) = (true, true);
         }
+    }
+
+    /// The place of this split.
+    pub(super) fn place(&self, number: u64) -> Option<usize> {
+        self.now.open.iter().position(|n| *n == number)
     }
 
     /// The split that was read has ended.

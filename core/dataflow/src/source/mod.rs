@@ -8,6 +8,7 @@ mod blocks;
 mod board;
 mod collection;
 mod coordinator;
+mod drift;
 mod files;
 mod generator;
 mod reader;
@@ -29,6 +30,7 @@ pub use text::{InvalidUtf8, TextBlocks, TextLines};
 pub use words::{IntoWords, TextBlock, Words};
 
 use crate::{
+    batch::Time,
     build::OpCx,
     exchange::route::Addressed,
     key::Data,
@@ -130,6 +132,11 @@ pub trait Reader: 'static {
     fn at_once(&self) -> bool {
         true
     }
+    /// The next call reads the split at this place among [`unfinished`](Reader::unfinished): the one before is too far
+    /// ahead of others. Answers whether it will, and so will [`reading`](Reader::reading).
+    fn turn_to(&mut self, _place: usize) -> bool {
+        false
+    }
 }
 
 /// What a reader may ask and tell.
@@ -167,11 +174,20 @@ impl ReaderCx<'_> {
     }
 }
 
-/// A split for one reader, or the word that there are no more.
+/// Something for one reader.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Assign<S> {
     to: u32,
-    split: Option<S>,
+    what: What<S>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum What<S> {
+    Split(S),
+    /// There are no more.
+    NoMore,
+    /// The lowest watermark of the other readers.
+    Lowest(Time),
 }
 
 impl<S> Addressed for Assign<S> {
@@ -180,9 +196,14 @@ impl<S> Addressed for Assign<S> {
     }
 }
 
-/// A reader has nothing left.
+/// What a reader tells the coordinator.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Request;
+pub(crate) enum Request {
+    /// It has nothing left.
+    Split,
+    /// Its watermark, `None` when it is idle, and how often it wants to hear of others, ms.
+    At(Option<Time>, u64),
+}
 
 /// Writes coordinator and readers into a plan. The chain behind the head is closed by whoever goes on.
 #[track_caller]

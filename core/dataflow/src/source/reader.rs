@@ -1,6 +1,10 @@
 //! The task whose head is a reader of splits.
 
-use super::{Assign, Polled, Reader, ReaderCx, Request, Source, board::Following};
+use super::{
+    Assign, Polled, Reader, ReaderCx, Request, Source, What,
+    board::Following,
+    drift::{Ahead, Turn},
+};
 use crate::{
     batch::{Batch, Time},
     build::BuildCx,
@@ -67,6 +71,7 @@ impl<S: Source> Pipe for SourceHead<S> {
             splits,
             // The chain was opened before its head.
             apart: cx.cell.splits.is_watched(),
+            ahead: cx.cell.splits.alignment().map(Ahead::new),
             active,
             asked: false,
             no_more: false,
@@ -95,6 +100,8 @@ struct SourceTask<R: Reader, N> {
     splits: Following,
     /// Somebody in the chain tells splits apart.
     apart: bool,
+    /// Readers wait for each other.
+    ahead: Option<Ahead>,
     /// The reader has something to read.
     active: bool,
     asked: bool,
@@ -130,14 +137,15 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
     fn hear(&mut self) -> Result<bool, TaskFailure> {
         match self.gate.next(&mut self.align)? {
             Next::Batch(channel, mut batch) => {
-                batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.split {
-                    Some(split) => {
+                batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.what {
+                    What::Split(split) => {
                         self.reader.add(split);
                         self.splits.add(false);
                         self.active = true;
                         self.asked = false;
                     }
-                    None => self.no_more = true,
+                    What::NoMore => self.no_more = true,
+                    What::Lowest(at) => self.ahead.iter_mut().for_each(|ahead| ahead.hear(at)),
                 });
                 self.gate.recycle(channel, batch);
             }
@@ -166,6 +174,30 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
         self.splits.tell(&self.cell.splits)
     }
 
+    /// Tells how far it is, and says whether it reads on, perhaps another split.
+    fn align(&mut self, slot: &mut SlotCx) -> Turn {
+        let (Some(ahead), board) = (&mut self.ahead, &self.cell.splits) else { return Turn::On };
+        let turn = if self.active { ahead.turn(board) } else { Turn::On };
+        board.waits.set(turn == Turn::Wait);
+        // What does not fit waits: the newest is told when there is room.
+        if let Some(asks) = &mut self.asks
+            && !self.no_more
+            // It has nothing to read then, and the answer may be the coordinator's last.
+            && !self.asked
+            && asks.pump()
+        {
+            match ahead.report(board, turn == Turn::Wait, slot.now) {
+                Ok(report) => {
+                    let every = u64::try_from(report.every.as_millis()).unwrap_or(u64::MAX).max(1);
+                    asks.send(Msg::Data(Batch::of(vec![Request::At(report.at, every)])));
+                    asks.pump();
+                }
+                Err(next) => next.into_iter().for_each(|at| slot.wake_at(at)),
+            }
+        }
+        turn
+    }
+
     fn ask(&mut self) {
         if let Some(asks) = &mut self.asks {
             if self.no_more {
@@ -173,7 +205,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 asks.send(Msg::End);
             } else if !self.asked {
                 self.asked = true;
-                asks.send(Msg::Data(Batch::of(vec![Request])));
+                asks.send(Msg::Data(Batch::of(vec![Request::Split])));
             }
             asks.pump();
         }
@@ -181,7 +213,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
 
     fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
         let mut budget = budget.max(1);
-        let (mut worked, mut heard) = (false, false);
+        let (mut worked, mut heard, mut turned) = (false, false, false);
         loop {
             if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
                 return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
@@ -198,6 +230,22 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 }
                 heard = true;
             }
+            if self.ahead.is_some() {
+                match self.align(slot) {
+                    Turn::On => {}
+                    Turn::To(number) => {
+                        let place = self.splits.place(number);
+                        // Once between two calls: a reader that says it turns, and does not, reads on.
+                        if !turned && place.is_some_and(|place| self.reader.turn_to(place)) {
+                            turned = true;
+                            continue;
+                        }
+                    }
+                    // An answer, a split or a barrier wakes it.
+                    Turn::Wait if worked => return Ok(self.head.worked(&mut self.next, slot)),
+                    Turn::Wait => return Ok(self.head.pause(&mut self.next, slot)),
+                }
+            }
             if self.active {
                 let mut out = Counted { next: &mut self.next, records: 0 };
                 let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics, one_split: self.apart };
@@ -205,6 +253,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 let polled = self.reader.poll(STRIDE.min(budget), &mut out, &mut cx);
                 guard.leave();
                 let records = out.records;
+                turned = false;
                 add(&self.cell.metrics().records_in, records);
                 budget = budget.saturating_sub((records as usize).max(1));
                 match polled.map_err(|f| TaskFailure { uid: f.uid.or_else(|| Some(self.uid.to_string())), ..f })? {
