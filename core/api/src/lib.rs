@@ -77,10 +77,11 @@ pub use thalweg_dataflow::{
     },
     window::{
         ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
-        EventTimeSessionWindows, EventTimeTrigger, Evictor, GlobalWindows, ProcessingTimeSessionWindows,
-        ProcessingTimeTrigger, ProcessingTimeWindows, PurgingTrigger, SessionWindows, SlidingEventTimeWindows,
-        SlidingProcessingTimeWindows, TimeEvictor, TimeWindow, TimeWindows, Trigger, TriggerContext, TriggerResult,
-        TumblingEventTimeWindows, TumblingProcessingTimeWindows, WindowAssigner, WindowFunction, WindowTime, Windowed,
+        DynamicSessionWindows, EventTimeSessionWindows, EventTimeTrigger, Evictor, GlobalWindows, OfTimedRecords,
+        ProcessingTimeSessionWindows, ProcessingTimeTrigger, ProcessingTimeWindows, PurgingTrigger, RecordAssigner,
+        SessionWindows, SlidingEventTimeWindows, SlidingProcessingTimeWindows, TimeEvictor, TimeWindow, TimeWindows,
+        Trigger, TriggerContext, TriggerResult, TumblingEventTimeWindows, TumblingProcessingTimeWindows,
+        WindowAssigner, WindowFunction, WindowTime, Windowed,
     },
 };
 pub use thalweg_model::{FailureKind, TaskFailure};

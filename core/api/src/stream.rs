@@ -147,13 +147,33 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
 
     /// Event time begins here: the function gives a record's time, in ms since 1970 UTC, and the strategy says how the
     /// watermark follows. Times and watermarks that the stream had before are replaced.
+    ///
+    /// Where nothing but functions of single records (`map`, `filter`, `flat_map`, `parse_json`…) is between a source and
+    /// this, each split of the source has watermarks of its own, and the lowest of a subtask's counts; see
+    /// [`WatermarkStrategy`].
     #[track_caller]
     pub fn assign_timestamps_and_watermarks<F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<T>>(
         self,
         time: F,
         strategy: WatermarkStrategy<G>,
     ) -> DataStream<T, Then<P, Stamp<F, G>>> {
-        DataStream { timed: true, ..self.apply("timestamps", Stamp::new(time, strategy)) }
+        let by_split = self.pipe.in_step();
+        if let Err(e) = strategy.check() {
+            self.plan.error(format!("{}: {e}", Location::caller()));
+        }
+        if let Some(group) = strategy.alignment_group() {
+            if !by_split {
+                self.plan.error(format!(
+                    "{}: watermark alignment (group {group:?}) needs its strategy right behind a source, with nothing but \
+                     functions of single records between: assign the times there",
+                    Location::caller()
+                ));
+            } else if let Err(e) = self.plan.align(self.op.vertex, group) {
+                self.plan.error(format!("{}: {e}", Location::caller()));
+            }
+        }
+        let stamp = Stamp::new(time, strategy).by_split(by_split);
+        DataStream { timed: true, ..self.apply("timestamps", stamp) }
     }
 
     /// What the last operator writes to this tag. Each tag is taken once.
@@ -227,7 +247,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// Erases the type of the chain so far, at the price of one dynamic call a batch. Box chains of more than twenty
     /// operators: the time to compile one grows with the cube of its length.
     pub fn boxed(self) -> DataStream<T> {
-        let inlet = Inlet::default();
+        let inlet = Inlet::behind(&self.pipe);
         close(&self.plan, self.op.vertex, self.pipe, ToInlet(inlet.clone()));
         let watch = inlet.clone();
         self.plan.open_end(self.op, move || watch.is_taken());

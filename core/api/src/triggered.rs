@@ -12,9 +12,9 @@ use thalweg_dataflow::{
     routes::KeyRoute,
     side::Sides,
     window::{
-        Aggregated, Apply, EventTimeTrigger, Evictor, GlobalWindows, NoEvictor, ProcessingTimeTrigger,
-        ProcessingTimeWindows, SessionWindows, TimeWindow, TimeWindows, Trigger, TriggerContext, TriggerResult,
-        TriggeredSpec, WindowAssigner, WindowFunction, WindowTime, WithWindow,
+        Aggregated, Apply, DynamicSessionWindows, EventTimeTrigger, Evictor, GlobalWindows, NoEvictor, OfTimedRecords,
+        ProcessingTimeTrigger, ProcessingTimeWindows, RecordAssigner, SessionWindows, TimeWindow, TimeWindows, Trigger,
+        TriggerContext, TriggerResult, TriggeredSpec, WindowAssigner, WindowFunction, WindowTime, WithWindow,
     },
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -24,15 +24,27 @@ use thalweg_model::{Partitioner, VertexRole};
     message = "`{Self}` is no kind of windows",
     note = "for example `TumblingEventTimeWindows::of(Duration::from_secs(10))`, `SlidingEventTimeWindows::of(size, slide)`, `EventTimeSessionWindows::with_gap(gap)` or `GlobalWindows`"
 )]
-pub trait Windows: WindowAssigner {
+pub trait Windows: Clone + Send + 'static {
     /// A keyed stream grouped by them.
     type Of<T, S, P>;
+    /// Whose time they are of.
+    fn time(&self) -> WindowTime;
+    /// What is wrong with them, if something is.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Groups it.
     fn group<T, S, P>(self, keyed: KeyedStream<T, S, P>) -> Self::Of<T, S, P>;
 }
 
 impl Windows for TimeWindows {
     type Of<T, S, P> = WindowedStream<T, S, P>;
+    fn time(&self) -> WindowTime {
+        WindowAssigner::time(self)
+    }
+    fn check(&self) -> Result<(), String> {
+        WindowAssigner::check(self)
+    }
     fn group<T, S, P>(self, keyed: KeyedStream<T, S, P>) -> WindowedStream<T, S, P> {
         WindowedStream::new(keyed, self)
     }
@@ -41,12 +53,29 @@ impl Windows for TimeWindows {
 macro_rules! triggered { ($($windows:ty),*) => { $(
     impl Windows for $windows {
         type Of<T, S, P> = TriggeredStream<T, S, P, Self, DefaultTrigger>;
+        fn time(&self) -> WindowTime {
+            WindowAssigner::time(self)
+        }
+        fn check(&self) -> Result<(), String> {
+            WindowAssigner::check(self)
+        }
         fn group<T, S, P>(self, keyed: KeyedStream<T, S, P>) -> Self::Of<T, S, P> {
-            TriggeredStream::new(keyed, self, DefaultTrigger(self.time()))
+            TriggeredStream::new(keyed, self, DefaultTrigger(WindowAssigner::time(&self)))
         }
     }
 )* } }
 triggered!(SessionWindows, ProcessingTimeWindows, GlobalWindows);
+
+impl<F: ClonedToSubtasks> Windows for DynamicSessionWindows<F> {
+    type Of<T, S, P> = TriggeredStream<T, S, P, Self, DefaultTrigger>;
+    fn time(&self) -> WindowTime {
+        self.time()
+    }
+    fn group<T, S, P>(self, keyed: KeyedStream<T, S, P>) -> Self::Of<T, S, P> {
+        let time = self.time();
+        TriggeredStream::new(keyed, self, DefaultTrigger(time))
+    }
+}
 
 /// Fires at the window's end, by whose time the windows are; windows without an end never fire.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +176,7 @@ where
     T: Data + Clone,
     S: KeySelect<T>,
     P: Pipe<Item = T>,
-    W: WindowAssigner,
+    W: RecordAssigner<T>,
     G: Trigger<T>,
 {
     /// How many records of each key in each window.
@@ -310,13 +339,16 @@ where
     T: Data + Clone,
     S: KeySelect<T>,
     P: Pipe<Item = T>,
-    W: WindowAssigner,
+    W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<Vec<(Time, T)>>,
 {
     /// A function of the records that are left of each key and window, each with its time.
     #[track_caller]
-    pub fn apply<I, F>(self, f: F) -> Triggered<(Time, T), OfTimed<S>, W, OfUntimed<G, T>, V, ToList, Apply<F, I>>
+    pub fn apply<I, F>(
+        self,
+        f: F,
+    ) -> Triggered<(Time, T), OfTimed<S>, OfTimedRecords<W>, OfUntimed<G, T>, V, ToList, Apply<F, I>>
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
         F: FnMut(S::Key, TimeWindow, Vec<(Time, T)>) -> I + ClonedToSubtasks,
@@ -324,7 +356,7 @@ where
         let TriggeredStream { keyed, assigner, trigger, lateness, .. } = self.windows;
         let (up, key) = keyed.parts();
         let keyed = KeyedStream::new(up.apply("with-time", WithTime), OfTimed(key));
-        let trigger = OfUntimed(trigger, std::marker::PhantomData);
+        let (assigner, trigger) = (OfTimedRecords(assigner), OfUntimed(trigger, std::marker::PhantomData));
         let windows = TriggeredStream { keyed, assigner, trigger, lateness, late: None };
         windows.with("window-apply", self.evictor, ToList, Apply::new(f))
     }

@@ -173,7 +173,7 @@ fn a_record_without_a_time_fails_the_job_and_says_what_to_do() {
         .count()
         .discard();
     let error = env.execute("no time").unwrap_err().to_string();
-    assert!(error.contains("lowest number there is"), "{error}");
+    assert!(error.contains("146 million years"), "{error}");
 }
 
 #[test]
@@ -193,20 +193,73 @@ fn sessions_are_those_of_a_naive_model() {
         for w in result.collected(&sums).unwrap() {
             assert_eq!(got.insert((w.key, w.window.start, w.window.end), w.value), None, "a session fires once");
         }
-        let mut sorted = all.clone();
-        sorted.sort_unstable_by_key(|r| (r.0, r.1));
-        let mut expected: Vec<((u64, i64, i64), u64)> = Vec::new();
-        for (key, at, value) in sorted {
-            match expected.last_mut() {
-                Some(((k, _, end), sum)) if *k == key && at < *end => {
-                    *end = at + gap;
-                    *sum += value;
-                }
-                _ => expected.push(((key, at, at + gap), value)),
-            }
-        }
-        assert_eq!(got, expected.into_iter().collect());
+        assert_eq!(got, naive_sessions(&all, |_| gap));
     });
+}
+
+/// The sessions of records with a gap each: each record is a window, and those that overlap are one.
+fn naive_sessions(all: &[(u64, i64, u64)], gap: impl Fn(&(u64, i64, u64)) -> i64) -> Sums {
+    let mut sorted = all.to_vec();
+    sorted.sort_unstable_by_key(|r| (r.0, r.1));
+    let mut sessions: Vec<((u64, i64, i64), u64)> = Vec::new();
+    for r in sorted {
+        match sessions.last_mut() {
+            Some(((key, _, end), sum)) if *key == r.0 && r.1 < *end => {
+                // A long gap of an earlier record is not cut short by a later one.
+                *end = (*end).max(r.1 + gap(&r));
+                *sum += r.2;
+            }
+            _ => sessions.push(((r.0, r.1, r.1 + gap(&r)), r.2)),
+        }
+    }
+    sessions.into_iter().collect()
+}
+
+#[test]
+fn sessions_whose_gap_the_record_says_are_those_of_a_naive_model() {
+    each(300, |seed, random| {
+        let disorder = if random.random() { 0 } else { random.random_range(1..60) };
+        let all = records(random, disorder);
+        let (least, spread) = (random.random_range(1..20), random.random_range(1..60));
+        let gap = move |r: &(u64, i64, u64)| least + (r.2 as i64 * 7 + r.0 as i64) % spread;
+        let env = testing::stepped(random.random_range(1..4), std::env::temp_dir(), seed).unwrap();
+        env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
+        let source = env.from_collection(all.clone()).parallelism(1);
+        // Nothing is late: a session may end much later than its last record, and takes up what comes until then.
+        let strategy = WatermarkStrategy::for_bounded_out_of_orderness(ms(disorder));
+        let timed = source.assign_timestamps_and_watermarks(|r| r.1, strategy);
+        let windows = EventTimeSessionWindows::with_dynamic_gap(move |r: &(u64, i64, u64)| ms(gap(r)));
+        let windowed = timed.key_by(|r| r.0).window(windows);
+        let sums = if random.random() {
+            windowed.sum(|r| r.2).boxed()
+        } else {
+            let sum = |key, window, items: Vec<(i64, (u64, i64, u64))>| {
+                Some(Windowed { key, window, value: items.iter().map(|(_, r)| r.2).sum() })
+            };
+            windowed.evictor(CountEvictor::of(usize::MAX)).apply(sum).boxed()
+        };
+        let sums = sums.collect();
+        let result = env.execute("sessions").unwrap();
+        let mut got = Sums::new();
+        for w in result.collected(&sums).unwrap() {
+            assert_eq!(got.insert((w.key, w.window.start, w.window.end), w.value), None, "a session fires once");
+        }
+        assert_eq!(got, naive_sessions(&all, gap));
+    });
+}
+
+#[test]
+fn a_gap_of_nothing_fails_the_job_and_says_what_to_do() {
+    let env = testing::stepped(1, std::env::temp_dir(), 1).unwrap();
+    let times = env.from_collection([5, 700]);
+    let windows = || EventTimeSessionWindows::with_dynamic_gap(|t: &i64| Duration::from_micros(*t as u64 * 2));
+    let timed = times.assign_timestamps_and_watermarks(|t| *t, WatermarkStrategy::for_monotonous_timestamps());
+    timed.key_by(|_| 0u8).window(windows()).count().uid("gaps").discard();
+    let error = env.execute("gaps").unwrap_err().to_string();
+    assert!(error.contains("gaps") && error.contains("session gap is 10µs") && error.contains("1 ms"), "{error}");
+    env.from_collection([1i64]).key_by(|_| 0u8).window(windows()).count().discard();
+    let error = env.execute("no time").unwrap_err().to_string();
+    assert!(error.contains("a window needs event time"), "{error}");
 }
 
 #[test]

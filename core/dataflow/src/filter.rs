@@ -62,6 +62,7 @@ impl<T> Kept<T> {
 impl<T: 'static, F: FnMut(&T) -> bool + ClonedToSubtasks> Transform<T> for Filter<F> {
     type Out = T;
     type Op = FilterOp<F, T>;
+    const IN_STEP: bool = true;
     fn open(self, _: &OpCx) -> Result<Self::Op, TaskFailure> {
         Ok(FilterOp { f: self.0, kept: Kept { records: [const { MaybeUninit::uninit() }; KEPT], len: 0 } })
     }

@@ -125,6 +125,7 @@ pub struct ParseOp<X> {
 impl<X: Format> Transform<String> for Parse<X> {
     type Out = X::Out;
     type Op = ParseOp<X>;
+    const IN_STEP: bool = true;
     fn open(mut self, cx: &OpCx) -> Result<ParseOp<X>, TaskFailure> {
         self.format.open().map_err(|e| cx.failure(FailureKind::User, e))?;
         let (sides, uid, cell) = (self.sides.open(cx.build)?, cx.uid.clone(), cx.cell());

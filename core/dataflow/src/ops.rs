@@ -28,6 +28,7 @@ macro_rules! closures { ($($(#[$doc:meta])* $name:ident),*) => { $(
     {
         type Out = <Self as Operator<T>>::Out;
         type Op = Self;
+        const IN_STEP: bool = true;
         fn open(self, _: &OpCx) -> Result<Self, TaskFailure> {
             Ok(self)
         }
@@ -83,6 +84,7 @@ pub struct TryMapOp<F> {
 impl<T: 'static, U: 'static, E: Display, F: FnMut(T) -> Result<U, E> + ClonedToSubtasks> Transform<T> for TryMap<F> {
     type Out = U;
     type Op = TryMapOp<F>;
+    const IN_STEP: bool = true;
     fn open(self, cx: &OpCx) -> Result<TryMapOp<F>, TaskFailure> {
         Ok(TryMapOp { f: self.0, uid: cx.uid.clone(), cell: cx.cell() })
     }
@@ -120,6 +122,7 @@ impl<T: 'static, I: IntoIterator<Item: 'static> + 'static, F: FnMut(T) -> I + Cl
 {
     type Out = I::Item;
     type Op = FlatMapOp<T, I, F>;
+    const IN_STEP: bool = true;
     fn open(self, _: &OpCx) -> Result<Self::Op, TaskFailure> {
         Ok(FlatMapOp { f: self.0, cursor: None, waiting: VecDeque::new() })
     }

@@ -20,6 +20,9 @@ pub trait Transform<T>: Clone + Send + 'static {
     type Out: 'static;
     /// The live operator; it need not be `Send`.
     type Op: Operator<T, Out = Self::Out>;
+    /// Is all that it makes of a record given out by the time its `ready` says yes? Records of one split of a source stay
+    /// apart from the next one's then.
+    const IN_STEP: bool = false;
     /// Opens the live one, on the slot's thread.
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure>;
 }
@@ -38,6 +41,10 @@ pub trait Pipe: Clone + Send + 'static {
     fn build<N: Push<Self::Item> + 'static>(self, cx: &BuildCx, next: N) -> Result<Self::Built, TaskFailure>;
     /// Hands the closed recipe to whatever feeds this pipe.
     fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<Self::Built>);
+    /// Does it begin with a source of the same task, and is every operator since then [in step](Transform::IN_STEP)?
+    fn in_step(&self) -> bool {
+        false
+    }
 }
 
 /// A pipe and one more operator.
@@ -71,6 +78,9 @@ impl<P: Pipe, O: Transform<P::Item>> Pipe for Then<P, O> {
     fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<P::Built>) {
         self.up.install(plan, vertex, make);
     }
+    fn in_step(&self) -> bool {
+        O::IN_STEP && self.up.in_step()
+    }
 }
 
 /// The end of a chain: an exchange, an outlet or a sink.
@@ -91,21 +101,27 @@ pub fn close<P: Pipe, K: Terminal<P::Item>>(plan: &PlanBuilder, vertex: usize, p
 pub struct Inlet<T> {
     takers: Arc<Mutex<Vec<Make<Box<dyn Push<T>>>>>>,
     copy: Arc<OnceLock<fn(&T) -> T>>,
+    in_step: bool,
 }
 
 impl<T> Clone for Inlet<T> {
     fn clone(&self) -> Self {
-        Self { takers: self.takers.clone(), copy: self.copy.clone() }
+        Self { takers: self.takers.clone(), copy: self.copy.clone(), in_step: self.in_step }
     }
 }
 
 impl<T: 'static> Default for Inlet<T> {
     fn default() -> Self {
-        Self { takers: Arc::default(), copy: Arc::default() }
+        Self { takers: Arc::default(), copy: Arc::default(), in_step: false }
     }
 }
 
 impl<T: 'static> Inlet<T> {
+    /// One that a chain of the same task will feed.
+    pub fn behind(pipe: &impl Pipe<Item = T>) -> Self {
+        Self { in_step: pipe.in_step(), ..Self::default() }
+    }
+
     /// Several chains take from it: each but the last gets copies.
     pub fn share(&self)
     where
@@ -139,6 +155,9 @@ impl<T: 'static> Pipe for Inlet<T> {
     }
     fn install(&self, _: &PlanBuilder, _: usize, make: Make<Box<dyn Push<T>>>) {
         self.takers.lock().push(make);
+    }
+    fn in_step(&self) -> bool {
+        self.in_step
     }
 }
 

@@ -116,6 +116,8 @@ struct Draft {
     errors: Vec<String>,
     kinds: BTreeMap<&'static str, u32>,
     watched: Vec<(OpId, Arc<OnceLock<String>>)>,
+    /// Groups of watermark alignment, and the vertex of each.
+    aligned: BTreeMap<String, usize>,
 }
 
 /// What a plan is frozen with.
@@ -243,6 +245,18 @@ impl PlanBuilder {
     /// A stream that begins in an inlet after this operator must be taken by somebody.
     pub fn open_end(&self, after: OpId, is_taken: impl Fn() -> bool + 'static) {
         self.0.borrow_mut().open.push(OpenEnd { after, is_taken: Box::new(is_taken) });
+    }
+
+    /// The readers of this vertex wait for each other, under this name. A group is of one source.
+    pub fn align(&self, vertex: usize, group: &str) -> Result<(), String> {
+        let other = *self.0.borrow_mut().aligned.entry(group.to_owned()).or_insert(vertex);
+        if other == vertex {
+            return Ok(());
+        }
+        Err(format!(
+            "watermark alignment group {group:?} is that of another source already, and a group is the readers of one: give \
+             each source's strategy a group of its own"
+        ))
     }
 
     /// Something that only the client can see.

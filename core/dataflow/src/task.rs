@@ -6,6 +6,7 @@ use crate::{
     latency::Latency,
     metrics::Registry,
     push::{Barrier, CheckpointId, Control, Flow, Mark, Ready},
+    source::SplitBoard,
     times::{Times, Waits},
 };
 use parking_lot::Mutex;
@@ -237,6 +238,8 @@ pub struct TaskCell {
     failure: RefCell<Option<TaskFailure>>,
     pub(crate) prepared: RefCell<Option<Prepared>>,
     pub(crate) checkpoints: Arc<Checkpoints>,
+    /// Of a task that begins with a source.
+    pub(crate) splits: SplitBoard,
     wish: Cell<Option<Moment>>,
     held: Cell<bool>,
 }
@@ -249,6 +252,7 @@ impl TaskCell {
             failure: RefCell::new(None),
             prepared: RefCell::new(None),
             checkpoints,
+            splits: SplitBoard::default(),
             wish: Cell::new(None),
             held: Cell::new(false),
         })

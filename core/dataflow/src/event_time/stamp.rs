@@ -1,9 +1,11 @@
 //! The operator from which on a stream has event time.
 
-use super::{WatermarkGenerator, WatermarkStrategy};
+use super::{WatermarkGenerator, WatermarkStrategy, splits::Splits};
 use crate::{
     batch::{NO_TIME, Time},
     build::OpCx,
+    codec,
+    keyed::keep,
     ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Mark, Operator, Push, Ready},
@@ -22,27 +24,47 @@ const LIMIT: Time = 1 << 62;
 pub struct Stamp<F, G> {
     time: F,
     strategy: WatermarkStrategy<G>,
+    by_split: bool,
 }
 
 impl<F, G> Stamp<F, G> {
     /// Times by this function, watermarks by this strategy.
     pub fn new(time: F, strategy: WatermarkStrategy<G>) -> Self {
-        Self { time, strategy }
+        Self { time, strategy, by_split: false }
+    }
+
+    /// Each split of the source that the chain begins with has watermarks of its own, and the lowest counts. Only where the
+    /// pipe before is [in step](crate::pipe::Pipe::in_step).
+    pub fn by_split(self, by_split: bool) -> Self {
+        Self { by_split, ..self }
     }
 }
 
 /// A live [`Stamp`].
-pub struct StampOp<F, G> {
+pub struct StampOp<T, F, G> {
     time: F,
+    /// Of the split that is being read.
     generator: G,
+    splits: Option<BySplit<T, G>>,
     /// The last watermark that was made.
     told: Time,
     /// Batch: nothing is final before the end.
     silent: bool,
     seen: bool,
+    /// A split has become idle.
+    aged: bool,
+    /// The reader waits for others by what it is told here.
+    aligned: bool,
     idle: Option<Idle>,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
+}
+
+/// What the source's task tells of its splits.
+struct BySplit<T, G> {
+    splits: Splits<T, G>,
+    /// Of the board; 0 for a reader that does not tell splits apart.
+    version: u64,
 }
 
 /// Looks whether records have stopped coming.
@@ -55,16 +77,33 @@ struct Idle {
 
 impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<T>> Transform<T> for Stamp<F, G> {
     type Out = T;
-    type Op = StampOp<F, G>;
+    type Op = StampOp<T, F, G>;
+    const IN_STEP: bool = true;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let clock = cx.env().clock.clone();
         let idle = |after| Idle { after, since: clock.now(), told: false, clock: clock.clone() };
+        let by_split = (self.by_split && !cx.is_batch()).then(|| {
+            cx.cell().splits.watch();
+            let mut saved = Vec::new();
+            // Splits go to readers by the same rule.
+            for (writer, part) in cx.saved::<Vec<Time>>()? {
+                if writer % cx.parallelism == cx.subtask {
+                    saved.extend(part);
+                }
+            }
+            Ok(BySplit { splits: Splits::new(self.strategy.generator.clone(), saved), version: 0 })
+        });
+        let alignment = self.strategy.alignment.filter(|_| self.by_split && !cx.is_batch());
+        let aligned = alignment.is_some_and(|alignment| cx.cell().splits.align(alignment));
         Ok(StampOp {
             time: self.time,
+            splits: by_split.transpose()?,
             generator: self.strategy.generator,
             told: NO_TIME,
             silent: cx.is_batch(),
             seen: false,
+            aged: false,
+            aligned,
             idle: self.strategy.idleness.filter(|_| !cx.is_batch()).map(idle),
             uid: cx.uid.clone(),
             cell: cx.cell(),
@@ -72,7 +111,7 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
     }
 }
 
-impl<F, G> StampOp<F, G> {
+impl<T, F, G> StampOp<T, F, G> {
     #[cold]
     fn out_of_range(&self, at: Time) {
         let message = format!(
@@ -83,7 +122,47 @@ impl<F, G> StampOp<F, G> {
     }
 }
 
-impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Operator<T> for StampOp<F, G> {
+impl<T: 'static, F, G: WatermarkGenerator<T>> StampOp<T, F, G> {
+    /// The splits are others than before, or another one's turn has come.
+    #[cold]
+    #[inline(never)]
+    fn follow(&mut self) {
+        let Some(by) = &mut self.splits else { return };
+        by.version = self.cell.splits.version();
+        // The clock is asked for only where idleness counts.
+        let (since, now) = self.idle.as_ref().map_or_else(Default::default, |idle| (idle.since, idle.clock.now()));
+        self.seen |= by.splits.follow(&self.cell.splits.told(), &mut self.generator, since, now);
+        if self.aligned {
+            self.cell.splits.lowest.set(by.splits.lowest());
+            self.cell.splits.live.set(by.splits.reading(self.generator.watermark()));
+        }
+    }
+
+    /// How far the reader is, for the others to know.
+    fn tell(&mut self, at: Time) {
+        let (board, live) = (&self.cell.splits, self.generator.watermark());
+        board.reached.set(self.told.max(at));
+        board.idle.set(self.idle.as_ref().is_some_and(|idle| idle.told));
+        match &self.splits {
+            Some(by) if by.version > 0 => {
+                board.live.set(by.splits.reading(live));
+                board.lowest.set(by.splits.lowest());
+            }
+            _ => board.live.set(live),
+        }
+    }
+
+    fn watermark(&mut self) -> Time {
+        let live = self.generator.watermark();
+        match &self.splits {
+            // While no split is open the watermark stays where it is.
+            Some(by) if by.version > 0 => by.splits.watermark(live).unwrap_or(NO_TIME),
+            _ => live,
+        }
+    }
+}
+
+impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Operator<T> for StampOp<T, F, G> {
     type Out = T;
 
     #[inline(always)]
@@ -98,14 +177,29 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
     }
 
     fn ready(&mut self, _: &mut impl Push<T>) -> Ready {
+        if let Some(by) = &self.splits
+            && by.version != self.cell.splits.version()
+        {
+            self.follow();
+        }
         if let Some(idle) = &mut self.idle {
             let now = idle.clock.now();
             if self.seen {
                 (idle.since, idle.told) = (now, false);
             }
+            if self.aligned && self.cell.splits.waits.get() {
+                idle.since = now;
+                self.splits.iter_mut().for_each(|by| by.splits.wait(now));
+                return Ready::Yes;
+            }
             let due = idle.since + idle.after;
             if !idle.told && now < due {
                 self.cell.wake_at(due);
+            }
+            if let Some(by) = &mut self.splits {
+                let (aged, next) = by.splits.age(now, idle.after);
+                self.aged |= aged;
+                next.into_iter().for_each(|at| self.cell.wake_at(at));
             }
         }
         Ready::Yes
@@ -117,16 +211,19 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
     }
 
     fn makes(&mut self) -> Option<Mark> {
-        let seen = std::mem::take(&mut self.seen);
+        let (seen, aged) = (std::mem::take(&mut self.seen), std::mem::take(&mut self.aged));
         if self.silent {
             return None;
         }
-        if seen {
+        if seen || aged {
             // The end of all time is told by the end of the input alone.
-            let at = self.generator.watermark().min(Time::MAX - 1);
+            let at = self.watermark().min(Time::MAX - 1);
+            if self.aligned {
+                self.tell(at);
+            }
             // Awake again: its clock counts once more, also when it has not moved.
-            let woke = self.idle.is_some();
-            if at > self.told || woke && at != NO_TIME {
+            let woke = seen && self.idle.is_some();
+            if at > self.told || woke && self.told.max(at) != NO_TIME {
                 self.told = self.told.max(at);
                 return Some(Mark::At(self.told));
             }
@@ -135,8 +232,14 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
         let idle = self.idle.as_mut()?;
         if !idle.told && idle.clock.now() >= idle.since + idle.after {
             idle.told = true;
+            self.cell.splits.idle.set(true);
             return Some(Mark::Idle);
         }
         None
+    }
+    fn snapshot(&mut self) -> Option<Vec<u8>> {
+        let by = self.splits.as_ref().filter(|by| by.version > 0)?;
+        let all = by.splits.snapshot(self.generator.watermark());
+        keep(codec::encode(&all), &self.cell, &self.uid)
     }
 }

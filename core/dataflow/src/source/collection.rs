@@ -54,6 +54,7 @@ impl<T: Clone + Send + Sync + 'static> Reader for CollectionReader<T> {
         self.ranges.push(split);
     }
     fn poll(&mut self, budget: usize, out: &mut impl Push<T>, _: &mut ReaderCx) -> Result<Polled, TaskFailure> {
+        let open = self.ranges.len();
         let Some(range) = self.ranges.last_mut() else { return Ok(Polled::Done) };
         for i in range.by_ref().take(budget) {
             if let Some(item) = self.items.get(i as usize) {
@@ -63,7 +64,17 @@ impl<T: Clone + Send + Sync + 'static> Reader for CollectionReader<T> {
         if range.is_empty() {
             self.ranges.pop();
         }
-        Ok(if self.ranges.is_empty() { Polled::Done } else { Polled::Progress })
+        Ok(match self.ranges.len() {
+            0 => Polled::Done,
+            n if n < open => Polled::Ended,
+            _ => Polled::Progress,
+        })
+    }
+    fn reading(&self) -> Option<usize> {
+        self.ranges.len().checked_sub(1)
+    }
+    fn at_once(&self) -> bool {
+        false
     }
     fn unfinished(&self) -> Vec<Range<u64>> {
         self.ranges.clone()

@@ -1,6 +1,9 @@
 //! The coordinator's task: hears requests, answers with splits, begins barriers, and ends when all readers were told.
 
-use super::{Assign, Assignment, Enumerator, Request, Source};
+use super::{
+    Assign, Assignment, Enumerator, Request, Source, What,
+    drift::{Lowest, Report},
+};
 use crate::{
     build::BuildCx,
     exchange::{channel::Msg, gate::Gate, out::ExchangeOut, route::DirectRouter},
@@ -13,6 +16,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -27,6 +31,7 @@ struct CoordinatorTask<E: Enumerator> {
     waiting: VecDeque<u32>,
     /// Readers that know that there is nothing more.
     told: Vec<bool>,
+    lowest: Lowest,
     checkpoints_seen: u64,
     ending: bool,
 }
@@ -49,6 +54,7 @@ pub(super) fn make<S: Source>(
         enumerator,
         uid: op.uid,
         told: vec![false; requests.len()],
+        lowest: Lowest::new(requests.len()),
         requests,
         out,
         head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
@@ -65,11 +71,16 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
         for reader in 0..self.requests.len() {
             loop {
                 match self.requests.recv(reader) {
-                    Ok(Some(Msg::Data(batch))) => {
+                    Ok(Some(Msg::Data(mut batch))) => {
                         heard = true;
                         add(&self.cell.metrics().records_in, batch.len() as u64);
+                        batch.each(usize::MAX, |_, _, request| match request {
+                            Request::Split => self.waiting.push_back(reader as u32),
+                            Request::At(at, every) => {
+                                self.lowest.hear(reader, Report { at, every: Duration::from_millis(every) });
+                            }
+                        });
                         self.requests.recycle(reader, batch);
-                        self.waiting.push_back(reader as u32);
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => break,
@@ -90,12 +101,12 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
             let assignment = self.enumerator.next(reader);
             guard.leave();
             match assignment? {
-                Assignment::Split(split) => self.out.emit(Assign { to: reader, split: Some(split) }),
+                Assignment::Split(split) => self.out.emit(Assign { to: reader, what: What::Split(split) }),
                 Assignment::NoMore => {
                     self.told[reader as usize] = true;
                     // It may end before the end that follows has reached it.
                     self.out.may_go(reader as usize);
-                    self.out.emit(Assign { to: reader, split: None });
+                    self.out.emit(Assign { to: reader, what: What::NoMore });
                 }
                 Assignment::Wait => {
                     self.waiting.push_back(reader);
@@ -110,7 +121,24 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
         Ok(answered)
     }
 
-    fn work(&mut self, budget: usize) -> Result<Step, TaskFailure> {
+    /// Tells readers the lowest watermark, where they are aligned.
+    fn align(&mut self, slot: &mut SlotCx) -> bool {
+        let mut told = false;
+        let (out, waiting, gone) = (&mut self.out, &self.waiting, &self.told);
+        // Who waits for a split has nothing to read.
+        let counts = |reader: usize| !gone[reader] && !waiting.contains(&(reader as u32));
+        let next = self.lowest.tell(slot.now, counts, |to, lowest| {
+            told = true;
+            out.emit(Assign { to, what: What::Lowest(lowest) });
+        });
+        next.into_iter().for_each(|at| slot.wake_at(at));
+        if told {
+            self.out.flush();
+        }
+        told
+    }
+
+    fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
         let mut budget = budget.max(1);
         if let Some(id) = self.cell.checkpoints.news(&mut self.checkpoints_seen)
             && !self.ending
@@ -125,7 +153,7 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
         if let Some(step) = self.head.advance(&mut self.out, &mut budget) {
             return Ok(step);
         }
-        let worked = self.hear()? | self.answer()?;
+        let worked = self.hear()? | self.answer()? | self.align(slot);
         if !self.ending && self.told.iter().all(|t| *t) {
             self.ending = true;
             self.head.say(Saying::End);
@@ -136,8 +164,8 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
 }
 
 impl<E: Enumerator<Split: crate::key::Data>> Task for CoordinatorTask<E> {
-    fn step(&mut self, budget: usize, _: &mut SlotCx) -> Step {
-        self.work(budget).unwrap_or_else(|failure| {
+    fn step(&mut self, budget: usize, slot: &mut SlotCx) -> Step {
+        self.work(budget, slot).unwrap_or_else(|failure| {
             self.cell.fail(failure);
             Step::Progress
         })

@@ -73,6 +73,12 @@ impl<T: 'static, F: FnMut(u64) -> T + ClonedToSubtasks> Reader for GeneratorRead
     fn unfinished(&self) -> Vec<Numbers> {
         self.numbers.unfinished()
     }
+    fn reading(&self) -> Option<usize> {
+        self.numbers.reading()
+    }
+    fn at_once(&self) -> bool {
+        self.numbers.at_once()
+    }
 }
 
 /// Takes numbers, and gives records on.

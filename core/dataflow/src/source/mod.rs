@@ -5,8 +5,10 @@
 //! they have nothing left.
 
 mod blocks;
+mod board;
 mod collection;
 mod coordinator;
+mod drift;
 mod files;
 mod generator;
 mod reader;
@@ -18,6 +20,7 @@ mod unpack;
 mod watch;
 mod words;
 
+pub(crate) use board::{SplitBoard, Told};
 pub use collection::Collection;
 pub use generator::Generator;
 pub use reader::SourceHead;
@@ -27,6 +30,7 @@ pub use text::{InvalidUtf8, TextBlocks, TextLines};
 pub use words::{IntoWords, TextBlock, Words};
 
 use crate::{
+    batch::Time,
     build::OpCx,
     exchange::route::Addressed,
     key::Data,
@@ -93,6 +97,8 @@ pub enum Polled {
     Progress,
     /// It waits for the outside; the slot's waker or a wish for a time tells when.
     Idle,
+    /// The split that [`Reader::reading`] named before the call has nothing left; others have.
+    Ended,
     /// It has nothing left to read.
     Done,
 }
@@ -112,17 +118,40 @@ pub trait Reader: 'static {
         out: &mut impl Push<Self::Item>,
         cx: &mut ReaderCx,
     ) -> Result<Polled, TaskFailure>;
-    /// What is left to read of the splits that were added.
+    /// What is left to read of the splits that were added, in the order in which they were.
     fn unfinished(&self) -> Vec<Self::Split>;
+    /// Place among [`unfinished`](Reader::unfinished) of the split whose records the next call of [`poll`](Reader::poll)
+    /// gives. A reader that tells its splits apart answers it whenever it has one; where
+    /// [`ReaderCx::one_split`] says so a call gives records of that split alone, and says [`Polled::Ended`] when it has
+    /// nothing left. Each split has a watermark of its own then. `None`: all that is read counts as one split.
+    fn reading(&self) -> Option<usize> {
+        None
+    }
+    /// Are all splits read at once? Else one is read after the other, and those whose turn has not come are not idle,
+    /// however long they wait.
+    fn at_once(&self) -> bool {
+        true
+    }
+    /// The next call reads the split at this place among [`unfinished`](Reader::unfinished): the one before is too far
+    /// ahead of others. Answers whether it will, and so will [`reading`](Reader::reading).
+    fn turn_to(&mut self, _place: usize) -> bool {
+        false
+    }
 }
 
 /// What a reader may ask and tell.
 pub struct ReaderCx<'a> {
     pub(crate) slot: &'a mut SlotCx,
     pub(crate) metrics: &'a TaskMetrics,
+    pub(crate) one_split: bool,
 }
 
 impl ReaderCx<'_> {
+    /// Must this call give records of the split alone that [`Reader::reading`] named? Only jobs whose watermarks go by
+    /// split ask for it.
+    pub fn one_split(&self) -> bool {
+        self.one_split
+    }
     /// So many bytes were read.
     pub fn read_bytes(&self, bytes: u64) {
         add(&self.metrics.source_bytes, bytes);
@@ -145,11 +174,20 @@ impl ReaderCx<'_> {
     }
 }
 
-/// A split for one reader, or the word that there are no more.
+/// Something for one reader.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Assign<S> {
     to: u32,
-    split: Option<S>,
+    what: What<S>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum What<S> {
+    Split(S),
+    /// There are no more.
+    NoMore,
+    /// The lowest watermark of the other readers.
+    Lowest(Time),
 }
 
 impl<S> Addressed for Assign<S> {
@@ -158,9 +196,14 @@ impl<S> Addressed for Assign<S> {
     }
 }
 
-/// A reader has nothing left.
+/// What a reader tells the coordinator.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Request;
+pub(crate) enum Request {
+    /// It has nothing left.
+    Split,
+    /// Its watermark, `None` when it is idle, and how often it wants to hear of others, ms.
+    At(Option<Time>, u64),
+}
 
 /// Writes coordinator and readers into a plan. The chain behind the head is closed by whoever goes on.
 #[track_caller]

@@ -1,6 +1,10 @@
 //! The task whose head is a reader of splits.
 
-use super::{Assign, Polled, Reader, ReaderCx, Request, Source};
+use super::{
+    Assign, Polled, Reader, ReaderCx, Request, Source, What,
+    board::Following,
+    drift::{Ahead, Turn},
+};
 use crate::{
     batch::{Batch, Time},
     build::BuildCx,
@@ -43,13 +47,16 @@ impl<S: Source> Pipe for SourceHead<S> {
         let guard = Guard::new(&op.uid);
         let mut reader = self.source.reader(&op)?;
         guard.leave();
-        let mut active = false;
+        let (mut active, mut splits) = (false, Following::default());
         for (writer, part) in op.restored().filter(|(writer, _)| writer % op.parallelism == op.subtask) {
-            let splits: Vec<S::Split> = codec::decode(part).map_err(|e| {
+            let unfinished: Vec<S::Split> = codec::decode(part).map_err(|e| {
                 op.failure(FailureKind::Storage, format!("the splits that subtask {writer} had cannot be read: {e}"))
             })?;
-            active |= !splits.is_empty();
-            splits.into_iter().for_each(|s| reader.add(s));
+            active |= !unfinished.is_empty();
+            for split in unfinished {
+                reader.add(split);
+                splits.add(true);
+            }
         }
         let gate = Gate::new(cx.receivers(self.assignments)?, 0);
         let asks = cx.senders(self.requests)?.into_iter().next();
@@ -63,6 +70,10 @@ impl<S: Source> Pipe for SourceHead<S> {
             head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
             markers: Markers::new(cx.attempt.latency_interval),
             cell: cx.cell.clone(),
+            splits,
+            // The chain was opened before its head.
+            apart: cx.cell.splits.is_watched(),
+            ahead: cx.cell.splits.alignment().map(Ahead::new),
             active,
             asked: false,
             no_more: false,
@@ -72,6 +83,10 @@ impl<S: Source> Pipe for SourceHead<S> {
 
     fn install(&self, plan: &PlanBuilder, vertex: usize, make: Make<Box<dyn Task>>) {
         plan.install(vertex, make);
+    }
+
+    fn in_step(&self) -> bool {
+        true
     }
 }
 
@@ -85,6 +100,11 @@ struct SourceTask<R: Reader, N> {
     head: Head,
     markers: Markers,
     cell: Rc<TaskCell>,
+    splits: Following,
+    /// Somebody in the chain tells splits apart.
+    apart: bool,
+    /// Readers wait for each other.
+    ahead: Option<Ahead>,
     /// The reader has something to read.
     active: bool,
     asked: bool,
@@ -120,13 +140,15 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
     fn hear(&mut self) -> Result<bool, TaskFailure> {
         match self.gate.next(&mut self.align)? {
             Next::Batch(channel, mut batch) => {
-                batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.split {
-                    Some(split) => {
+                batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.what {
+                    What::Split(split) => {
                         self.reader.add(split);
+                        self.splits.add(false);
                         self.active = true;
                         self.asked = false;
                     }
-                    None => self.no_more = true,
+                    What::NoMore => self.no_more = true,
+                    What::Lowest(at) => self.ahead.iter_mut().for_each(|ahead| ahead.hear(at)),
                 });
                 self.gate.recycle(channel, batch);
             }
@@ -145,6 +167,40 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
         Ok(true)
     }
 
+    /// Tells which splits there are and which is read next; answers whether that is new.
+    fn news(&mut self) -> bool {
+        if self.active
+            && let Some(place) = self.reader.reading()
+        {
+            self.splits.reads(place, self.reader.at_once());
+        }
+        self.splits.tell(&self.cell.splits)
+    }
+
+    /// Tells how far it is, and says whether it reads on, perhaps another split.
+    fn align(&mut self, slot: &mut SlotCx) -> Turn {
+        let (Some(ahead), board) = (&mut self.ahead, &self.cell.splits) else { return Turn::On };
+        let turn = if self.active { ahead.turn(board) } else { Turn::On };
+        board.waits.set(turn == Turn::Wait);
+        // What does not fit waits: the newest is told when there is room.
+        if let Some(asks) = &mut self.asks
+            && !self.no_more
+            // It has nothing to read then, and the answer may be the coordinator's last.
+            && !self.asked
+            && asks.pump()
+        {
+            match ahead.report(board, turn == Turn::Wait, slot.now) {
+                Ok(report) => {
+                    let every = u64::try_from(report.every.as_millis()).unwrap_or(u64::MAX).max(1);
+                    asks.send(Msg::Data(Batch::of(vec![Request::At(report.at, every)])));
+                    asks.pump();
+                }
+                Err(next) => next.into_iter().for_each(|at| slot.wake_at(at)),
+            }
+        }
+        turn
+    }
+
     fn ask(&mut self) {
         if let Some(asks) = &mut self.asks {
             if self.no_more {
@@ -152,7 +208,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 asks.send(Msg::End);
             } else if !self.asked {
                 self.asked = true;
-                asks.send(Msg::Data(Batch::of(vec![Request])));
+                asks.send(Msg::Data(Batch::of(vec![Request::Split])));
             }
             asks.pump();
         }
@@ -160,13 +216,17 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
 
     fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
         let mut budget = budget.max(1);
-        let (mut worked, mut heard) = (false, false);
+        let (mut worked, mut heard, mut turned) = (false, false, false);
         loop {
             if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
                 return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
             }
             if let Some(marker) = self.markers.due(slot) {
                 self.next.latency(marker);
+            }
+            // Whoever tells splits apart hears of them while nothing is on its way, and before anything else.
+            if self.apart && self.news() {
+                continue;
             }
             // Splits and barriers may wait for the next step, while there is something to read.
             if !(self.ending || heard && self.active) {
@@ -176,22 +236,44 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 }
                 heard = true;
             }
+            if self.ahead.is_some() {
+                match self.align(slot) {
+                    Turn::On => {}
+                    Turn::To(number) => {
+                        let place = self.splits.place(number);
+                        // Once between two calls: a reader that says it turns, and does not, reads on.
+                        if !turned && place.is_some_and(|place| self.reader.turn_to(place)) {
+                            turned = true;
+                            continue;
+                        }
+                    }
+                    // An answer, a split or a barrier wakes it.
+                    Turn::Wait if worked => return Ok(self.head.worked(&mut self.next, slot)),
+                    Turn::Wait => return Ok(self.head.pause(&mut self.next, slot)),
+                }
+            }
             if self.active {
                 let mut out = Counted { next: &mut self.next, records: 0 };
-                let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics };
+                let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics, one_split: self.apart };
                 let guard = Guard::new(&self.uid);
                 let polled = self.reader.poll(STRIDE.min(budget), &mut out, &mut cx);
                 guard.leave();
                 let records = out.records;
+                turned = false;
                 add(&self.cell.metrics().records_in, records);
                 budget = budget.saturating_sub((records as usize).max(1));
                 match polled.map_err(|f| TaskFailure { uid: f.uid.or_else(|| Some(self.uid.to_string())), ..f })? {
                     Polled::Progress => worked = true,
+                    Polled::Ended => {
+                        worked = true;
+                        self.splits.ended();
+                    }
                     Polled::Idle if worked || records > 0 => return Ok(self.head.worked(&mut self.next, slot)),
                     Polled::Idle => return Ok(self.head.pause(&mut self.next, slot)),
                     Polled::Done => {
                         worked = true;
                         self.active = false;
+                        self.splits.all_ended();
                     }
                 }
             } else if self.ending {

@@ -99,7 +99,14 @@ impl Source for Sequence {
         Known::open(cx, make, |_| 0)
     }
     fn reader(&self, _: &OpCx) -> Result<Self::Reader, TaskFailure> {
-        Ok(SequenceReader { splits: Vec::new(), goes_up: self.goes_up(), rate: self.rate, began: None, given: 0 })
+        Ok(SequenceReader {
+            splits: Vec::new(),
+            goes_up: self.goes_up(),
+            rate: self.rate,
+            began: None,
+            given: 0,
+            rests_until: None,
+        })
     }
 }
 
@@ -111,7 +118,13 @@ pub struct SequenceReader {
     rate: Option<f64>,
     began: Option<Moment>,
     given: u64,
+    /// Nothing is given before, though it may be due: else a source that is not at its limit would give one number after the
+    /// other, never pause, and keep what it has gathered until `exchange.buffer-timeout`.
+    rests_until: Option<Moment>,
 }
+
+/// A source with a rate rests at least so long whenever it has given all that is due.
+const REST: Duration = Duration::from_micros(200);
 
 impl SequenceReader {
     /// How many of `budget` are due, and when the next one is.
@@ -128,19 +141,24 @@ impl SequenceReader {
 
     /// Another share of the rate begins to count.
     fn begin(&mut self) {
-        (self.began, self.given) = (None, 0);
+        (self.began, self.given, self.rests_until) = (None, 0, None);
+    }
+
+    /// The split with the least number.
+    fn least(&self) -> Option<usize> {
+        (0..self.splits.len()).min_by_key(|i| self.splits[*i].next)
     }
 
     /// One number after the other, the least of all splits first.
     fn merge(&mut self, due: usize, out: &mut impl Push<u64>) {
         for _ in 0..due {
-            let Some(i) = (0..self.splits.len()).min_by_key(|i| self.splits[*i].next) else { return };
+            let Some(i) = self.least() else { return };
             let split = &mut self.splits[i];
             out.emit(split.next);
             self.given += 1;
             split.next = split.next.saturating_add(split.step);
             if split.next >= split.end {
-                self.splits.swap_remove(i);
+                self.splits.remove(i);
                 return self.begin();
             }
         }
@@ -179,21 +197,30 @@ impl Reader for SequenceReader {
     }
     fn poll(&mut self, budget: usize, out: &mut impl Push<u64>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
         let now = cx.now();
+        if let Some(until) = self.rests_until.filter(|until| now < *until && !self.splits.is_empty()) {
+            cx.wake_at(until);
+            return Ok(Polled::Idle);
+        }
         let (due, next) = self.due(budget, now);
-        if self.goes_up && self.splits.len() > 1 {
-            self.merge(due, out);
+        let open = self.splits.len();
+        // Where splits are told apart the one that has the least number gives just that: the next is another one's.
+        let now_due = if cx.one_split() && self.goes_up && open > 1 { due.min(1) } else { due };
+        if self.goes_up && open > 1 {
+            self.merge(now_due, out);
         } else {
-            self.run(due, out);
+            self.run(now_due, out);
         }
         if self.splits.is_empty() {
             return Ok(Polled::Done);
         }
-        if self.began.is_none() {
-            return Ok(Polled::Progress);
+        if self.splits.len() < open {
+            return Ok(Polled::Ended);
         }
         match next {
-            Some(at) if due < budget => {
-                cx.wake_at(at.max(now + Duration::from_micros(200)));
+            Some(at) if due < budget && now_due == due => {
+                let until = at.max(now + REST);
+                self.rests_until = Some(until);
+                cx.wake_at(until);
                 Ok(Polled::Idle)
             }
             _ => Ok(Polled::Progress),
@@ -201,6 +228,12 @@ impl Reader for SequenceReader {
     }
     fn unfinished(&self) -> Vec<Numbers> {
         self.splits.clone()
+    }
+    fn reading(&self) -> Option<usize> {
+        if self.goes_up { self.least() } else { self.splits.len().checked_sub(1) }
+    }
+    fn at_once(&self) -> bool {
+        self.goes_up
     }
 }
 
@@ -211,7 +244,14 @@ mod tests {
     #[test]
     fn the_rate_goes_with_the_splits_whoever_reads_them() {
         let due = |splits: &[u64]| {
-            let mut reader = SequenceReader { splits: vec![], goes_up: true, rate: Some(30.0), began: None, given: 0 };
+            let mut reader = SequenceReader {
+                splits: vec![],
+                goes_up: true,
+                rate: Some(30.0),
+                began: None,
+                given: 0,
+                rests_until: None,
+            };
             splits.iter().for_each(|step| reader.add(Numbers { next: 0, end: u64::MAX, step: *step }));
             let start = Moment::from_start(Duration::from_secs(7));
             assert_eq!(reader.due(1000, start).0, 1, "the first one at once");

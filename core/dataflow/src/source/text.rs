@@ -109,6 +109,15 @@ impl TextLines {
     }
 }
 
+/// Splits are read one after the other; so many were open before a call, and are after it.
+fn polled(before: usize, after: usize) -> Polled {
+    match after {
+        0 => Polled::Done,
+        n if n < before => Polled::Ended,
+        _ => Polled::Progress,
+    }
+}
+
 /// Reads blocks.
 pub struct BlocksReader {
     splits: Vec<BlockReader>,
@@ -128,6 +137,7 @@ impl Reader for BlocksReader {
         self.splits.push(BlockReader::new(split, false, self.limit));
     }
     fn poll(&mut self, _: usize, out: &mut impl Push<TextBlock>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
+        let open = self.splits.len();
         let Some(split) = self.splits.last_mut() else { return Ok(Polled::Done) };
         let block = split.next(cx)?;
         if split.split.end == 0 {
@@ -136,7 +146,13 @@ impl Reader for BlocksReader {
         if !block.is_empty() {
             out.emit(TextBlock::new(block));
         }
-        Ok(if self.splits.is_empty() { Polled::Done } else { Polled::Progress })
+        Ok(polled(open, self.splits.len()))
+    }
+    fn reading(&self) -> Option<usize> {
+        self.splits.len().checked_sub(1)
+    }
+    fn at_once(&self) -> bool {
+        false
     }
     fn unfinished(&self) -> Vec<FileSplit> {
         self.splits.iter().map(|s| s.split.clone()).collect()
@@ -165,6 +181,7 @@ impl Reader for LinesReader {
         self.splits.push(BlockReader::new(split, true, self.limit));
     }
     fn poll(&mut self, budget: usize, out: &mut impl Push<String>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
+        let open = self.splits.len();
         let Some(split) = self.splits.last_mut() else { return Ok(Polled::Done) };
         if self.at == self.block.len() && split.split.end > 0 {
             (self.block, self.at) = (split.next(cx)?, 0);
@@ -197,7 +214,13 @@ impl Reader for LinesReader {
         if self.at == self.block.len() && split.split.end == 0 {
             self.splits.pop();
         }
-        Ok(if self.splits.is_empty() { Polled::Done } else { Polled::Progress })
+        Ok(polled(open, self.splits.len()))
+    }
+    fn reading(&self) -> Option<usize> {
+        self.splits.len().checked_sub(1)
+    }
+    fn at_once(&self) -> bool {
+        false
     }
     fn unfinished(&self) -> Vec<FileSplit> {
         let mut left: Vec<_> = self.splits.iter().map(|s| s.split.clone()).collect();

@@ -58,7 +58,7 @@ fn try_read<R: Reader<Split = FileSplit>>(
         reader.add(split);
         for polls in 1.. {
             assert!(restart == usize::MAX || polls < 5_000, "it comes to no end");
-            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics };
+            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
             before(polls);
             match reader.poll(2, &mut out, &mut cx)? {
                 Polled::Done => break,
@@ -135,7 +135,9 @@ fn long_lines_are_cut_at_white_space_in_blocks_and_refused_as_lines() {
     let mut reader = lines(1 << 20);
     cut(&path, text.len() as u64, 0).into_iter().for_each(|s| reader.add(s));
     let (mut slot, metrics) = (SlotCx::new(Arc::new(SystemClock::new())), TaskMetrics::default());
-    let failure = reader.poll(1, &mut Into_(vec![]), &mut ReaderCx { slot: &mut slot, metrics: &metrics }).unwrap_err();
+    let failure = reader
+        .poll(1, &mut Into_(vec![]), &mut ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false })
+        .unwrap_err();
     assert!(failure.message.contains("exchange.max-record is 1048576"), "{failure}");
 }
 

@@ -23,7 +23,7 @@ use std::{
 };
 use thalweg_env::{Clock, Env, ManualClock};
 use thalweg_model::{
-    Epoch, FailureKind, HostPlace, JobId, Placement, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure,
+    Epoch, FailureKind, HostPlace, JobId, Moment, Placement, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure,
     TaskManagerId, VertexRole,
 };
 
@@ -37,6 +37,8 @@ struct Stepped {
     cell: Rc<TaskCell>,
     task: Option<Box<dyn Task>>,
     is_committer: bool,
+    /// When it wanted to be stepped again, in its last step.
+    wish: Option<Moment>,
 }
 
 /// How a run of a [`SteppedJob`] ended.
@@ -105,7 +107,7 @@ impl SteppedJob {
             let task = Some(plan.build(&cx)?);
             let vertex = plan.graph().vertices.get(subtask.vertex as usize);
             let is_committer = vertex.is_some_and(|v| v.role == VertexRole::Committer);
-            tasks.push(Stepped { cell, task, is_committer });
+            tasks.push(Stepped { cell, task, is_committer, wish: None });
         }
         let slot = SlotCx::new(clock.clone());
         Ok(Self { tasks, slot, clock, random, checkpoints, collected: BTreeMap::new(), trace: Vec::new() })
@@ -126,6 +128,7 @@ impl SteppedJob {
             if let Some(at) = t.cell.take_wish() {
                 self.slot.wake_at(at);
             }
+            t.wish = self.slot.take_wake_at();
             if let Some(failure) = t.cell.take_failure() {
                 return Err(failure);
             }
@@ -148,7 +151,9 @@ impl SteppedJob {
             }
             let stalled: Vec<bool> = self.tasks.iter().map(|_| self.random.random_range(0..3) == 0).collect();
             quiet = if self.round(&stalled)? { 0 } else { quiet + 1 };
-            match self.slot.take_wake_at() {
+            // Not every task is stepped in each round.
+            let wish = self.tasks.iter().filter(|t| t.task.is_some()).filter_map(|t| t.wish).min();
+            match wish {
                 Some(at) if quiet > STILL => {
                     self.clock.advance(at.since(self.clock.now()).max(Duration::from_millis(1)));
                     quiet = 0;

@@ -3,7 +3,8 @@
 
 use super::{
     TimeWindow, WindowFunction,
-    assigner::{WindowAssigner, WindowTime},
+    assigner::WindowTime,
+    gaps::RecordAssigner,
     trigger::{Asked, Evictor, Trigger, TriggerContext, TriggerResult},
 };
 use crate::{
@@ -101,7 +102,7 @@ type Saved<K, A, G> = (Vec<(K, Vec<Open<A, G>>)>, Vec<(Time, K)>, Vec<(Time, K)>
 impl<T, W, G, V, F, S, R> Transform<T> for TriggeredSpec<T, W, G, V, F, S, R>
 where
     T: Clone + 'static,
-    W: WindowAssigner,
+    W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<F::Acc>,
     F: Fold<T>,
@@ -194,7 +195,7 @@ impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
 impl<T, W, G, V, F, S, R> TriggeredOp<T, W, G, V, F, S, R>
 where
     T: Clone + 'static,
-    W: WindowAssigner,
+    W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<F::Acc>,
     F: Fold<T>,
@@ -224,7 +225,11 @@ where
             return self.cell.fail_in(&self.uid, FailureKind::User, message);
         }
         let mut assigned = std::mem::take(&mut self.assigned);
-        self.spec.assigner.assign(if time == WindowTime::Event { at } else { wall }, &mut assigned);
+        let of = if time == WindowTime::Event { at } else { wall };
+        if let Err(e) = self.spec.assigner.assign_record(&item, of, &mut assigned) {
+            self.assigned = assigned;
+            return self.cell.fail_in(&self.uid, FailureKind::User, e);
+        }
         let mut all_late = !assigned.is_empty();
         for window in assigned.drain(..) {
             all_late &= self.add_to(hash, at, wall, window, &item);
@@ -390,7 +395,7 @@ fn list_grew(begun: usize, place: usize) -> bool {
 impl<T, W, G, V, F, S, R> Operator<T> for TriggeredOp<T, W, G, V, F, S, R>
 where
     T: Clone + 'static,
-    W: WindowAssigner,
+    W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<F::Acc>,
     F: Fold<T>,

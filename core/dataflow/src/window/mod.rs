@@ -7,6 +7,7 @@
 mod assigner;
 mod combine;
 mod function;
+mod gaps;
 mod general;
 mod panes;
 mod trigger;
@@ -18,6 +19,7 @@ pub use assigner::{
 };
 pub use combine::{WindowCombine, WindowCombineOp};
 pub use function::{Aggregated, Apply, WindowFunction, Windowed, WithWindow};
+pub use gaps::{DynamicSessionWindows, OfTimedRecords, RecordAssigner};
 pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
 pub use trigger::{
