@@ -101,6 +101,9 @@ impl SlotCx {
     }
 }
 
+/// A step that takes longer is counted.
+pub(crate) const SLOW: Duration = Duration::from_millis(100);
+
 /// Counters of one task, readable from any thread.
 pub struct TaskMetrics {
     pub(crate) records_in: AtomicU64,
@@ -158,7 +161,8 @@ impl TaskMetrics {
             bytes_out: of(&self.bytes_out),
             source_bytes: of(&self.source_bytes),
             source_bytes_total: of(&self.source_bytes_total),
-            slow_steps: of(&self.slow_steps),
+            // One that is under way counts already: it may never end.
+            slow_steps: of(&self.slow_steps) + u64::from(self.times.present_step(now) > SLOW),
             late_dropped: of(&self.late_dropped),
             skipped: of(&self.skipped),
             busy_ms: times.busy,

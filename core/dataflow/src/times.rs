@@ -113,14 +113,21 @@ impl Times {
         [&self.busy, &self.idle, &self.held].into_iter().for_each(|w| w.stop(at));
     }
 
-    /// How long the present step has been under way, where that is long and was not told yet.
-    pub(crate) fn long_step(&self, now: Moment) -> Option<Duration> {
+    /// How long the present step has been under way; nothing between steps.
+    pub(crate) fn present_step(&self, now: Moment) -> Duration {
         let began = self.step.load(Relaxed);
-        let took = (began > 0).then(|| Duration::from_nanos(nanos(now).saturating_sub(began - 1).max(0) as u64));
-        let Some(took) = took.filter(|took| *took >= LONG) else {
+        // Another thread may have looked at the clock before it began.
+        let took = if began > 0 { nanos(now).saturating_sub(began - 1) } else { 0 };
+        Duration::from_nanos(u64::try_from(took).unwrap_or(0))
+    }
+
+    /// The same where it is long and was not told yet.
+    pub(crate) fn long_step(&self, now: Moment) -> Option<Duration> {
+        let took = self.present_step(now);
+        if took < LONG {
             self.worth.store(0, Relaxed);
             return None;
-        };
+        }
         if took.as_secs() < self.worth.load(Relaxed) {
             return None;
         }
@@ -156,7 +163,7 @@ mod tests {
         let told: Vec<u64> = (100..800).filter_map(|n| times.long_step(s(n))).map(|d| d.as_secs()).collect();
         assert_eq!(told, [10, 60, 360]);
         times.ends(s(100), s(800), None);
-        assert_eq!(times.long_step(s(801)), None);
+        assert_eq!((times.long_step(s(801)), times.present_step(s(801))), (None, Duration::ZERO));
         times.begins(s(900));
         assert_eq!(times.long_step(s(911)), Some(Duration::from_secs(11)), "another one");
     }

@@ -4,14 +4,13 @@ use crate::{
     build::{AttemptCx, BuildCx, SlotLocal},
     exchange::Signal,
     panics,
-    task::{SlotCx, Step, Task, TaskCell, TaskShared, add},
+    task::{SLOW, SlotCx, Step, Task, TaskCell, TaskShared, add},
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 use thalweg_env::Clock;
 use thalweg_model::{ExecutionState, FailureKind, Moment, TaskFailure};
@@ -21,8 +20,6 @@ use super::TaskListener;
 
 /// Records of one step: long enough that stepping costs nothing, short enough that others get their turn.
 const BUDGET: usize = 8192;
-/// A step that takes longer is counted.
-const SLOW: Duration = Duration::from_millis(100);
 
 /// A task that a slot is to build.
 pub(super) struct Wanted {

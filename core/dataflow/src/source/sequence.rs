@@ -240,6 +240,70 @@ impl Reader for SequenceReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        batch::{Batch, Time},
+        push::{Barrier, Control, Flow, Mark, Ready},
+        task::{SlotCx, TaskMetrics},
+    };
+    use std::sync::Arc;
+    use thalweg_env::SystemClock;
+
+    /// How many have come.
+    struct Came(usize);
+
+    impl Control for Came {
+        fn ready(&mut self) -> Ready {
+            Ready::Yes
+        }
+        fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
+            Flow::Done
+        }
+        fn barrier(&mut self, _: &mut Barrier) {}
+        fn latency(&mut self, _: Time) {}
+        fn flush(&mut self) {}
+        fn end(&mut self, _: &mut usize) -> Flow {
+            Flow::Done
+        }
+        fn drained(&mut self) -> bool {
+            true
+        }
+    }
+
+    impl Push<u64> for Came {
+        fn push(&mut self, _: Time, _: u64) {
+            self.0 += 1;
+        }
+        fn push_batch(&mut self, batch: &mut Batch<u64>, limit: usize) {
+            batch.each(limit, |_, at, item| self.push(at, item));
+        }
+    }
+
+    #[test]
+    fn a_source_with_a_rate_rests_when_it_has_given_what_is_due() {
+        let (metrics, mut slot, mut came) =
+            (TaskMetrics::default(), SlotCx::new(Arc::new(SystemClock::new())), Came(0));
+        let mut reader = SequenceReader {
+            splits: vec![],
+            goes_up: true,
+            rate: Some(1_000_000.0),
+            began: None,
+            given: 0,
+            rests_until: None,
+        };
+        reader.add(Numbers { next: 0, end: u64::MAX, step: 1 });
+        let begin = slot.now;
+        let mut seen = Vec::new();
+        for micros in (0..1000).step_by(10) {
+            slot.now = begin + Duration::from_micros(micros);
+            let before = came.0;
+            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
+            while reader.poll(64, &mut came, &mut cx).unwrap() == Polled::Progress {}
+            if came.0 > before {
+                seen.push((micros, came.0));
+            }
+        }
+        assert_eq!(seen, [(0, 1), (200, 201), (400, 401), (600, 601), (800, 801)]);
+    }
 
     #[test]
     fn the_rate_goes_with_the_splits_whoever_reads_them() {
