@@ -1,6 +1,6 @@
 //! The TaskExecutor: slots, hosts and tasks of one TaskManager.
 //!
-//! `core.rs` decides in the terms of `event.rs`, `driver.rs` does, `leader.rs` finds the leader and stays registered with it.
+//! `core.rs` and `core/` decide in the terms of `event.rs`, `driver.rs` does, `leader.rs` finds the leader and stays registered with it.
 
 pub mod core;
 pub mod driver;
