@@ -93,7 +93,7 @@ pub use windowed::{LateAware, WindowedStream};
 pub mod prelude {
     pub use crate::{
         AggregateFunction, DataStream, Environment, EventTimeSessionWindows, ExecutionMode, JobError, Key,
-        KeyedContext, KeyedProcess, OutputTag, SlidingEventTimeWindows, Str, TextBlock, TimeWindow,
-        TumblingEventTimeWindows, WatermarkStrategy, Windowed,
+        KeyedContext, KeyedProcess, OutputTag, ProcessContext, ProcessFunction, Sequence, SlidingEventTimeWindows, Str,
+        TextBlock, TimeDomain, TimeWindow, TumblingEventTimeWindows, WatermarkStrategy, Windowed,
     };
 }

@@ -15,7 +15,7 @@ use crate::{
         KeyedState, KeyedStates, RowTable, Rows, TILE,
         named::{Named, SavedStates},
     },
-    task::{TaskCell, add},
+    task::TaskCell,
 };
 use std::{marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
 use thalweg_env::Clock;
@@ -323,7 +323,7 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
         let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: &mut cleared, late: &mut late, out };
         self.f.process(item, state, cx);
         if late > 0 {
-            add(&self.cell.metrics().late_dropped, late);
+            self.cell.drops_late(&self.uid, late);
         }
         if let Some(key) = cleared {
             self.rows.remove(hash, &key);

@@ -274,6 +274,21 @@ impl TaskCell {
         self.fail(TaskFailure { uid: Some(uid.to_owned()), ..TaskFailure::new(kind, message) });
     }
 
+    /// So many records came too late and are dropped. The first time it is told: nothing else shows it in a job whose metrics
+    /// nobody looks at.
+    #[cold]
+    pub(crate) fn drops_late(&self, uid: &str, records: u64) {
+        let dropped = &self.metrics().late_dropped;
+        if dropped.load(Relaxed) == 0 {
+            tracing::warn!(
+                "operator {uid:?}, subtask {}, drops records that come too late; numLateRecordsDropped counts them. Where they \
+                 matter: more out-of-orderness in the watermark strategy, allowed_lateness, or side_output_late_data",
+                self.shared.subtask.index
+            );
+        }
+        add(dropped, records);
+    }
+
     /// Has it failed?
     #[inline]
     pub fn has_failed(&self) -> bool {

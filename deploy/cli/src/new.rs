@@ -57,7 +57,7 @@ pub fn run(name: &str, checkout: Option<PathBuf>) -> anyhow::Result<Exit> {
         }
     };
     let manifest = format!(
-        "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\n\n\
+        "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\n\
          # A job is a workspace of its own.\n[workspace]\n\n[profile.release]\ndebug = \"line-tables-only\"\n\n{PROFILES}"
     );
     std::fs::create_dir_all(dir.join("src"))?;

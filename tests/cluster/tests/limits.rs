@@ -28,7 +28,8 @@ fn a_step_that_never_returns_is_ended_with_its_job_and_its_slot_is_used_again() 
     let job = cluster.submit(&["-p", "1"], &misbehaves(), &["stuck"]);
     cluster.wait_for(&job, "RUNNING", Duration::from_secs(10));
     eventually("the job's log names it", Duration::from_secs(20), || {
-        run(cluster.command(&["logs", &job])).out.contains("one step of numbers -> stuck")
+        let logs = run(cluster.command(&["logs", &job]));
+        (logs.out + &logs.err).contains("one step of numbers -> stuck")
     });
     let done = run(cluster.command(&["cancel", &job]));
     assert_eq!(done.code, 0, "{done:?}");

@@ -31,7 +31,14 @@ impl PrintWriter {
         let mut out = std::io::stdout().lock();
         let result = out.write_all(&self.0).and_then(|()| out.flush());
         self.0.clear();
-        result.map_err(|e| TaskFailure::new(FailureKind::Storage, format!("standard output: {e}")))
+        result.map_err(|e| match e.kind() {
+            // Trying again would find the same.
+            std::io::ErrorKind::BrokenPipe => TaskFailure::new(
+                FailureKind::User,
+                "who read the standard output has closed it: nobody reads what is printed",
+            ),
+            _ => TaskFailure::new(FailureKind::Storage, format!("standard output: {e}")),
+        })
     }
 }
 

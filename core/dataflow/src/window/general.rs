@@ -19,7 +19,7 @@ use crate::{
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
     state::{RowTable, Rows},
-    task::{TaskCell, add},
+    task::TaskCell,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
@@ -238,7 +238,7 @@ where
         if all_late {
             match &self.spec.late {
                 Some(late) => self.sides.emit(late, at, item),
-                None => add(&self.cell.metrics().late_dropped, 1),
+                None => self.cell.drops_late(&self.uid, 1),
             }
         }
     }

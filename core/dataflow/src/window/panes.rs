@@ -16,7 +16,7 @@ use crate::{
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
     side::{LiveSides, OutputTag, Sides},
     state::{IntoEntries, Place, RowTable, Rows, TILE},
-    task::{TaskCell, add},
+    task::TaskCell,
 };
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
 use thalweg_model::{FailureKind, TaskFailure};
@@ -298,7 +298,7 @@ where
         if last.max_timestamp().saturating_add(self.lateness) <= self.watermark {
             match &self.late {
                 Some(late) => self.sides.emit(late, at, item),
-                None => add(&self.cell.metrics().late_dropped, 1),
+                None => self.cell.drops_late(&self.uid, 1),
             }
             return;
         }
