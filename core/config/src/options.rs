@@ -93,7 +93,7 @@ section!(
         bind: String,
         /// Fixed name of the TaskManager, kept over restarts; left out it gets a fresh one.
         id: Option<String>,
-        /// Memory of a TaskManager and all its task hosts; each slot has an equal share.
+        /// Memory of the task hosts of a TaskManager, in equal shares of its slots; a host that takes more than its slots have is ended.
         memory: ByteSize,
         /// A TaskManager that finds no ResourceManager for so long ends.
         registration_timeout: TimeSpan,

@@ -355,6 +355,28 @@ macro_rules! forward_control {
 }
 pub(crate) use forward_control;
 
+/// The calls of [`Control`] where nothing is behind.
+macro_rules! no_control {
+    () => {
+        fn ready(&mut self) -> $crate::push::Ready {
+            $crate::push::Ready::Yes
+        }
+        fn mark(&mut self, _: $crate::push::Mark, _: &mut usize) -> $crate::push::Flow {
+            $crate::push::Flow::Done
+        }
+        fn barrier(&mut self, _: &mut $crate::push::Barrier) {}
+        fn latency(&mut self, _: $crate::batch::Time) {}
+        fn flush(&mut self) {}
+        fn end(&mut self, _: &mut usize) -> $crate::push::Flow {
+            $crate::push::Flow::Done
+        }
+        fn drained(&mut self) -> bool {
+            true
+        }
+    };
+}
+pub(crate) use no_control;
+
 impl<X: Control + ?Sized> Control for Box<X> {
     fn ready(&mut self) -> Ready {
         (**self).ready()

@@ -1,6 +1,6 @@
 //! A component's one mailbox. What arrives is handled one after the other, on one task.
 
-use crate::{connection::Connection, frame::Fence};
+use crate::{connection::Connection, error::Fault, frame::Fence};
 use tokio::sync::mpsc;
 
 /// Who called.
@@ -30,6 +30,16 @@ pub struct Origin {
     pub fence: Fence,
     /// Of two connections of one peer, the later has the higher number. 0 from this process.
     pub connection: u64,
+}
+
+impl Origin {
+    /// Refuses what comes on an earlier connection than the one on which its sender has registered last.
+    pub fn is_not_before(self, registered: u64) -> Result<(), Fault> {
+        if self.connection < registered {
+            return Err(Fault::Refused("this process has registered on a later connection".into()));
+        }
+        Ok(())
+    }
 }
 
 impl From<Fence> for Origin {

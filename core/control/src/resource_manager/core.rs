@@ -372,7 +372,7 @@ impl ResourceManager {
 
     /// Is it the word of a registered process? What came on an earlier connection than its latest is out of date.
     fn is_admitted(&self, from: Origin, id: &TaskManagerId, instance: InstanceId) -> bool {
-        let latest = |w: &Worker| w.info.instance == instance && w.connection <= from.connection;
+        let latest = |w: &Worker| w.info.instance == instance && from.is_not_before(w.connection).is_ok();
         is_for(self.settings.epoch, from.fence).is_ok() && self.workers.get(id).is_some_and(latest)
     }
 
@@ -385,13 +385,9 @@ impl ResourceManager {
         report: SlotReport,
         effects: &mut Vec<Effect>,
     ) {
-        let is_late = |w: &Worker| w.info.instance == info.instance && from.connection < w.connection;
-        let admitted = is_for(self.settings.epoch, from.fence).and_then(|()| match self.workers.get(&info.id) {
-            Some(known) if is_late(known) => {
-                Err(Fault::Refused("this process has registered on a later connection".into()))
-            }
-            _ => Ok(()),
-        });
+        let known = self.workers.get(&info.id).filter(|w| w.info.instance == info.instance);
+        let admitted = is_for(self.settings.epoch, from.fence)
+            .and_then(|()| known.map_or(Ok(()), |w| from.is_not_before(w.connection)));
         if let Err(fault) = admitted {
             effects.push(Effect::Answer { call, answer: Err(fault) });
             return;

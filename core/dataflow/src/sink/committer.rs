@@ -2,14 +2,13 @@
 
 use super::{Committable, Committer, Sink};
 use crate::{
-    batch::Time,
     build::BuildCx,
     exchange::{
         align::Align,
         gate::{Gate, Next},
     },
     panics::Guard,
-    push::{Barrier, Control, Flow, Mark, Ready},
+    push::{Control, no_control},
     task::{Head, Prepared, Saying, SlotCx, Step, Task, TaskCell, add},
 };
 use bytes::Bytes;
@@ -63,21 +62,7 @@ pub(super) fn make<T, K: Sink<T>>(cx: &BuildCx, sink: &K, edge: u32) -> Result<B
 struct Nowhere;
 
 impl Control for Nowhere {
-    fn ready(&mut self) -> Ready {
-        Ready::Yes
-    }
-    fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
-        Flow::Done
-    }
-    fn barrier(&mut self, _: &mut Barrier) {}
-    fn latency(&mut self, _: Time) {}
-    fn flush(&mut self) {}
-    fn end(&mut self, _: &mut usize) -> Flow {
-        Flow::Done
-    }
-    fn drained(&mut self) -> bool {
-        true
-    }
+    no_control!();
 }
 
 impl CommitterTask {

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::{
         batch::{Batch, Time},
-        push::{Barrier, Control, Flow, Mark, Ready},
+        push::{Control, no_control},
         task::{SlotCx, TaskMetrics},
     };
     use std::sync::Arc;
@@ -252,21 +252,7 @@ mod tests {
     struct Came(usize);
 
     impl Control for Came {
-        fn ready(&mut self) -> Ready {
-            Ready::Yes
-        }
-        fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
-            Flow::Done
-        }
-        fn barrier(&mut self, _: &mut Barrier) {}
-        fn latency(&mut self, _: Time) {}
-        fn flush(&mut self) {}
-        fn end(&mut self, _: &mut usize) -> Flow {
-            Flow::Done
-        }
-        fn drained(&mut self) -> bool {
-            true
-        }
+        no_control!();
     }
 
     impl Push<u64> for Came {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     batch::{Batch, Time},
-    push::{Barrier, Control, Flow, Mark, Ready},
+    push::{Control, no_control},
     task::{SlotCx, TaskMetrics},
 };
 use std::{fs::File, sync::Arc};
@@ -14,21 +14,7 @@ mod packed;
 
 struct Into_<T>(Vec<T>);
 impl<T> Control for Into_<T> {
-    fn ready(&mut self) -> Ready {
-        Ready::Yes
-    }
-    fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
-        Flow::Done
-    }
-    fn barrier(&mut self, _: &mut Barrier) {}
-    fn latency(&mut self, _: Time) {}
-    fn flush(&mut self) {}
-    fn end(&mut self, _: &mut usize) -> Flow {
-        Flow::Done
-    }
-    fn drained(&mut self) -> bool {
-        true
-    }
+    no_control!();
 }
 impl<T> Push<T> for Into_<T> {
     fn push(&mut self, _: Time, item: T) {

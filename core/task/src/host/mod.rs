@@ -33,7 +33,7 @@ pub struct HostRequest {
 pub enum HostEvent {
     /// It says something.
     Message(FromHost),
-    /// Its process has so many bytes of memory for itself; told when it has become more. Not where it has no process of its own.
+    /// Its process has so many bytes of memory for itself. Told now and then, and not where it has no process of its own.
     Memory(u64),
     /// It is gone, or never came to be. Always the last event.
     Gone(TaskFailure),

@@ -34,10 +34,8 @@ impl Job {
         id: &TaskManagerId,
         instance: InstanceId,
     ) -> Result<(), Fault> {
-        match self.workers.get(id).filter(|w| w.instance == instance && from.connection < w.connection) {
-            Some(_) => Err(Fault::Refused("this process has registered on a later connection".into())),
-            None => Ok(()),
-        }
+        let known = self.workers.get(id).filter(|w| w.instance == instance);
+        known.map_or(Ok(()), |w| from.is_not_before(w.connection))
     }
 
     pub(in crate::job_master) fn register(
