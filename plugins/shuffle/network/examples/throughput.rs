@@ -1,5 +1,5 @@
 //! Measures what one pair of hosts moves over loopback: `cargo run --release -p thalweg-shuffle-network --example
-//! throughput -- [channels] [parcel bytes] [MiB] [lz4]`. Slot threads are real threads that park, as the core's do.
+//! throughput -- [channels] [parcel bytes] [MiB] [rounds] [lz4]`. Slot threads are real threads that park, as the core's do.
 //! Beside it, the same bytes through one plain TCP connection, written and read by two threads that do nothing else. The
 //! ratio of processor time holds on a machine that has other work, too.
 
@@ -60,8 +60,8 @@ fn records(length: usize) -> Bytes {
     body.into()
 }
 
-/// MiB a second of a plain copy, and seconds of processor time.
-fn raw(body: &Bytes, times: usize) -> (f64, f64) {
+/// A plain copy.
+fn raw(body: &Bytes, times: usize) -> Took {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
     let reader = thread::spawn(move || {
@@ -74,20 +74,26 @@ fn raw(body: &Bytes, times: usize) -> (f64, f64) {
     (0..times).for_each(|_| to.write_all(body).unwrap());
     drop(to);
     reader.join().unwrap();
-    let rate = (body.len() * times) as f64 / start.elapsed().as_secs_f64() / 1048576.0;
-    (rate, (cpu_nanos() - cpu) as f64 / 1e9)
+    Took {
+        seconds: start.elapsed().as_secs_f64(),
+        cpu: (cpu_nanos() - cpu) as f64 / 1e9,
+        wire: (body.len() * times) as u64,
+    }
 }
 
-fn main() {
-    let lz4 = std::env::args().any(|a| a == "lz4");
-    let arguments: Vec<usize> = std::env::args().skip(1).filter(|a| a != "lz4").map(|a| a.parse().unwrap()).collect();
-    let argument = |i: usize, default| arguments.get(i).copied().unwrap_or(default);
-    let (channels, length, mib) = (argument(0, 2), argument(1, 32 * 1024), argument(2, 4096));
+/// What one copy took.
+struct Took {
+    seconds: f64,
+    cpu: f64,
+    wire: u64,
+}
+
+/// The same bytes through two hosts of ours.
+fn ours(length: usize, channels: usize, parcels: usize, compression: Compression) -> Took {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let place = Place::new();
     let open = || {
         let _guard = runtime.enter();
-        let compression = if lz4 { Compression::Lz4 } else { Compression::None };
         let config = NetworkConfig { compression, ..NetworkConfig::default() };
         let context = place.context_with(Env::system(runtime.handle().clone()));
         let shuffle = runtime.block_on(PluginConfig::<kind::ShuffleKind>::open(config, context));
@@ -97,7 +103,6 @@ fn main() {
     };
     let (a, b): (Arc<dyn ShuffleEnvironment>, Arc<dyn ShuffleEnvironment>) = (open(), open());
     let descriptor = ShuffleDescriptor(Bytes::from(a.data_address().unwrap().into_bytes()));
-    let parcels = (mib << 20) / length / channels;
     let ready = Arc::new(Barrier::new(2 * channels + 1));
     let mut threads = Vec::new();
     for n in 0..channels as u32 {
@@ -135,19 +140,36 @@ fn main() {
     ready.wait();
     let (start, cpu) = (Instant::now(), cpu_nanos());
     threads.into_iter().for_each(|t| t.join().unwrap());
-    let seconds = start.elapsed().as_secs_f64();
-    let total = (parcels * channels) as f64;
-    let ours = total * length as f64 / seconds / 1048576.0;
-    let cpu = (cpu_nanos() - cpu) as f64 / 1e9;
-    let (raw, raw_cpu) = raw(&records(length), parcels * channels);
+    Took { seconds: start.elapsed().as_secs_f64(), cpu: (cpu_nanos() - cpu) as f64 / 1e9, wire: a.traffic().0 }
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = of.collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+fn main() {
+    let compression = if std::env::args().any(|a| a == "lz4") { Compression::Lz4 } else { Compression::None };
+    let arguments: Vec<usize> = std::env::args().skip(1).filter(|a| a != "lz4").map(|a| a.parse().unwrap()).collect();
+    let argument = |i: usize, default| arguments.get(i).copied().unwrap_or(default);
+    let (channels, length, mib, rounds) =
+        (argument(0, 2), argument(1, 32 * 1024), argument(2, 2048), argument(3, 9).max(1));
+    let parcels = (mib << 20) / length / channels;
+    let body = records(length);
+    // In turns: what else the machine does meets both.
+    let pairs: Vec<(Took, Took)> =
+        (0..rounds).map(|_| (ours(length, channels, parcels, compression), raw(&body, parcels * channels))).collect();
+    let rate = |seconds: f64| (parcels * channels * length) as f64 / seconds / 1048576.0;
     println!(
-        "{channels} channels, parcels of {length} bytes{}: {ours:.0} MiB/s, {:.2} M parcels/s ({mib} MiB in {seconds:.2} s); \
-         plain copy {raw:.0} MiB/s; ratio {:.2}; processor {cpu:.2} s and {raw_cpu:.2} s, ratio {:.2}; {:.2} bytes on the wire \
-         for each",
-        if lz4 { ", lz4" } else { "" },
-        total / seconds / 1e6,
-        ours / raw,
-        raw_cpu / cpu,
-        a.traffic().0 as f64 / (total * length as f64),
+        "{channels} channels, parcels of {length} bytes, {compression:?}, medians of {rounds} rounds of {mib} MiB: {:.0} MiB/s, \
+         plain copy {:.0} MiB/s, ratio {:.2}; processor {:.2} s and {:.2} s, ratio {:.2}; {:.2} bytes on the wire for each",
+        rate(median(pairs.iter().map(|p| p.0.seconds))),
+        rate(median(pairs.iter().map(|p| p.1.seconds))),
+        median(pairs.iter().map(|p| p.1.seconds / p.0.seconds)),
+        median(pairs.iter().map(|p| p.0.cpu)),
+        median(pairs.iter().map(|p| p.1.cpu)),
+        median(pairs.iter().map(|p| p.1.cpu / p.0.cpu)),
+        pairs[0].0.wire as f64 / (parcels * channels * length) as f64,
     );
 }

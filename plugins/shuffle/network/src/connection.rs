@@ -196,7 +196,7 @@ impl Connection {
         from: &mut Half<dyn AsyncRead + Send>,
         buffer: &mut ReadBuffer,
     ) -> Ended {
-        let mut decoder = Decoder::new(shared.max_parcel);
+        let (mut decoder, mut to_wake) = (Decoder::new(shared.max_parcel), Vec::new());
         loop {
             buffer.make_room(decoder.missing(&buffer.bytes));
             match from.read_buf(&mut buffer.bytes).await {
@@ -210,15 +210,21 @@ impl Connection {
                 }
                 Err(e) => return Ended::there(format!("the connection to host {} was lost: {e}", self.peer)),
             }
-            loop {
-                let frame = match decoder.next(&mut buffer.bytes) {
-                    Ok(None) => break,
-                    Ok(Some(frame)) => frame,
-                    Err(damage) => return self.damaged(&damage, shared),
-                };
-                if let Some(ended) = self.dispatch(shared, frame) {
-                    return ended;
+            let ended = loop {
+                match decoder.next(&mut buffer.bytes) {
+                    Ok(None) => break None,
+                    Ok(Some(frame)) => {
+                        if let Some(ended) = self.dispatch(shared, frame, &mut to_wake) {
+                            break Some(ended);
+                        }
+                    }
+                    Err(damage) => break Some(self.damaged(&damage, shared)),
                 }
+            };
+            // Once for all that was read: a slot thread that is woken for each parcel sleeps again before the next.
+            to_wake.drain(..).for_each(|reader| reader.wake());
+            if let Some(ended) = ended {
+                return ended;
             }
         }
     }
@@ -237,18 +243,26 @@ impl Connection {
     }
 
     /// Acts on a frame; answers why the connection ends with it, where it does.
-    fn dispatch(self: &Arc<Self>, shared: &Arc<Shared>, frame: Frame) -> Option<Ended> {
+    fn dispatch(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        frame: Frame,
+        to_wake: &mut Vec<Arc<ReaderShared>>,
+    ) -> Option<Ended> {
         // A stream that is not known has been ended on this side while the frame was on its way.
         let reading = |stream| self.streams.lock().reading.get(&stream).cloned();
         let writing = |stream| self.streams.lock().writing.get(&stream).cloned();
         match frame {
             Frame::Data { stream, parcel } => {
-                if let Some(reader) = reading(stream)
-                    && reader.deliver(parcel, &shared.budget).is_err()
-                {
-                    let of = reader.channel_text();
-                    let text = format!("host {} sent a parcel of {of} that was not asked for", self.peer);
-                    return Some(Ended::here(ErrorKind::Damaged, text));
+                let reader = reading(stream)?;
+                match reader.deliver(parcel, &shared.budget) {
+                    Ok(true) => to_wake.push(reader),
+                    Ok(false) => {}
+                    Err(()) => {
+                        let of = reader.channel_text();
+                        let text = format!("host {} sent a parcel of {of} that was not asked for", self.peer);
+                        return Some(Ended::here(ErrorKind::Damaged, text));
+                    }
                 }
             }
             Frame::Credit { stream, bytes } => {

@@ -171,9 +171,12 @@ fn loom_a_reader_gets_what_arrives_in_order() {
             }
             slot.close(None, &books);
         });
-        for n in 0..2 {
-            assert_eq!(me.deliver(Packed::new(parcel(n), Compression::None), &budget), Ok(()));
+        // Read at once, and so woken once.
+        let told = [0, 1].map(|n| me.deliver(Packed::new(parcel(n), Compression::None), &budget));
+        if told.contains(&Ok(true)) {
+            me.wake();
         }
+        assert!(!told.contains(&Err(())));
         reader.join().unwrap();
         assert_eq!((budget.in_use(), budget.held()), ((0, 0), 0));
     });
@@ -212,7 +215,7 @@ fn loom_a_reader_that_is_closed_while_parcels_arrive_leaves_nothing_behind() {
             slot.close(None, &books);
         });
         me.need(100_000, &budget);
-        assert_eq!(me.deliver(Packed::new(parcel(0), Compression::None), &budget), Ok(()));
+        assert!(me.deliver(Packed::new(parcel(0), Compression::None), &budget).is_ok());
         reader.join().unwrap();
         assert_eq!((budget.in_use(), budget.held()), ((0, 0), 0));
     });

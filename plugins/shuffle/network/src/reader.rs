@@ -75,11 +75,12 @@ impl ReaderShared {
         Some(inner.account.open(budget))
     }
 
-    /// A parcel arrived. `Err` when it was not granted: the other side does not keep the rules.
-    pub(crate) fn deliver(&self, parcel: Packed, budget: &Budget) -> std::result::Result<(), ()> {
+    /// A parcel arrived. `Err` when it was not granted: the other side does not keep the rules. `true`: the slot thread
+    /// may wait for it and is to be woken, by [`Self::wake`], when what came with it is delivered too.
+    pub(crate) fn deliver(&self, parcel: Packed, budget: &Budget) -> std::result::Result<bool, ()> {
         let mut inner = self.inner.lock();
         if inner.closed || inner.failure.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         if inner.ended || !inner.account.arrived(parcel.cost()) {
             return Err(());
@@ -89,11 +90,12 @@ impl ReaderShared {
         inner.queue.push_back(parcel);
         let first = inner.queue.len() == 1;
         self.waiting.set(inner.queue.len());
-        drop(inner);
-        if first {
-            self.waker.wake_by_ref();
-        }
-        Ok(())
+        Ok(first)
+    }
+
+    /// Wakes the slot thread.
+    pub(crate) fn wake(&self) {
+        self.waker.wake_by_ref();
     }
 
     /// The writer waits for credit of so many bytes.
