@@ -1,0 +1,7 @@
+//! Exchanges of whole jobs between slots and between task hosts.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod full_buffers;
+mod hosts;
+mod long_records;
