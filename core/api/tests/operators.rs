@@ -234,6 +234,9 @@ impl BroadcastProcessFunction<u64, u64> for Rules {
         assert!(rules.insert(rule), "a rule comes once to each subtask");
         ctx.emit(1000 + rule);
     }
+    fn end(&mut self, rules: &BTreeSet<u64>, ctx: &mut impl ProcessContext<u64>) {
+        ctx.emit(2000 + rules.len() as u64);
+    }
 }
 
 #[test]
@@ -270,7 +273,9 @@ fn streams_are_connected_and_broadcast() {
         counted.sort_unstable();
         assert_eq!(counted, (0..n).map(|i| (i, i / 5 + 1)).collect::<Vec<_>>());
         let ruled = result.collected(&ruled).unwrap();
-        assert_eq!(ruled.iter().filter(|i| **i >= 1000).count(), 10 * parallelism as usize);
+        assert_eq!(ruled.iter().filter(|i| (1000..2000).contains(*i)).count(), 10 * parallelism as usize);
+        let ends: Vec<_> = ruled.iter().filter(|i| **i >= 2000).collect();
+        assert_eq!(ends, vec![&2010; parallelism as usize], "each subtask ends once, behind both streams");
         assert_eq!(ruled.iter().filter(|i| **i < 1000).count() as u64, n);
         assert_eq!(result.collected(&spread).unwrap().len() as u64, n * u64::from(parallelism));
         for all in [global, shuffled, custom, chained, rescaled] {

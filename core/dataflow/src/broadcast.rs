@@ -1,7 +1,7 @@
 //! Broadcast state: what every subtask of an operator knows alike, beside the records that it gets of another stream.
 
 use crate::{
-    batch::{NO_TIME, Time},
+    batch::Time,
     build::OpCx,
     codec,
     either::Either,
@@ -9,7 +9,7 @@ use crate::{
     keyed::keep,
     metrics::Metrics,
     pipe::Transform,
-    process::{Cx, ProcessContext},
+    process::{Course, Cx, ProcessContext},
     push::{Control, Flow, Mark, Operator, Push},
     side::{LiveSides, Sides},
     state::{OperatorStates, named::SavedStates},
@@ -34,6 +34,9 @@ pub trait BroadcastProcessFunction<A, B>: Clone + Send + 'static {
     fn process(&mut self, item: A, state: &Self::State, ctx: &mut impl ProcessContext<Self::Out>);
     /// One record of the broadcast stream. What it does to the state must depend on the record and the state alone.
     fn process_broadcast(&mut self, item: B, state: &mut Self::State, ctx: &mut impl ProcessContext<Self::Out>);
+    /// No record follows, on either stream. What it gives out has the latest time of all records, and comes before the last
+    /// watermark.
+    fn end(&mut self, _state: &Self::State, _ctx: &mut impl ProcessContext<Self::Out>) {}
 }
 
 /// A [`BroadcastProcessFunction`] in a plan.
@@ -60,12 +63,21 @@ impl<F: Clone, A, B> Clone for BroadcastSpec<F, A, B> {
 pub struct BroadcastOp<F, V> {
     f: F,
     state: V,
-    watermark: Time,
+    course: Course,
     clock: Arc<dyn Clock>,
     sides: LiveSides,
     states: OperatorStates,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
+}
+
+impl<F, V> BroadcastOp<F, V> {
+    #[inline(always)]
+    fn call<O, N: Push<O>>(&mut self, at: Time, out: &mut N, call: impl FnOnce(&mut F, &mut V, &mut Cx<'_, N>)) {
+        let (clock, sides, states) = (&*self.clock, &mut self.sides, &mut self.states);
+        let watermark = self.course.watermark;
+        call(&mut self.f, &mut self.state, &mut Cx { at, watermark, clock, sides, states, out });
+    }
 }
 
 impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either<A, B>> for BroadcastSpec<F, A, B> {
@@ -87,7 +99,7 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either
         Ok(BroadcastOp {
             f: self.f,
             state,
-            watermark: NO_TIME,
+            course: Course::default(),
             clock: cx.env().clock.clone(),
             sides: self.sides.open(cx.build)?,
             states,
@@ -101,16 +113,22 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Operator<Either<
     type Out = F::Out;
     #[inline(always)]
     fn item(&mut self, at: Time, item: Either<A, B>, out: &mut impl Push<F::Out>) {
-        let (watermark, clock, sides, states) = (self.watermark, &*self.clock, &mut self.sides, &mut self.states);
-        let mut cx = Cx { at, watermark, clock, sides, states, out };
-        match item {
-            Either::Left(item) => self.f.process(item, &self.state, &mut cx),
-            Either::Right(item) => self.f.process_broadcast(item, &mut self.state, &mut cx),
-        }
+        self.course.item(at);
+        self.call(at, out, |f, state, cx| match item {
+            Either::Left(item) => f.process(item, state, cx),
+            Either::Right(item) => f.process_broadcast(item, state, cx),
+        });
     }
-    fn mark(&mut self, mark: Mark, _: &mut usize, _: &mut impl Push<F::Out>) -> Flow {
-        if let Mark::At(at) = mark {
-            self.watermark = self.watermark.max(at);
+    fn mark(&mut self, mark: Mark, _: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
+        if let Some(at) = self.course.last_words(mark) {
+            self.call(at, out, |f, state, cx| f.end(state, cx));
+        }
+        self.course.passed(mark);
+        Flow::Done
+    }
+    fn end(&mut self, _: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
+        if let Some(at) = self.course.end() {
+            self.call(at, out, |f, state, cx| f.end(state, cx));
         }
         Flow::Done
     }

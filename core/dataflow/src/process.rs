@@ -94,15 +94,53 @@ pub struct ProcessSpec<F> {
     pub sides: Sides,
 }
 
+/// How far an operator's input is, and when it ends.
+pub(crate) struct Course {
+    pub(crate) watermark: Time,
+    latest: Time,
+    ended: bool,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self { watermark: NO_TIME, latest: NO_TIME, ended: false }
+    }
+}
+
+impl Course {
+    /// A record of this time.
+    #[inline(always)]
+    pub(crate) fn item(&mut self, at: Time) {
+        self.latest = self.latest.max(at);
+    }
+
+    /// A watermark. The last one is said before the end: what is still to come must not be late. Answers the time of that,
+    /// when it is due; [`Self::passed`] comes behind it.
+    pub(crate) fn last_words(&mut self, mark: Mark) -> Option<Time> {
+        (mark == Mark::At(Time::MAX)).then(|| self.end()).flatten()
+    }
+
+    /// The watermark is this now.
+    pub(crate) fn passed(&mut self, mark: Mark) {
+        if let Mark::At(at) = mark {
+            self.watermark = self.watermark.max(at);
+        }
+    }
+
+    /// The end, where somebody before kept the last watermark to himself.
+    pub(crate) fn end(&mut self) -> Option<Time> {
+        let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
+        (!std::mem::replace(&mut self.ended, true)).then(|| self.latest.max(behind))
+    }
+}
+
 /// A live one.
 pub struct ProcessOp<F> {
     f: F,
-    watermark: Time,
-    latest: Time,
+    course: Course,
     clock: Arc<dyn Clock>,
     sides: LiveSides,
     states: OperatorStates,
-    ended: bool,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
 }
@@ -110,16 +148,9 @@ pub struct ProcessOp<F> {
 impl<F> ProcessOp<F> {
     #[inline(always)]
     fn call<O, N: Push<O>>(&mut self, at: Time, out: &mut N, call: impl FnOnce(&mut F, &mut Cx<'_, N>)) {
-        let (watermark, clock, sides, states) = (self.watermark, &*self.clock, &mut self.sides, &mut self.states);
+        let (clock, sides, states) = (&*self.clock, &mut self.sides, &mut self.states);
+        let watermark = self.course.watermark;
         call(&mut self.f, &mut Cx { at, watermark, clock, sides, states, out });
-    }
-
-    fn finish<T>(&mut self, out: &mut impl Push<F::Out>)
-    where
-        F: ProcessFunction<T>,
-    {
-        let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
-        self.call(self.latest.max(behind), out, |f, cx| f.end(cx));
     }
 }
 
@@ -134,12 +165,10 @@ impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
         states.restore(cx, cx.saved()?)?;
         Ok(ProcessOp {
             f: self.f,
-            watermark: NO_TIME,
-            latest: NO_TIME,
+            course: Course::default(),
             clock: cx.env().clock.clone(),
             sides: self.sides.open(cx.build)?,
             states,
-            ended: false,
             uid: cx.uid.clone(),
             cell: cx.cell(),
         })
@@ -150,25 +179,22 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for ProcessOp<F> {
     type Out = F::Out;
     #[inline(always)]
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<F::Out>) {
-        self.latest = self.latest.max(at);
+        self.course.item(at);
         self.call(at, out, |f, cx| f.process(item, cx));
     }
     fn mark(&mut self, mark: Mark, _: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
-        let Mark::At(at) = mark else { return Flow::Done };
-        // The last one is said before the end: what is still to come must not be late.
-        if at == Time::MAX && !std::mem::replace(&mut self.ended, true) {
-            self.finish(out);
+        if let Some(at) = self.course.last_words(mark) {
+            self.call(at, out, |f, cx| f.end(cx));
         }
-        self.watermark = self.watermark.max(at);
+        self.course.passed(mark);
         Flow::Done
     }
     fn side(&mut self) -> Option<&mut dyn Control> {
         self.sides.control()
     }
     fn end(&mut self, _: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
-        // Where somebody before kept the last watermark to himself.
-        if !std::mem::replace(&mut self.ended, true) {
-            self.finish(out);
+        if let Some(at) = self.course.end() {
+            self.call(at, out, |f, cx| f.end(cx));
         }
         Flow::Done
     }
