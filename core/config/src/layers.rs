@@ -19,11 +19,12 @@ pub(crate) struct Given {
 /// The prefix of our environment variables. `THALWEG_CONF` and the like, with one `_`, are no options.
 const PREFIX: &str = "THALWEG__";
 
-/// Every layer, lowest first.
+/// Every layer, lowest first; what nobody wrote as an option but probably meant as one goes to `advice`.
 pub(crate) fn read(
     sources: Sources<impl IntoIterator<Item = (String, String)>>,
     known: &Known,
     problems: &mut Vec<ConfigProblem>,
+    advice: &mut Vec<String>,
 ) -> Vec<Given> {
     let mut given = Vec::new();
     match toml::from_str::<Table>(DEFAULTS) {
@@ -37,8 +38,10 @@ pub(crate) fn read(
             Err(message) => problems.push(ConfigProblem::at("", &source, message)),
         }
     }
-    let mut variables: Vec<_> = sources.environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let (mut variables, others): (Vec<_>, Vec<_>) =
+        sources.environment.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
     variables.sort();
+    advice.extend(others.iter().filter_map(|(name, text)| almost(name, text, known)));
     for (name, text) in variables {
         let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".").replace('_', "-");
         given.push(Given { key, value: Value::String(text), text: true, source: Source::Environment(name) });
@@ -57,6 +60,18 @@ pub(crate) fn read(
         }
     }
     given
+}
+
+/// A variable with single underscores that spells an option's key and has a value for it. Not refused: Kubernetes makes such
+/// names of its services'.
+fn almost(name: &str, text: &str, known: &Known) -> Option<String> {
+    let spelt = name.strip_prefix("THALWEG_")?.to_ascii_lowercase();
+    let (key, _) = known
+        .options
+        .iter()
+        .find(|(key, option)| key.replace(['.', '-'], "_") == spelt && option.form.read(text).is_ok())?;
+    let right = format!("{PREFIX}{}", key.replace('.', "__").replace('-', "_").to_ascii_uppercase());
+    Some(format!("the environment variable {name} is no option and has no effect: {key} is set by {right}"))
 }
 
 fn read_file(path: &Path) -> Result<Table, String> {

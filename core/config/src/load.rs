@@ -59,6 +59,8 @@ pub struct Configuration {
     /// Who said so last, by key.
     #[serde(skip)]
     origins: BTreeMap<String, Source>,
+    #[serde(skip)]
+    advice: Vec<String>,
 }
 
 impl Configuration {
@@ -76,7 +78,8 @@ impl Configuration {
                 merged.entry(section).or_insert_with(|| Value::Table(Table::new()));
             }
         }
-        for given in layers::read(sources, &known, &mut problems) {
+        let mut advice = Vec::new();
+        for given in layers::read(sources, &known, &mut problems, &mut advice) {
             match given.checked(&known) {
                 None => {}
                 Some(Ok(value)) => {
@@ -91,7 +94,7 @@ impl Configuration {
         let core = merged.try_into::<Configuration>();
         match core {
             Ok(core) => {
-                let whole = Self { plugins: plugins.chosen, others, origins, ..core };
+                let whole = Self { plugins: plugins.chosen, others, origins, advice, ..core };
                 problems.extend(rules::check(&whole));
                 if problems.is_empty() { Ok(whole) } else { Err(ConfigError { problems: sorted(problems) }) }
             }
@@ -140,6 +143,18 @@ impl Configuration {
     /// Who set this option last.
     pub fn source_of(&self, key: &str) -> Option<&Source> {
         self.origins.get(key)
+    }
+
+    /// What is not wrong, but probably not what was meant. Whoever loads at start-up logs it.
+    pub fn advice(&self) -> &[String] {
+        &self.advice
+    }
+
+    /// The keys below these sections that somebody set.
+    pub fn set_below<'a>(&'a self, sections: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        let below = |key: &&String| key.split_once('.').is_some_and(|(section, _)| sections.contains(&section));
+        let set = self.origins.iter().filter(|(_, source)| **source != Source::Default).map(|(key, _)| key);
+        set.filter(below).map(String::as_str)
     }
 
     /// Every option with its value, as a file that `load` reads back. Options that hold secrets are left out, and so are

@@ -57,6 +57,24 @@ fn later_layers_win_and_are_remembered() {
 }
 
 #[test]
+fn a_variable_with_too_few_underscores_is_told_of_and_kubernetes_is_left_alone() {
+    let environment = [
+        ("THALWEG_TASK_MANAGER_SLOTS", "4"),
+        ("THALWEG_REST_PORT", "tcp://10.0.0.1:8081"),
+        ("THALWEG_CONF", "/x"),
+        ("REST_PORT", "1"),
+        ("THALWEG__REST__PORT", "7"),
+    ];
+    let c = load("", &environment, &["rpc.timeout=3s"]).unwrap();
+    let told = "the environment variable THALWEG_TASK_MANAGER_SLOTS is no option and has no effect: task-manager.slots is \
+                set by THALWEG__TASK_MANAGER__SLOTS";
+    assert_eq!(c.advice(), [told]);
+    assert_eq!((c.task_manager.slots, c.rest.port), (load("", &[], &[]).unwrap().task_manager.slots, 7));
+    assert_eq!(c.set_below(&["rest", "rpc"]).collect::<Vec<_>>(), ["rest.port", "rpc.timeout"]);
+    assert_eq!(c.set_below(&["heartbeat"]).next(), None);
+}
+
+#[test]
 fn an_unknown_key_answers_the_nearest_one_and_where_it_stands() {
     assert_eq!(refused("[rest]\nprt = 1"), "rest.prt (thalweg.toml): unknown option; did you mean rest.port?");
     let from_env = load("", &[("THALWEG__REST__PRT", "1")], &["-Dresst.port=1"]).unwrap_err();

@@ -207,6 +207,16 @@ impl JobGraph {
         self.vertices.iter().map(|v| u64::from(v.parallelism)).sum()
     }
 
+    /// How many channels there are between subtasks in all.
+    pub fn channels(&self) -> u64 {
+        let parallelism = |vertex: u32| self.vertices.get(vertex as usize).map_or(0, |v| v.parallelism);
+        let of = |e: &Edge| match (e.partitioner, parallelism(e.from), parallelism(e.to)) {
+            (Partitioner::Forward | Partitioner::Rescale, from, to) => u64::from(from.max(to)),
+            (_, from, to) => u64::from(from) * u64::from(to),
+        };
+        self.edges.iter().map(of).sum()
+    }
+
     /// Is this a graph that can run? Answers all that is wrong, a line each.
     pub fn validate(&self) -> Result<(), String> {
         let mut wrong = Vec::new();
@@ -375,7 +385,7 @@ mod tests {
     #[test]
     fn a_good_graph_is_valid_and_needs_as_many_slots_as_its_widest_vertex() {
         assert_eq!(graph().validate(), Ok(()));
-        assert_eq!((graph().slots(), graph().subtasks()), (4, 6));
+        assert_eq!((graph().slots(), graph().subtasks(), graph().channels()), (4, 6, 8));
     }
 
     #[test]

@@ -110,6 +110,12 @@ pub(crate) fn program_defaults(parallelism: u32) -> ProgramDefaults {
 /// Slots of the embedded TaskManager: a slot costs nothing until a job uses it.
 const SLOTS: u32 = 1024;
 
+/// From here on a job takes seconds to start and to end.
+const MANY_CHANNELS: u64 = 50_000;
+
+/// Sections that speak of what an embedded job does not have.
+const NO_EFFECT: [&str; 5] = ["rest", "client", "per-job", "process", "security"];
+
 type Plans = Arc<Mutex<HashMap<JobId, Arc<Plan>>>>;
 
 /// See the module.
@@ -207,6 +213,10 @@ struct Cluster {
 impl Cluster {
     async fn start(env: Env) -> Result<Self, String> {
         let configuration = configuration()?;
+        configuration.advice().iter().for_each(|advice| tracing::warn!("{advice}"));
+        for key in configuration.set_below(&NO_EFFECT) {
+            tracing::warn!("{key} has no effect in an embedded job: it has no REST, no other processes and no client");
+        }
         let dir = tempfile::Builder::new().prefix("thalweg-").tempdir().map_err(|e| {
             format!("no folder for temporary files could be made in {}: {e}", std::env::temp_dir().display())
         })?;
@@ -293,6 +303,14 @@ impl Cluster {
             plugins: Vec::new(),
             protocol: (PROTOCOL, PROTOCOL_OLDEST),
         };
+        if spec.graph.channels() > MANY_CHANNELS {
+            tracing::warn!(
+                "the job has {} channels between its subtasks (up to parallelism {}, each slot a thread of this process): \
+                 it starts and ends slowly; a parallelism near the number of cores is faster",
+                spec.graph.channels(),
+                spec.graph.vertices.iter().map(|v| v.parallelism).max().unwrap_or(0),
+            );
+        }
         self.plans.lock().insert(job, program.plan);
         let dispatcher = self.job_manager.dispatcher().clone();
         match dispatcher.submit(job, Box::new(spec), false).await {

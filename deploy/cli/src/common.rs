@@ -43,7 +43,9 @@ impl Global {
             environment: std::env::vars(),
             overrides: self.overrides.iter().chain(more).cloned().collect(),
         };
-        Configuration::load(sources).map_err(|e| Coded(Exit::WrongUse, e.to_string()).into())
+        let configuration = Configuration::load(sources).map_err(|e| Coded(Exit::WrongUse, e.to_string()))?;
+        configuration.advice().iter().for_each(|advice| eprintln!("thalweg: {advice}"));
+        Ok(configuration)
     }
 
     /// The same with the file that the cluster of this folder was started with, where nothing else is named: what is started
