@@ -40,10 +40,6 @@ pub struct Listed {
     pub attempt: u32,
 }
 
-fn job_id(text: &str) -> anyhow::Result<JobId> {
-    text.parse().map_err(|e| wrong_use(format!("{e}")))
-}
-
 fn rest(global: &Global) -> anyhow::Result<Rest> {
     let (addresses, secret) = global.cluster()?;
     Ok(Rest::new(addresses, secret.as_ref()))
@@ -70,8 +66,9 @@ pub fn list(global: &Global, json: bool) -> anyhow::Result<Exit> {
 
 /// `thalweg cancel`.
 pub fn cancel(global: &Global, job: &str) -> anyhow::Result<Exit> {
-    let (job, rest) = (job_id(job)?, rest(global)?.patient());
+    let rest = rest(global)?.patient();
     crate::common::runtime()?.block_on(async {
+        let job = rest.job(job).await?;
         rest.send(reqwest::Method::PATCH, &format!("/jobs/{job}?mode=cancel")).await?;
         loop {
             let answer = rest.result(job, 1000).await?;
@@ -85,8 +82,9 @@ pub fn cancel(global: &Global, job: &str) -> anyhow::Result<Exit> {
 
 /// `thalweg result`.
 pub fn result(global: &Global, job: &str, json: bool) -> anyhow::Result<Exit> {
-    let (job, rest) = (job_id(job)?, rest(global)?.patient());
+    let rest = rest(global)?.patient();
     crate::common::runtime()?.block_on(async {
+        let job = rest.job(job).await?;
         loop {
             let answer = rest.result(job, 5000).await?;
             let Some(result) = answer.result else { continue };

@@ -43,11 +43,11 @@ impl Follow {
 
 /// `thalweg logs`.
 pub fn run(global: &Global, job: &str, follow: bool) -> anyhow::Result<Exit> {
-    let job: JobId = job.parse().map_err(|e| crate::exit::wrong_use(format!("{e}")))?;
     let (addresses, secret) = global.cluster()?;
     let rest = Rest::new(addresses, secret.as_ref());
     let rest = if follow { rest.patient() } else { rest };
     crate::common::runtime()?.block_on(async {
+        let job = rest.job(job).await?;
         let (mut out, mut err) = (Follow::default(), Follow::default());
         loop {
             // Asked before the logs are read, so that the last lines of a job that ends meanwhile are not missed.

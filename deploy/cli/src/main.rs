@@ -101,12 +101,12 @@ enum Command {
     },
     /// Cancels a job.
     Cancel {
-        /// The job's id.
+        /// The job's id, or as much of its beginning as no other job has.
         job: String,
     },
     /// Waits for a job's end and prints its result.
     Result {
-        /// The job's id.
+        /// The job's id, or as much of its beginning as no other job has.
         job: String,
         /// As JSON.
         #[arg(long)]
@@ -117,7 +117,7 @@ enum Command {
         /// Goes on until the job has ended.
         #[arg(short, long)]
         follow: bool,
-        /// The job's id.
+        /// The job's id, or as much of its beginning as no other job has.
         job: String,
     },
     /// Lists the plugins of this build.

@@ -1,6 +1,9 @@
 //! A small client of the cluster's REST.
 
-use crate::exit::{Coded, Exit};
+use crate::{
+    exit::{Coded, Exit, wrong_use},
+    jobs::Overview,
+};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -58,6 +61,20 @@ impl Rest {
         Ok(serde_json::from_slice(&self.send(reqwest::Method::GET, route).await?)?)
     }
 
+    /// The job of this id, or of the one whose id begins so.
+    pub async fn job(&self, text: &str) -> anyhow::Result<JobId> {
+        let wrong = match text.parse() {
+            Ok(job) => return Ok(job),
+            Err(e) => e,
+        };
+        let begins = text.to_ascii_lowercase();
+        if begins.is_empty() || begins.len() > 31 || !begins.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(wrong_use(format!("{wrong}")));
+        }
+        let overview: Overview = self.json("/api/overview").await?;
+        beginning(&begins, overview.jobs.iter().map(|job| job.id))
+    }
+
     /// How a job is doing; waits for its end for `wait` milliseconds.
     pub async fn result(&self, job: JobId, wait: u64) -> anyhow::Result<ResultAnswer> {
         self.result_as(job, wait, false).await
@@ -75,5 +92,35 @@ impl Rest {
             }
             _ => Ok(answer),
         }
+    }
+}
+
+/// The one id that begins so.
+fn beginning(begins: &str, ids: impl Iterator<Item = JobId>) -> anyhow::Result<JobId> {
+    let found: Vec<JobId> = ids.filter(|id| id.to_string().starts_with(begins)).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(wrong_use(format!("no job's id begins with {begins}: `thalweg list` shows all"))),
+        _ => {
+            let all: Vec<_> = found.iter().map(ToString::to_string).collect();
+            Err(wrong_use(format!("{} jobs' ids begin with {begins}: {}", found.len(), all.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_an_id_is_enough_where_one_job_has_it() {
+        let id = |first: u8, second: u8| JobId::from_bytes([first, second, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let of = |begins: &str| {
+            beginning(begins, [id(0xab, 0x10), id(0xab, 0x2f), id(0xcd, 0)].into_iter()).map_err(|e| e.to_string())
+        };
+        assert_eq!((of("c"), of("ab2")), (Ok(id(0xcd, 0)), Ok(id(0xab, 0x2f))));
+        assert!(of("e").unwrap_err().contains("thalweg list"));
+        let several = of("ab").unwrap_err();
+        assert!(several.contains("2 jobs'") && several.contains("ab10") && several.contains("ab2f"), "{several}");
     }
 }
