@@ -46,8 +46,16 @@ fn answer(program: &Path, out: &Path) -> Option<String> {
 fn mistakes_with_types_are_answered_with_what_to_do() {
     let out = tempfile::tempdir().unwrap();
     let right = out.path().join("right.rs");
+    // What is combined before it leaves needs neither serde nor clones.
     let program = "use thalweg_api::prelude::*;\n\
-        pub fn program(env: &Environment) { env.sequence(0..10).key_by(|n| n % 2).count().discard(); }\n";
+        pub struct Plain { user: u64 }\n\
+        pub fn program(env: &Environment) {\n\
+            env.sequence(0..10).key_by(|n| n % 2).count().discard();\n\
+            let plain = env.sequence(0..10).map(|user| Plain { user });\n\
+            let plain = plain.assign_timestamps_and_watermarks(|_| 0, WatermarkStrategy::for_monotonous_timestamps());\n\
+            let windows = TumblingEventTimeWindows::of(std::time::Duration::from_millis(10));\n\
+            plain.key_by(|p| p.user).window(windows).count().discard();\n\
+        }\n";
     fs::write(&right, program).unwrap();
     assert_eq!(answer(&right, out.path()), None, "a program without a mistake must compile");
 

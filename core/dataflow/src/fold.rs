@@ -33,8 +33,14 @@ pub trait Fold<T>: Clone + Send + 'static {
 }
 
 /// Of pairs of a key and what was gathered of it elsewhere.
-#[derive(Clone)]
 pub struct Gathered<F, T>(pub F, PhantomData<fn(T)>);
+
+// Not derived: records need no clones.
+impl<F: Clone, T> Clone for Gathered<F, T> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
 
 impl<F, T> Gathered<F, T> {
     /// By this aggregate.
@@ -43,10 +49,7 @@ impl<F, T> Gathered<F, T> {
     }
 }
 
-impl<K: 'static, T: 'static, F: Fold<T>> Fold<(K, F::Acc)> for Gathered<F, T>
-where
-    Self: Clone,
-{
+impl<K: 'static, T: 'static, F: Fold<T>> Fold<(K, F::Acc)> for Gathered<F, T> {
     type Acc = F::Acc;
     #[inline(always)]
     fn lift(&mut self, item: (K, F::Acc)) -> F::Acc {
