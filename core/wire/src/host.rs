@@ -124,6 +124,16 @@ pub struct TaskReport {
     pub metrics: SubtaskMetrics,
 }
 
+/// What a host uses memory for, as far as it knows, bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostMemory {
+    /// The tables of keyed state, without what keys and values own elsewhere.
+    pub state: u64,
+    /// Records on their way from and to other hosts.
+    pub exchange: u64,
+}
+
 /// From the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -155,6 +165,9 @@ pub enum FromHost {
     Metrics {
         /// By subtask, each under its attempt.
         subtasks: Vec<(SubtaskId, Attempt, SubtaskMetrics)>,
+        /// What its memory is used for.
+        #[serde(default)]
+        memory: HostMemory,
     },
     /// Anything of a newer host.
     #[serde(other)]

@@ -12,7 +12,7 @@ pub mod records;
 pub mod role;
 
 pub use codec::{DecodeError, decode, encode};
-pub use host::{Deploy, Descriptor, FromHost, TaskDeployment, TaskReport, ToHost};
+pub use host::{Deploy, Descriptor, FromHost, HostMemory, TaskDeployment, TaskReport, ToHost};
 pub use job::{ExecutionMode, FILES_DIR, JobResult, JobSpec, RestartStrategy};
 pub use records::{CommitRecord, DeployedOn, DeploymentRecord, JobRecord, ResultRecord};
 

@@ -299,6 +299,12 @@ impl Engine {
         all
     }
 
+    /// What its memory is used for, bytes: tables of keyed state, of the whole process, and records on their way between
+    /// hosts.
+    pub fn memory(&self) -> (u64, u64) {
+        (crate::state::table_bytes() as u64, self.setup.shuffle.memory_in_use() as u64)
+    }
+
     /// How often the slots have parked: an idle job parks and costs nothing.
     pub fn parks(&self) -> u64 {
         self.state.lock().slots.values().map(|s| s.signal.parks()).sum()

@@ -11,6 +11,7 @@ use std::{
     marker::PhantomData,
     mem::needs_drop,
     ptr::NonNull,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// Entries of a chunk.
@@ -21,6 +22,14 @@ const SEGMENT: usize = 16 << 10;
 const CHUNKS: usize = 63;
 /// Above this many bytes entries are brought near before they are used: less lies in a core's own cache anyway.
 const LARGE: usize = 256 << 10;
+
+/// Bytes of all segments of this process. One count for all tables: a host has one job, and it changes once in a segment.
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that all tables of this process take, without what their entries own elsewhere.
+pub(super) fn allocated() -> usize {
+    ALLOCATED.load(Ordering::Relaxed)
+}
 
 /// What is known of a chunk's entries: their tags (0: free, else the top bit and 7 bits of the hash); in the next byte how
 /// many entries went past this chunk since it was full, which sticks at 255; the last byte is free.
@@ -117,6 +126,7 @@ impl<E> Segment<E> {
         // SAFETY: the head makes the size greater than zero.
         let head = unsafe { alloc(layout) }.cast::<Head>();
         let Some(head) = NonNull::new(head) else { handle_alloc_error(layout) };
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: it was just allocated for a head and what follows; zeroed tags are those of free entries.
         unsafe {
             head.write(Head { len: 0, depth });
@@ -131,6 +141,7 @@ impl<E> Segment<E> {
     /// Nothing uses the segment afterwards.
     unsafe fn free(self) {
         if let Some(layout) = Self::layout(self.chunks) {
+            ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
             // SAFETY: it was allocated with this layout.
             unsafe { dealloc(self.head.as_ptr().cast(), layout) };
         }

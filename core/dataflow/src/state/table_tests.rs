@@ -1,6 +1,6 @@
 //! The table against the standard library's map: random changes and walks, keys that share their hash, panics half-way.
 
-use super::table::{Place, Table};
+use super::table::{Place, Table, allocated};
 use crate::key::hash_word;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
@@ -125,4 +125,28 @@ fn a_hash_that_panics_while_the_table_grows_loses_nothing() {
     assert_eq!(table.iter().count(), table.len());
     drop(table);
     assert_eq!(Rc::strong_count(&token), 1);
+}
+
+#[test]
+fn what_tables_take_is_counted_and_given_back() {
+    // Other tests have tables too: what this one takes is far more than they do.
+    let before = allocated();
+    let mut table = Table::new();
+    for i in 0..1_000_000u64 {
+        let hash = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        table.upsert(
+            hash,
+            i,
+            &mut (),
+            |i, e: &(u64, u64)| e.0 == *i,
+            |(), _, _| (),
+            |(), i| (i, i),
+            |e| e.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        );
+    }
+    let full = allocated();
+    assert!((16_000_000..80_000_000).contains(&(full - before)), "{before} {full}");
+    drop(table);
+    let after = allocated();
+    assert!(after < before + 8_000_000, "{before} {full} {after}");
 }

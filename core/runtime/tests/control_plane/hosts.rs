@@ -14,7 +14,7 @@ use thalweg_model::{
     VertexRole,
 };
 use thalweg_testkit::harness::{Happening, LinkId, NodeId};
-use thalweg_wire::{Deploy, FromHost, TaskReport, ToHost};
+use thalweg_wire::{Deploy, FromHost, HostMemory, TaskReport, ToHost};
 
 /// How often a host tells counters.
 const METRICS: Duration = Duration::from_secs(5);
@@ -160,7 +160,7 @@ impl World {
                 let Some(host) = self.hosts.get(&node) else { return };
                 let counters = SubtaskMetrics::default();
                 let subtasks = host.tasks.iter().map(|(s, t)| (*s, t.attempt, counters.clone())).collect();
-                self.heard_of_host(node, link, FromHost::Metrics { subtasks });
+                self.heard_of_host(node, link, FromHost::Metrics { subtasks, memory: HostMemory::default() });
                 self.sim.post(node, METRICS, Local::Metrics);
             }
             Local::Task(subtask, attempt, step) => self.host_task(node, subtask, attempt, step),

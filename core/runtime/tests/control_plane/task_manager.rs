@@ -253,8 +253,8 @@ impl World {
             FromHost::Task(report) => {
                 self.executor_hears(node, Local::Executor(Box::new(Event::TaskReported { job, host, report })));
             }
-            FromHost::Metrics { subtasks } => {
-                let event = Event::HostMetrics { job, host, metrics: subtasks };
+            FromHost::Metrics { subtasks, memory } => {
+                let event = Event::HostMetrics { job, host, metrics: subtasks, memory };
                 self.executor_hears(node, Local::Executor(Box::new(event)));
             }
             FromHost::Refused { failure } => {

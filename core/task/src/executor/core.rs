@@ -17,7 +17,7 @@ use thalweg_rpc::{
     Fault, Fence, Fences,
     gateways::{HostFailure, SlotReport, SlotStatus},
 };
-use thalweg_wire::{JobSpec, TaskReport, ToHost};
+use thalweg_wire::{HostMemory, JobSpec, TaskReport, ToHost};
 
 mod hosts;
 mod slots;
@@ -107,6 +107,8 @@ struct Job {
     offer: Option<(OfferId, BTreeSet<AllocationId>)>,
     /// A failure of the host that the JobMaster has not acknowledged.
     host_failure: Option<HostFailure>,
+    /// What a host last said that its memory is used for.
+    told: (HostId, HostMemory),
 }
 
 /// The state.
@@ -205,12 +207,13 @@ impl TaskExecutor {
             }
             Event::HostGone { job, host, failure } => self.host_gone(now, job, host, failure),
             Event::TaskReported { job, host, report } => self.task_reported(now, job, host, report),
-            Event::HostMetrics { job, host, metrics } => {
+            Event::HostMetrics { job, host, metrics, memory } => {
                 if let Some(j) = self.jobs.get_mut(&job)
                     && let Host::Ready { host: h, heard, .. } = &mut j.host
                     && *h == host
                 {
                     *heard = now;
+                    j.told = (host, memory);
                     for (subtask, attempt, metrics) in metrics {
                         if let Some(task) = j.tasks.get_mut(&subtask).filter(|t| t.attempt == attempt) {
                             task.metrics = metrics;

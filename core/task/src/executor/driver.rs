@@ -274,8 +274,8 @@ impl Driver {
                 self.feed(Event::HostReady { job, host, data_address });
             }
             HostEvent::Message(FromHost::Task(report)) => self.feed(Event::TaskReported { job, host, report }),
-            HostEvent::Message(FromHost::Metrics { subtasks }) => {
-                self.feed(Event::HostMetrics { job, host, metrics: subtasks });
+            HostEvent::Message(FromHost::Metrics { subtasks, memory }) => {
+                self.feed(Event::HostMetrics { job, host, metrics: subtasks, memory });
             }
             HostEvent::Message(_) => {}
             HostEvent::Memory(bytes) => self.feed(Event::HostMemory { job, host, bytes }),

@@ -11,7 +11,7 @@ use thalweg_rpc::{
         AllocatedSlotReport, HostFailure, JobRegistrationAnswer, SlotOffer, SlotReport, SlotRequest, TaskManagerStatus,
     },
 };
-use thalweg_wire::{Deploy, JobSpec, TaskReport, ToHost};
+use thalweg_wire::{Deploy, HostMemory, JobSpec, TaskReport, ToHost};
 
 /// Token of a call that waits for an answer; the driver keeps the reply.
 pub type CallId = u64;
@@ -93,6 +93,8 @@ pub enum Event {
         host: HostId,
         /// By subtask, each under its attempt.
         metrics: Vec<(SubtaskId, Attempt, SubtaskMetrics)>,
+        /// What its memory is used for.
+        memory: HostMemory,
     },
     /// How much memory a host's process has for itself.
     HostMemory {

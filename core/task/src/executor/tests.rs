@@ -11,7 +11,7 @@ use thalweg_rpc::{
     Fault, Fence,
     gateways::{AllocatedSlotReport, HostFailure, JobRegistrationAnswer, SlotOffer, SlotRequest, SlotStatus},
 };
-use thalweg_wire::{Deploy, ExecutionMode, JobSpec, RestartStrategy, TaskDeployment, TaskReport, ToHost};
+use thalweg_wire::{Deploy, ExecutionMode, HostMemory, JobSpec, RestartStrategy, TaskDeployment, TaskReport, ToHost};
 
 const JOB: JobId = JobId::from_bytes([1; 16]);
 const OTHER: JobId = JobId::from_bytes([2; 16]);
@@ -261,12 +261,22 @@ fn a_host_has_the_memory_of_its_jobs_slots_and_is_ended_when_it_takes_more() {
     assert_eq!(takes(&mut te, 100), []);
     te.on_event(at(1), request(2, 1));
     assert_eq!(takes(&mut te, 200), [], "two slots' shares");
+    let memory = HostMemory { state: 120 << 20, exchange: 30 << 20 };
+    te.on_event(at(1), Event::HostMetrics { job: JOB, host, metrics: vec![], memory });
     let effects = takes(&mut te, 201);
     let [Effect::KillHost { .. }, Effect::ReportHostFailed { failed, .. }] = &effects[..] else {
         panic!("{effects:?}")
     };
     assert_eq!((failed.host, failed.failure.kind), (host, FailureKind::OutOfMemory));
-    for part in ["took 201 MiB", "the 200 MiB", "2 of 2 slots", "task-manager.memory"] {
+    for part in [
+        "took 201 MiB",
+        "the 200 MiB",
+        "2 of 2 slots",
+        "task-manager.memory",
+        "state 120 MiB",
+        "hosts 30 MiB",
+        "other 51 MiB",
+    ] {
         assert!(failed.failure.message.contains(part), "{part}: {}", failed.failure.message);
     }
     assert_eq!(takes(&mut te, 300), [], "it is being ended");
@@ -281,7 +291,7 @@ fn a_slot_that_may_have_been_taken_is_offered_until_the_job_is_known_to_be_over(
     let (offer, _) = offered(&te.on_event(at(5), offer_answered(offer, None))).unwrap();
     assert_eq!(te.on_event(at(15), Event::Tick), []);
     assert!(offered(&te.on_event(at(16), offer_answered(offer, None))).is_some());
-    te.on_event(at(49), Event::HostMetrics { job: JOB, host, metrics: Vec::new() });
+    te.on_event(at(49), Event::HostMetrics { job: JOB, host, metrics: Vec::new(), memory: HostMemory::default() });
     let effects = te.on_event(at(60), Event::Tick);
     assert!(
         matches!(&effects[..], [Effect::RegisterAtJobMaster { .. }]),
@@ -417,7 +427,9 @@ fn a_committer_that_had_prepared_is_gone_with_its_host() {
 fn a_job_master_that_falls_silent_is_asked_and_if_it_is_gone_all_is_freed() {
     let mut te = executor(0);
     let host = active(&mut te);
-    let metrics = |te: &mut TaskExecutor, s| te.on_event(at(s), Event::HostMetrics { job: JOB, host, metrics: vec![] });
+    let metrics = |te: &mut TaskExecutor, s| {
+        te.on_event(at(s), Event::HostMetrics { job: JOB, host, metrics: vec![], memory: HostMemory::default() })
+    };
     metrics(&mut te, 30);
     metrics(&mut te, 59);
     let asked = te.on_event(at(60), Event::Tick);

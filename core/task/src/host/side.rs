@@ -9,7 +9,7 @@ use thalweg_env::{BoxStream, Env, Shutdown};
 use thalweg_model::{ClusterId, FailureKind, JobId, TaskFailure};
 use thalweg_spi::{EnvironmentSetup, Plugin, PluginContext, Secret, kind};
 use thalweg_wire::{
-    FromHost, JobSpec, PROTOCOL, PROTOCOL_OLDEST, TaskReport, ToHost, decode, encode, host::MAX_HOST_FRAME,
+    FromHost, HostMemory, JobSpec, PROTOCOL, PROTOCOL_OLDEST, TaskReport, ToHost, decode, encode, host::MAX_HOST_FRAME,
 };
 use tokio::sync::mpsc;
 
@@ -163,7 +163,10 @@ pub async fn serve(env: &Env, stream: BoxStream, start: Start, plan: Arc<Plan>) 
             }
             () = env.clock.sleep_until(next_metrics) => {
                 next_metrics = env.clock.now() + METRICS_EVERY;
-                if socket.send(say(FromHost::Metrics { subtasks: engine.metrics() })).await.is_err() {
+                let (state, exchange) = engine.memory();
+                let metrics =
+                    FromHost::Metrics { subtasks: engine.metrics(), memory: HostMemory { state, exchange } };
+                if socket.send(say(metrics)).await.is_err() {
                     break;
                 }
             }

@@ -4,7 +4,7 @@
 use super::{CallId, Effect, Host, HostId, Job, TaskExecutor};
 use thalweg_model::{Attempt, FailureKind, JobId, Moment, TaskFailure};
 use thalweg_rpc::gateways::HostFailure;
-use thalweg_wire::ToHost;
+use thalweg_wire::{HostMemory, ToHost};
 
 impl TaskExecutor {
     pub(super) fn start_host(&mut self, job: JobId) {
@@ -46,18 +46,21 @@ impl TaskExecutor {
         let held = self.allocations(job).len() as u64;
         let share = self.settings.memory / slots * held;
         let theirs = |h: &Host| matches!(h, Host::Starting { host: h } | Host::Ready { host: h, .. } if *h == host);
-        if bytes <= share || held == 0 || !self.jobs.get(&job).is_some_and(|j| theirs(&j.host)) {
-            return;
-        }
+        let Some(j) = self.jobs.get(&job).filter(|j| bytes > share && held > 0 && theirs(&j.host)) else { return };
+        let HostMemory { state, exchange } = if j.told.0 == host { j.told.1 } else { HostMemory::default() };
         let mib = |bytes: u64| bytes >> 20;
         let message = format!(
             "the job's host on {} took {} MiB of memory, more than the {} MiB that are its share: {held} of {slots} slots of \
-             task-manager.memory ({} MiB). What it holds are its operators' state, what user code keeps, and records on \
-             their way (exchange.memory at most): raise task-manager.memory, or spread the job over more slots",
+             task-manager.memory ({} MiB). Of it are tables of keyed state {} MiB, records between hosts {} MiB \
+             (exchange.memory at most), and other {} MiB: what keys and values own beside their rows, what user code \
+             keeps, and records within the process. Raise task-manager.memory, or spread the job over more slots",
             self.settings.id,
             mib(bytes),
             mib(share),
             mib(self.settings.memory),
+            mib(state),
+            mib(exchange),
+            mib(bytes.saturating_sub(state + exchange)),
         );
         self.end_host(job, host, TaskFailure::new(FailureKind::OutOfMemory, message));
     }

@@ -44,6 +44,7 @@ impl TaskExecutor {
                     tasks: BTreeMap::new(),
                     offer: None,
                     host_failure: None,
+                    told: Default::default(),
                 };
                 self.jobs.insert(job, new);
                 self.register(job);
