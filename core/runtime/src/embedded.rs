@@ -393,7 +393,7 @@ impl HostLauncher for EmbeddedHosts {
             let _ = wait_ended.await;
             events(HostEvent::Gone(failure));
         });
-        HostHandle { messages, kill }
+        HostHandle { messages, kill, memory: tokio::sync::watch::Sender::new(0) }
     }
 }
 

@@ -70,7 +70,7 @@ impl HostLauncher for IdleHosts {
             }
             (host.events)(HostEvent::Gone(TaskFailure::new(FailureKind::Lost, "it was ended")));
         });
-        HostHandle { messages, kill }
+        HostHandle { messages, kill, memory: tokio::sync::watch::Sender::new(0) }
     }
 }
 

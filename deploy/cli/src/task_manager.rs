@@ -17,6 +17,7 @@ use thalweg_task::{
     file_cache::FileCache,
     host::{
         HostLauncher,
+        cgroup::Groups,
         process::{Forker, ProcessHosts, reap_leftovers},
     },
     logs::Logs,
@@ -78,6 +79,7 @@ pub fn run(global: &Global, secret_file: Option<PathBuf>) -> anyhow::Result<Exit
                     shuffle,
                     start_timeout,
                     forker,
+                    groups: Groups::find(),
                 };
                 Ok((Arc::new(launcher) as Arc<dyn HostLauncher>, logs))
             }

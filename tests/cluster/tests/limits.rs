@@ -14,8 +14,14 @@ fn a_job_that_takes_more_memory_than_its_share_fails_and_says_so_and_no_neighbou
     let done = run(cluster.command(&["run", "-p", "1"]).arg(misbehaves()).args(["--", "hoard"]));
     assert_eq!(done.code, 1, "{done:?}");
     for said in
-        ["out of memory", "more than the 128 MiB", "1 of 2 slots", "task-manager.memory (256 MiB)", "and other 1"]
+        ["out of memory", "its share is 128 MiB", "1 of 2 slots", "task-manager.memory (256 MiB)", "and other 1"]
     {
+        assert!(done.err.contains(said), "{said}: {done:?}");
+    }
+    // All at once: it is ended within the same words, whether a control group or the TaskManager is first to see it.
+    let done = run(cluster.command(&["run", "-p", "1"]).arg(misbehaves()).args(["--", "gulp"]));
+    assert_eq!(done.code, 1, "{done:?}");
+    for said in ["out of memory", "its share is 128 MiB", "and other"] {
         assert!(done.err.contains(said), "{said}: {done:?}");
     }
     assert_eq!(cluster.state(&neighbour), "RUNNING");

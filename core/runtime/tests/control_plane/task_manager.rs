@@ -316,6 +316,8 @@ impl World {
                 let after = self.sim.between(Duration::from_millis(1), Duration::from_millis(20));
                 self.sim.post(node, after, Local::Forked(job, host));
             }
+            // Hosts take no memory here.
+            Effect::LimitHost { .. } => {}
             Effect::KillHost { job, host } => {
                 let failure = TaskFailure::new(FailureKind::Lost, "the host was ended by its TaskManager");
                 let soon = self.sim.between(Duration::from_micros(10), Duration::from_millis(20));

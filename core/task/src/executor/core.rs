@@ -109,6 +109,8 @@ struct Job {
     host_failure: Option<HostFailure>,
     /// What a host last said that its memory is used for.
     told: (HostId, HostMemory),
+    /// What a host was last told that it may have.
+    limited: (HostId, u64),
 }
 
 /// The state.
@@ -294,6 +296,7 @@ impl TaskExecutor {
             }
         }
         self.time_outs(now);
+        self.limit_hosts();
         std::mem::take(&mut self.effects)
     }
 

@@ -342,6 +342,11 @@ impl Driver {
                 let started = self.services.hosts.launch(request, events);
                 self.hosts.insert((job, host), started);
             }
+            Effect::LimitHost { job, host, bytes } => {
+                if let Some(host) = self.hosts.get(&(job, host)) {
+                    host.memory.send_replace(bytes);
+                }
+            }
             Effect::KillHost { job, host } => {
                 if let Some(host) = self.hosts.get(&(job, host)) {
                     host.kill.trigger();

@@ -247,6 +247,15 @@ pub enum Effect {
         /// What it is started with.
         spec: Box<JobSpec>,
     },
+    /// A host may have so many bytes of memory from now on.
+    LimitHost {
+        /// Whose.
+        job: JobId,
+        /// Which life.
+        host: HostId,
+        /// So many.
+        bytes: u64,
+    },
     /// End a host by force; [`Event::HostGone`] follows.
     KillHost {
         /// Whose.

@@ -249,7 +249,8 @@ fn what_is_not_accepted_is_freed_and_an_offer_without_an_answer_is_repeated() {
     let (second, slots) = offered(&te.on_event(at(9), offer_answered(first, None))).unwrap();
     assert_eq!(slots.len(), 2);
     let effects = te.on_event(at(10), offer_answered(second, Some(vec![grant(1)])));
-    assert_eq!(effects, [Effect::SlotFreed { allocation: grant(2) }]);
+    let limit = Effect::LimitHost { job: JOB, host, bytes: 100 << 20 };
+    assert_eq!(effects, [Effect::SlotFreed { allocation: grant(2) }, limit]);
 }
 
 #[test]
@@ -259,7 +260,10 @@ fn a_host_has_the_memory_of_its_jobs_slots_and_is_ended_when_it_takes_more() {
     let takes =
         |te: &mut TaskExecutor, mib: u64| te.on_event(at(1), Event::HostMemory { job: JOB, host, bytes: mib << 20 });
     assert_eq!(takes(&mut te, 100), []);
-    te.on_event(at(1), request(2, 1));
+    let effects = te.on_event(at(1), request(2, 1));
+    let limit = Effect::LimitHost { job: JOB, host, bytes: 200 << 20 };
+    assert!(effects.contains(&limit), "{effects:?}");
+    assert!(!te.on_event(at(1), request(2, 1)).contains(&limit), "it knows");
     assert_eq!(takes(&mut te, 200), [], "two slots' shares");
     let memory = HostMemory { state: 120 << 20, exchange: 30 << 20 };
     te.on_event(at(1), Event::HostMetrics { job: JOB, host, metrics: vec![], memory });
@@ -270,7 +274,7 @@ fn a_host_has_the_memory_of_its_jobs_slots_and_is_ended_when_it_takes_more() {
     assert_eq!((failed.host, failed.failure.kind), (host, FailureKind::OutOfMemory));
     for part in [
         "took 201 MiB",
-        "the 200 MiB",
+        "share is 200 MiB",
         "2 of 2 slots",
         "task-manager.memory",
         "state 120 MiB",

@@ -3,6 +3,7 @@
 //! `supervisor.rs` is the TaskManager's side of the protocol, `process.rs` starts real processes, `side.rs` is the host's
 //! side. An embedded job has its host in the same process, over the same protocol.
 
+pub mod cgroup;
 mod memory;
 pub mod process;
 pub mod side;
@@ -14,7 +15,7 @@ use thalweg_env::Shutdown;
 use thalweg_model::{JobId, TaskFailure};
 use thalweg_rpc::Connection;
 use thalweg_wire::{FromHost, JobSpec, ToHost};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A host to start.
 pub struct HostRequest {
@@ -33,7 +34,8 @@ pub struct HostRequest {
 pub enum HostEvent {
     /// It says something.
     Message(FromHost),
-    /// Its process has so many bytes of memory for itself. Told now and then, and not where it has no process of its own.
+    /// Its process has so many bytes of memory for itself, or had when the kernel ended it for want of more. Told now and
+    /// then, and not where it has no process of its own.
     Memory(u64),
     /// It is gone, or never came to be. Always the last event.
     Gone(TaskFailure),
@@ -48,6 +50,8 @@ pub struct HostHandle {
     pub messages: mpsc::UnboundedSender<ToHost>,
     /// Ends it by force; [`HostEvent::Gone`] follows.
     pub kill: Shutdown,
+    /// Bytes of memory that it may have, 0 before they are known.
+    pub memory: watch::Sender<u64>,
 }
 
 /// Starts hosts.

@@ -4,11 +4,16 @@
 //! to be killed when that thread's process ends, checks that its parent still lives, and has its own process group, so
 //! that what user code started goes with it. It also ends by itself when its socket closes.
 
-use super::{HostEvent, HostEvents, HostHandle, HostLauncher, HostRequest, memory, supervisor};
+use super::{
+    HostEvent, HostEvents, HostHandle, HostLauncher, HostRequest,
+    cgroup::{Group, Groups},
+    memory, supervisor,
+};
 use crate::{blob_cache::BlobCache, file_cache::FileCache, host::supervisor::Supervision, logs::Logs};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::{
+    convert::Infallible,
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -26,7 +31,7 @@ use thalweg_wire::{
     ToHost, encode,
     role::{ROLE_VARIABLE, Role},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What every host of a TaskManager is started with.
 #[derive(Clone)]
@@ -53,6 +58,8 @@ pub struct ProcessHosts {
     pub start_timeout: Duration,
     /// Forks.
     pub forker: Forker,
+    /// Where the kernel limits hosts' memory, if it can.
+    pub groups: Option<Groups>,
 }
 
 /// The descriptor at which a host finds its socket.
@@ -93,11 +100,12 @@ impl HostLauncher for ProcessHosts {
         let (messages, queue) = mpsc::unbounded_channel();
         let kill = Shutdown::new();
         let (hosts, killed) = (self.clone(), kill.clone());
+        let (memory, limits) = watch::channel(0);
         self.env.spawner.spawn("task-host", async move {
-            let failure = hosts.run(request, queue, &killed, &events).await;
+            let failure = hosts.run(request, queue, limits, &killed, &events).await;
             events(HostEvent::Gone(failure));
         });
-        HostHandle { messages, kill }
+        HostHandle { messages, kill, memory }
     }
 }
 
@@ -106,6 +114,7 @@ impl ProcessHosts {
         &self,
         request: HostRequest,
         queue: mpsc::UnboundedReceiver<ToHost>,
+        mut limits: watch::Receiver<u64>,
         kill: &Shutdown,
         events: &HostEvents,
     ) -> TaskFailure {
@@ -146,6 +155,8 @@ impl ProcessHosts {
             }
         };
         let pid = child.id();
+        let limit = *limits.borrow_and_update();
+        let group = self.group(&request, pid, limit);
         let ms = self.env.clock.now().since(began).as_secs_f64() * 1e3;
         tracing::info!(%job, host = request.host, pid, "task host started in {ms:.1} ms");
         let supervision =
@@ -154,6 +165,7 @@ impl ProcessHosts {
         let mut failure = tokio::select! {
             failure = talk => failure,
             never = memory::watch(&self.env, pid, events) => match never {},
+            never = follow(group.as_ref(), &mut limits) => match never {},
         };
         // Its socket is closed, so it is ending. How it ended says more than the socket, so it has a moment for that.
         let by_itself = !kill.is_triggered() && self.ends_by_itself(&mut child).await;
@@ -163,11 +175,29 @@ impl ProcessHosts {
             && !kill.is_triggered()
         {
             explain(&mut failure, status, by_itself);
+            if let Some(peak) = group.as_ref().and_then(Group::overrun) {
+                // Less than a page was left of it, or its limit has been changed since.
+                events(HostEvent::Memory(peak.max(*limits.borrow() + 1)));
+            }
         }
+        drop(group);
         self.cache.release(job, key);
         drop(files);
         let _ = tokio::fs::remove_dir_all(&scratch).await;
         failure
+    }
+
+    /// A group for a host that does nothing yet.
+    fn group(&self, request: &HostRequest, pid: u32, limit: u64) -> Option<Group> {
+        let groups = self.groups.as_ref().filter(|_| limit > 0)?;
+        let made = groups.make(&format!("{}-{}", request.job, request.host), limit);
+        match made.and_then(|group| group.take(pid).map(|()| group)) {
+            Ok(group) => Some(group),
+            Err(e) => {
+                tracing::warn!(job = %request.job, host = request.host, "the host has no control group, its memory is only watched: {e}");
+                None
+            }
+        }
     }
 
     async fn ends_by_itself(&self, child: &mut Child) -> bool {
@@ -272,6 +302,13 @@ pub fn reap_leftovers(dir: &Path) {
             kill_group(pid);
         }
         let _ = std::fs::remove_file(entry.path());
+    }
+}
+
+async fn follow(group: Option<&Group>, limits: &mut watch::Receiver<u64>) -> Infallible {
+    match group {
+        Some(group) => group.follow(limits).await,
+        None => std::future::pending().await,
     }
 }
 

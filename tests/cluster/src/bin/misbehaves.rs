@@ -1,4 +1,4 @@
-//! A job for tests: `misbehaves panic|error|abort|other-graph|slow-main|hoard|stuck|no-execute`.
+//! A job for tests: `misbehaves panic|error|abort|other-graph|slow-main|hoard|gulp|stuck|no-execute`.
 
 #![allow(clippy::panic)]
 
@@ -39,6 +39,11 @@ fn main() -> Result<(), JobError> {
                 kept.len()
             });
             hoarded.uid("hoard").discard();
+        }
+        "gulp" => {
+            let numbers = env.sequence(0..100).uid("numbers");
+            let gulped = numbers.map(|n| if n == 42 { std::hint::black_box(vec![n as u8; 2 << 30]).len() } else { 0 });
+            gulped.uid("gulp").discard();
         }
         "stuck" => {
             let numbers = env.sequence(0..100).uid("numbers");

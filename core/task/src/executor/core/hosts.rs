@@ -40,17 +40,36 @@ impl TaskExecutor {
         }
     }
 
+    /// Slots, those that the job holds, and their share of the memory in bytes.
+    fn share(&self, job: JobId) -> (u64, u64, u64) {
+        let (slots, held) = (self.slots.len().max(1) as u64, self.allocations(job).len() as u64);
+        (slots, held, self.settings.memory / slots * held)
+    }
+
+    /// Tells each host what it may have, where that has changed. One whose job holds nothing is about to end.
+    pub(super) fn limit_hosts(&mut self) {
+        let live = |(job, j): (&JobId, &Job)| match j.host {
+            Host::Starting { host } | Host::Ready { host, .. } => Some((*job, host)),
+            Host::None | Host::Ending { .. } => None,
+        };
+        for (job, host) in self.jobs.iter().filter_map(live).collect::<Vec<_>>() {
+            let (_, held, bytes) = self.share(job);
+            if let Some(j) = self.jobs.get_mut(&job).filter(|j| held > 0 && j.limited != (host, bytes)) {
+                j.limited = (host, bytes);
+                self.effects.push(Effect::LimitHost { job, host, bytes });
+            }
+        }
+    }
+
     /// Ends a host that takes more than the share of its job's slots: its neighbours have a right to theirs.
     pub(super) fn look_at_memory(&mut self, job: JobId, host: HostId, bytes: u64) {
-        let slots = self.slots.len().max(1) as u64;
-        let held = self.allocations(job).len() as u64;
-        let share = self.settings.memory / slots * held;
+        let (slots, held, share) = self.share(job);
         let theirs = |h: &Host| matches!(h, Host::Starting { host: h } | Host::Ready { host: h, .. } if *h == host);
         let Some(j) = self.jobs.get(&job).filter(|j| bytes > share && held > 0 && theirs(&j.host)) else { return };
         let HostMemory { state, exchange } = if j.told.0 == host { j.told.1 } else { HostMemory::default() };
         let mib = |bytes: u64| bytes >> 20;
         let message = format!(
-            "the job's host on {} took {} MiB of memory, more than the {} MiB that are its share: {held} of {slots} slots of \
+            "the job's host on {} took {} MiB of memory, and its share is {} MiB: {held} of {slots} slots of \
              task-manager.memory ({} MiB). Of it are tables of keyed state {} MiB, records between hosts {} MiB \
              (exchange.memory at most), and other {} MiB: what keys and values own beside their rows, what user code \
              keeps, and records within the process. Raise task-manager.memory, or spread the job over more slots",

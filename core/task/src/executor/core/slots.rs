@@ -45,6 +45,7 @@ impl TaskExecutor {
                     offer: None,
                     host_failure: None,
                     told: Default::default(),
+                    limited: Default::default(),
                 };
                 self.jobs.insert(job, new);
                 self.register(job);
