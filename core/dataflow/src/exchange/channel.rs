@@ -3,7 +3,7 @@
 use super::{ExchangeSizes, ring, signal::Signal, waiting::Passed};
 use crate::{
     batch::{Batch, Time},
-    codec::{self, EncodeError},
+    codec::{self, DecodeError, EncodeError},
     key::Data,
     push::{CheckpointId, Mark},
     task::{TaskCell, add},
@@ -255,9 +255,9 @@ fn forget_control<T>(over: &mut VecDeque<Msg<T>>) -> bool {
 fn unsendable<T>(error: &EncodeError, max: usize) -> String {
     let item = std::any::type_name::<T>();
     match error {
-        EncodeError::TooLong(n) => {
+        EncodeError::TooLong => {
             format!(
-                "one record ({item}) takes {n} bytes, exchange.max-record is {max}: emit smaller records or raise exchange.max-record"
+                "one record ({item}) takes more than the {max} bytes of exchange.max-record: emit smaller records or raise exchange.max-record"
             )
         }
         EncodeError::Refused(e) => format!("one record ({item}) cannot be encoded: {e}"),
@@ -314,7 +314,10 @@ impl<T: Data> Receiver<T> {
                 Ok(Some(match parcel.kind {
                     ParcelKind::Batch | ParcelKind::Request => {
                         let mut batch = spare.take().unwrap_or_default();
-                        codec::decode_batch(&parcel.body, &mut batch).map_err(damaged)?;
+                        codec::decode_batch(&parcel.body, &mut batch).map_err(|e| match e {
+                            DecodeError::Damaged(what) => TaskFailure::new(FailureKind::Lost, what),
+                            DecodeError::Unreadable(what) => TaskFailure::new(FailureKind::User, what),
+                        })?;
                         Msg::Data(batch)
                     }
                     ParcelKind::Mark => match codec::decode_latency(&parcel.body) {

@@ -1,0 +1,61 @@
+//! What leaves a task as bytes: records between processes, control among them, and state.
+//!
+//! **Records** (`batch`) travel in a form of our own, written and read by plain serde (`write`, `read`). Both ends are the
+//! same executable, so the form needs no evolution, no names and no types; but what arrives may still be damaged, so that
+//! reading is bounded and never panics.
+//!
+//! ```text
+//! integers, floats, char   their fixed width, little-endian (a char as u32)      bool, Option   u8: 0 or 1
+//! a length, a variant      u8 below 255, else 255 and a u64                      struct, tuple  the fields, nothing else
+//! string, bytes            length, bytes       sequence, map   number, elements, and zeros up to a byte an element
+//! ```
+//!
+//! Fixed widths, not varints, and no derive of a layout: measured in ns a record to write + read, and bytes, beside
+//! postcard (which it was before), the same with a varint that has no loop, and a trait that a derive would implement, with
+//! one check a record. The compiler makes one check of neighbouring fields by itself; so nobody needs a derive.
+//!
+//! ```text
+//!                         postcard            this                varint              layout by derive
+//! (u64, u64), key < 1 M   11.5 +  5.0   4 B   0.6 +  1.4  16 B    6.8 +  8.1   4 B    1.5 + 1.5  16 B
+//! six numbers             39.8 + 26.1  22 B   2.0 +  3.3  44 B   16.3 + 21.2  22 B    3.8 + 3.7  44 B
+//! (String, u64)           18.8 + 40.0   9 B   5.0 + 29.3  16 B   11.2 + 41.9   9 B
+//! (Str, u64)              21.7 + 37.6   9 B   4.9 + 43.1  16 B   11.1 + 47.3   9 B
+//! five numbers and Str    43.8 + 50.4  21 B   5.9 + 39.0  44 B   20.9 + 48.6  21 B
+//! ```
+//!
+//! A byte more costs about 0.3 ns over loopback: 12 of them for a pair of small numbers are 4 ns, and 14 are saved.
+//!
+//! **State, splits and committables** ([`encode`], [`decode`]) are postcard: they are kept, where size counts for more.
+
+mod batch;
+mod marks;
+mod read;
+mod write;
+
+pub(crate) use batch::{DecodeError, EncodeError, decode_batch, encode_batch};
+pub(crate) use marks::{decode_barrier, decode_latency, decode_mark, encode_barrier, encode_latency, encode_mark};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A length from here on stands in eight bytes behind this one.
+const WIDE: u8 = 255;
+/// Options, sequences, maps and variants in each other. Deeper ones are not written, and reading stops there: the stack is
+/// bounded also for damaged bytes of a type that holds itself.
+const MAX_DEPTH: u32 = 128;
+
+/// Bytes that are not what they should be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Damaged(pub(crate) String);
+
+/// Bytes of state, of a split, of a committable: one value.
+pub(crate) fn encode<V: Serialize + ?Sized>(value: &V) -> Result<Vec<u8>, String> {
+    postcard::to_stdvec(value).map_err(|e| e.to_string())
+}
+
+/// The value of such bytes.
+pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, String> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|e| e.to_string())?;
+    if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes stand behind the value", rest.len())) }
+}
+
+#[cfg(test)]
+mod tests;
