@@ -52,7 +52,7 @@ pub use keyed::{IntervalJoined, KeyedKeys, KeyedStream};
 pub use sinks::{Collected, SinkRef, TextOutput};
 pub use stream::DataStream;
 pub use thalweg_dataflow::{
-    Data, Either, Key, NO_TIME, OutputTag, OwnedKey, Str, Time,
+    ByteStr, Data, Either, Key, NO_TIME, OutputTag, OwnedKey, Str, Time,
     asynchronous::AsyncOptions,
     broadcast::BroadcastProcessFunction,
     either::KeyedCoProcess,
@@ -92,7 +92,7 @@ pub use windowed::{LateAware, WindowedStream};
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        AggregateFunction, DataStream, Environment, EventTimeSessionWindows, ExecutionMode, JobError, Key,
+        AggregateFunction, ByteStr, DataStream, Environment, EventTimeSessionWindows, ExecutionMode, JobError, Key,
         KeyedContext, KeyedProcess, OutputTag, ProcessContext, ProcessFunction, Sequence, SlidingEventTimeWindows, Str,
         TextBlock, TimeDomain, TimeWindow, TumblingEventTimeWindows, WatermarkStrategy, Windowed,
     };

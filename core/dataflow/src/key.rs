@@ -3,6 +3,7 @@
 //! It is not `std::hash::Hash`, which promises no bytes: what a key hashes to decides where its state lies in a
 //! checkpoint, so it may never change. The values are pinned by golden tests.
 
+use crate::byte_str::ByteStr;
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::Cell;
 
@@ -167,7 +168,8 @@ strings!(
     String => String::as_bytes,
     Str => Str::as_bytes,
     [u8] => same,
-    Vec<u8> => Vec::as_slice
+    Vec<u8> => Vec::as_slice,
+    ByteStr => ByteStr::as_slice
 );
 
 fn same(bytes: &[u8]) -> &[u8] {

@@ -7,6 +7,7 @@ pub mod asynchronous;
 pub mod batch;
 pub mod broadcast;
 pub mod build;
+mod byte_str;
 mod codec;
 pub mod either;
 pub mod engine;
@@ -46,6 +47,7 @@ pub mod window;
 
 pub use batch::{Batch, NO_TIME, Time};
 pub use build::{BuildCx, OpCx};
+pub use byte_str::ByteStr;
 pub use either::Either;
 pub use engine::{Engine, EngineSetup, TaskListener};
 pub use key::{Data, Key, OwnedKey, Str, key_group, subtask_of};

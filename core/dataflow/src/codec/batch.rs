@@ -8,7 +8,7 @@
 //! all of it is written, and a reader's memory is bounded by its input.
 
 use super::{
-    read::{Reader, Unread},
+    read::{Input, Unread},
     write::Writer,
 };
 use crate::{
@@ -139,15 +139,22 @@ pub(crate) fn decode_batch<T: Data>(body: &[u8], batch: &mut Batch<T>) -> Result
     }
     // A record may be one byte, never more records than that: a false count does not make a large allocation.
     batch.reserve_total(count.min(rest.len()));
+    let mut input = Input::new(rest);
     for _ in 0..count {
-        match T::deserialize(Reader::new(&mut rest)) {
+        match T::deserialize(&mut input) {
             Ok(item) => batch.push(item),
-            Err(Unread::Damaged(what)) => return Err(damaged(&what)),
-            Err(e @ Unread::Undescribed) => {
-                let item = std::any::type_name::<T>();
-                return Err(DecodeError::Unreadable(format!("a record ({item}) cannot be read: {e}")));
-            }
+            Err(unread) => return Err(unreadable::<T>(&unread, body.len())),
         }
     }
-    if rest.is_empty() { Ok(()) } else { Err(damaged("something stands behind its records")) }
+    if input.len() == 0 { Ok(()) } else { Err(damaged("something stands behind its records")) }
+}
+
+#[cold]
+fn unreadable<T>(unread: &Unread, length: usize) -> DecodeError {
+    if unread.is_of_the_type() {
+        let item = std::any::type_name::<T>();
+        DecodeError::Unreadable(format!("a record ({item}) cannot be read: {unread}"))
+    } else {
+        DecodeError::Damaged(format!("a batch of {length} bytes is damaged: {unread}"))
+    }
 }

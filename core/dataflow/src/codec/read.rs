@@ -11,62 +11,91 @@ use serde::de::{
 };
 use std::fmt::{self, Display};
 
-/// Why no value was read.
+/// Why no value was read. The frequent reason is a constant in one word: so the checks of a record's fields share one way
+/// out, and the compiler inlines them.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) struct Unread(Option<Box<Why>>);
+
+/// Each other reason.
+#[derive(Debug)]
+enum Why {
     /// The bytes are none of a value of its type.
-    Damaged(Box<str>),
+    Damaged(String),
     /// Its type asks what comes next, which bytes without names and types do not tell.
     Undescribed,
 }
 
+const CUT_SHORT: Unread = Unread(None);
+
+impl Unread {
+    /// Is it the type that cannot be read, whatever the bytes?
+    pub(super) fn is_of_the_type(&self) -> bool {
+        matches!(self.0.as_deref(), Some(Why::Undescribed))
+    }
+}
+
 impl Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Damaged(what) => f.write_str(what),
-            Self::Undescribed => f.write_str(
-                "it has a part that can be read only from a form which names its fields and types (`serde_json::Value`, \
-                 `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`), and records travel in one that does not: \
-                 use an enum without these attributes, or carry that part as a string of JSON",
-            ),
+        match self.0.as_deref() {
+            None => f.write_str("a value is cut short"),
+            Some(Why::Damaged(what)) => f.write_str(what),
+            Some(Why::Undescribed) => f.write_str(UNDESCRIBED),
         }
     }
 }
+
+const UNDESCRIBED: &str = "it has a part that can be read only from a form which names its fields and types \
+    (`serde_json::Value`, `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`), and records travel in one that \
+    does not: use an enum without these attributes, or carry that part as a string of JSON";
 
 impl std::error::Error for Unread {}
 
 impl Error for Unread {
     #[cold]
     fn custom<T: Display>(message: T) -> Self {
-        Self::Damaged(message.to_string().into())
+        Self(Some(Box::new(Why::Damaged(message.to_string()))))
     }
 }
 
 #[cold]
-fn damaged<T>(what: &str) -> Result<T, Unread> {
-    Err(Unread::Damaged(what.into()))
+#[inline(never)]
+fn undescribed() -> Unread {
+    Unread(Some(Box::new(Why::Undescribed)))
 }
 
-/// Reads one value from the front of the bytes.
-pub(super) struct Reader<'a, 'de> {
-    rest: &'a mut &'de [u8],
+#[cold]
+#[inline(never)]
+fn damaged(what: &str) -> Unread {
+    Unread::custom(what)
+}
+
+/// The bytes that are left, and how deep the value stands in others that is read now.
+///
+/// It is behind a reference, unlike a writer's room: what is read goes elsewhere than it lies, and two words go in
+/// registers.
+pub(super) struct Input<'de> {
+    rest: &'de [u8],
     depth: u32,
 }
 
-impl<'a, 'de> Reader<'a, 'de> {
-    #[inline(always)]
-    pub(super) fn new(rest: &'a mut &'de [u8]) -> Self {
+impl<'de> Input<'de> {
+    pub(super) fn new(rest: &'de [u8]) -> Self {
         Self { rest, depth: 0 }
+    }
+
+    /// Bytes left.
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
     }
 
     #[inline(always)]
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Unread> {
         match self.rest.split_first_chunk() {
             Some((bytes, rest)) => {
-                *self.rest = rest;
+                self.rest = rest;
                 Ok(*bytes)
             }
-            None => damaged("a value is cut short"),
+            None => Err(CUT_SHORT),
         }
     }
 
@@ -77,7 +106,7 @@ impl<'a, 'de> Reader<'a, 'de> {
             [WIDE] => usize::try_from(u64::from_le_bytes(self.take()?)).unwrap_or(usize::MAX),
             [n] => usize::from(n),
         };
-        if n <= self.rest.len() { Ok(n) } else { damaged("a length is beyond the end") }
+        if n <= self.rest.len() { Ok(n) } else { Err(damaged("a length is beyond the end")) }
     }
 
     #[inline(always)]
@@ -85,10 +114,10 @@ impl<'a, 'de> Reader<'a, 'de> {
         let n = self.length()?;
         match self.rest.split_at_checked(n) {
             Some((bytes, rest)) => {
-                *self.rest = rest;
+                self.rest = rest;
                 Ok(bytes)
             }
-            None => damaged("a length is beyond the end"),
+            None => Err(damaged("a length is beyond the end")),
         }
     }
 
@@ -104,40 +133,42 @@ impl<'a, 'de> Reader<'a, 'de> {
                 return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
             }
         }
-        std::str::from_utf8(bytes).or_else(|_| damaged("a string is no UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| damaged("a string is no UTF-8"))
     }
 
-    /// The same bytes, one level down.
+    /// Reads what stands one level down.
     #[inline(always)]
-    fn inner(self) -> Result<Self, Unread> {
-        if self.depth < MAX_DEPTH {
-            Ok(Self { rest: self.rest, depth: self.depth + 1 })
-        } else {
-            damaged("values stand too deep in each other")
+    fn inner<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Unread>) -> Result<T, Unread> {
+        if self.depth >= MAX_DEPTH {
+            return Err(damaged("values stand too deep in each other"));
         }
+        // An error ends the whole record: only what succeeds comes up again.
+        self.depth += 1;
+        let value = read(self)?;
+        self.depth -= 1;
+        Ok(value)
     }
 
     #[inline(always)]
-    fn fields<V: Visitor<'de>>(self, n: usize, visitor: V) -> Result<V::Value, Unread> {
-        visitor.visit_seq(Parts { rest: self.rest, left: n, depth: self.depth })
+    fn fields<V: Visitor<'de>>(&mut self, n: usize, visitor: V) -> Result<V::Value, Unread> {
+        visitor.visit_seq(Parts { input: self, left: n })
     }
 
     /// A sequence or a map, which the visitor reads to its end, and what a writer put behind elements without bytes.
     #[inline(always)]
-    fn items<T>(mut self, read: impl FnOnce(&mut Parts<'_, 'de>) -> Result<T, Unread>) -> Result<T, Unread> {
+    fn items<T>(&mut self, read: impl FnOnce(&mut Parts<'_, 'de>) -> Result<T, Unread>) -> Result<T, Unread> {
         let n = self.length()?;
         let start = self.rest.len();
-        let Self { rest, depth } = self.inner()?;
-        let mut parts = Parts { rest, left: n, depth };
-        let value = read(&mut parts)?;
-        if parts.left > 0 {
-            return damaged("it has more elements than its type takes");
-        }
-        let taken = start - rest.len();
+        let value = self.inner(|input| {
+            let mut parts = Parts { input, left: n };
+            let value = read(&mut parts)?;
+            if parts.left > 0 { Err(damaged("it has more elements than its type takes")) } else { Ok(value) }
+        })?;
+        let taken = start - self.rest.len();
         if n > taken {
-            match rest.split_at_checked(n - taken) {
-                Some((_, behind)) => *rest = behind,
-                None => return damaged("a sequence is cut short"),
+            match self.rest.split_at_checked(n - taken) {
+                Some((_, behind)) => self.rest = behind,
+                None => return Err(damaged("a sequence is cut short")),
             }
         }
         Ok(value)
@@ -146,17 +177,17 @@ impl<'a, 'de> Reader<'a, 'de> {
 
 macro_rules! numbers { ($($read:ident $visit:ident $t:ty),*) => { $(
     #[inline(always)]
-    fn $read<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn $read<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         visitor.$visit(<$t>::from_le_bytes(self.take()?))
     }
 )* } }
 
 macro_rules! undescribed { ($($read:ident),*) => { $(
     #[cold]
-    fn $read<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Unread> { Err(Unread::Undescribed) }
+    fn $read<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Unread> { Err(undescribed()) }
 )* } }
 
-impl<'de> Deserializer<'de> for Reader<'_, 'de> {
+impl<'de> Deserializer<'de> for &mut Input<'de> {
     type Error = Unread;
 
     numbers!(
@@ -173,42 +204,42 @@ impl<'de> Deserializer<'de> for Reader<'_, 'de> {
         false
     }
     #[inline(always)]
-    fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         match self.take()? {
             [0] => visitor.visit_bool(false),
             [1] => visitor.visit_bool(true),
-            _ => damaged("a bool is neither 0 nor 1"),
+            _ => Err(damaged("a bool is neither 0 nor 1")),
         }
     }
     #[inline(always)]
-    fn deserialize_char<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         match char::from_u32(u32::from_le_bytes(self.take()?)) {
             Some(c) => visitor.visit_char(c),
-            None => damaged("a char is none"),
+            None => Err(damaged("a char is none")),
         }
     }
     #[inline(always)]
-    fn deserialize_str<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         visitor.visit_borrowed_str(self.text()?)
     }
     #[inline(always)]
-    fn deserialize_string<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         visitor.visit_borrowed_str(self.text()?)
     }
     #[inline(always)]
-    fn deserialize_bytes<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         visitor.visit_borrowed_bytes(self.bytes()?)
     }
     #[inline(always)]
-    fn deserialize_byte_buf<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         visitor.visit_borrowed_bytes(self.bytes()?)
     }
     #[inline(always)]
-    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Unread> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unread> {
         match self.take()? {
             [0] => visitor.visit_none(),
-            [1] => visitor.visit_some(self.inner()?),
-            _ => damaged("an option is neither 0 nor 1"),
+            [1] => self.inner(|input| visitor.visit_some(input)),
+            _ => Err(damaged("an option is neither 0 nor 1")),
         }
     }
     #[inline(always)]
@@ -266,15 +297,14 @@ impl<'de> Deserializer<'de> for Reader<'_, 'de> {
 
 /// So many values one after another.
 struct Parts<'a, 'de> {
-    rest: &'a mut &'de [u8],
+    input: &'a mut Input<'de>,
     left: usize,
-    depth: u32,
 }
 
 impl<'de> Parts<'_, 'de> {
     #[inline(always)]
     fn one<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Unread> {
-        seed.deserialize(Reader { rest: &mut *self.rest, depth: self.depth })
+        seed.deserialize(&mut *self.input)
     }
 
     #[inline(always)]
@@ -313,14 +343,14 @@ impl<'de> MapAccess<'de> for Parts<'_, 'de> {
     }
 }
 
-impl<'a, 'de> EnumAccess<'de> for Reader<'a, 'de> {
+impl<'de> EnumAccess<'de> for &mut Input<'de> {
     type Error = Unread;
     type Variant = Self;
     #[inline(always)]
-    fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, Self), Unread> {
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Unread> {
         let index = match self.take()? {
             [WIDE] => {
-                u32::try_from(u64::from_le_bytes(self.take()?)).or_else(|_| damaged("a variant has no such number"))?
+                u32::try_from(u64::from_le_bytes(self.take()?)).map_err(|_| damaged("a variant has no such number"))?
             }
             [index] => u32::from(index),
         };
@@ -329,7 +359,7 @@ impl<'a, 'de> EnumAccess<'de> for Reader<'a, 'de> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Reader<'_, 'de> {
+impl<'de> VariantAccess<'de> for &mut Input<'de> {
     type Error = Unread;
     #[inline(always)]
     fn unit_variant(self) -> Result<(), Unread> {
@@ -337,14 +367,14 @@ impl<'de> VariantAccess<'de> for Reader<'_, 'de> {
     }
     #[inline(always)]
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Unread> {
-        seed.deserialize(self.inner()?)
+        self.inner(|input| seed.deserialize(input))
     }
     #[inline(always)]
     fn tuple_variant<V: Visitor<'de>>(self, n: usize, visitor: V) -> Result<V::Value, Unread> {
-        self.inner()?.fields(n, visitor)
+        self.inner(|input| input.fields(n, visitor))
     }
     #[inline(always)]
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Unread> {
-        self.inner()?.fields(fields.len(), visitor)
+        self.inner(|input| input.fields(fields.len(), visitor))
     }
 }

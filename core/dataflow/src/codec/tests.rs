@@ -208,9 +208,9 @@ fn short_strings_come_back_wherever_they_stand() {
         for text in ["x".repeat(n), "ä".repeat(n / 2), format!("{}ä", "x".repeat(n))] {
             for behind in 0..20 {
                 let bytes = [&bytes(&text)[..], &vec![0xff; behind]].concat();
-                let mut rest = &bytes[..];
-                assert_eq!(String::deserialize(read::Reader::new(&mut rest)).unwrap(), text);
-                assert_eq!(rest.len(), behind);
+                let mut input = read::Input::new(&bytes);
+                assert_eq!(String::deserialize(&mut input).unwrap(), text);
+                assert_eq!(input.len(), behind);
             }
         }
     }
