@@ -18,7 +18,7 @@ use std::{
 /// It travels and is stored as one piece; a `Vec<u8>` is, for serde, a sequence of numbers, and is written and read byte by
 /// byte. As a key it is what `Vec<u8>` and `[u8]` are. Formats for people (JSON, CSV) may give a string or a list of numbers
 /// for it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ByteStr(CompactBytes);
 
 /// Up to so many bytes stand in the value itself.
@@ -40,12 +40,6 @@ impl ByteStr {
     /// The bytes as a vector, without a copy where they are long.
     pub fn into_vec(self) -> Vec<u8> {
         self.0.into_vec()
-    }
-}
-
-impl Default for ByteStr {
-    fn default() -> Self {
-        Self(CompactBytes::default())
     }
 }
 
@@ -210,7 +204,7 @@ mod tests {
         #[test]
         fn it_is_what_its_bytes_are(a in proptest::collection::vec(any::<u8>(), 0..50), b: Vec<u8>) {
             let (x, y) = (ByteStr::from(a.clone()), ByteStr::from(&b[..]));
-            prop_assert_eq!((&x == &y, x.cmp(&y)), (a == b, a.cmp(&b)));
+            prop_assert_eq!((x == y, x.cmp(&y)), (a == b, a.cmp(&b)));
             prop_assert_eq!(a.iter().copied().collect::<ByteStr>(), x.clone());
             let mut of_vec = Vec::new();
             a.write(&mut of_vec);
