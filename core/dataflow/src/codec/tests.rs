@@ -217,6 +217,18 @@ fn short_strings_come_back_wherever_they_stand() {
 }
 
 #[test]
+fn no_byte_of_a_short_string_is_overlooked() {
+    for n in 1..=18 {
+        for at in 0..n {
+            let mut bytes = [&[n as u8][..], &vec![b'x'; n], &[0; 20]].concat();
+            bytes[1 + at] = 0x80;
+            let mut input = read::Input::new(&bytes);
+            assert!(String::deserialize(&mut input).is_err(), "{n} bytes, the one at {at} is none of UTF-8");
+        }
+    }
+}
+
+#[test]
 fn a_record_that_is_too_long_is_named() {
     let long = vec!["x".repeat(100)];
     assert_eq!(encode_batch(&long, &[], 1000, 50, |_| {}), Err(EncodeError::TooLong));
