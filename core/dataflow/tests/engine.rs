@@ -4,10 +4,11 @@
 mod support;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use support::{Cluster, attempt};
 use thalweg_dataflow::{
-    Freeze, OpId, Plan, PlanBuilder,
+    Data, Freeze, OpId, Plan, PlanBuilder, TaskFailure,
     fold::{Combine, Merge, Pairs, Sum},
     gate_task::add_gate,
     key::{ByFirst, ByRef},
@@ -341,26 +342,45 @@ fn output_is_published_by_the_commit_and_publishing_again_changes_nothing() {
     c.stop();
 }
 
-#[test]
-fn a_record_that_is_too_long_for_the_exchange_is_a_named_error() {
+/// Numbers become records, which go round to two hosts; what fails there.
+fn failure_between_hosts<T: Data>(n: u64, f: impl FnMut(u64) -> T + Clone + Send + 'static) -> TaskFailure {
     let b = PlanBuilder::default();
-    let (op, head) = add_source(&b, Sequence::new(0..20_000));
+    let (op, head) = add_source(&b, Sequence::new(0..n));
     b.set_parallelism(op.vertex, 1);
-    let pipe = then(&b, op, head, |i: u64| "x".repeat(if i % 1000 == 999 { 6000 } else { 1 }));
+    let pipe = then(&b, op, head, f);
     let to = b.vertex(VertexRole::Task, None);
     let re = b.operator(to, "rebalance", &[]);
-    let edge = b.edge::<String>(op.vertex, to, Partitioner::Rebalance, false);
+    let edge = b.edge::<T>(op.vertex, to, Partitioner::Rebalance, false);
     close(&b, op.vertex, pipe, TurnRoute { edge, timed: false });
-    let inlet = add_gate::<String>(&b, to, vec![edge], re);
+    let inlet = add_gate::<T>(&b, to, vec![edge], re);
     let keep = b.operator(to, "filter", &[]);
-    add_sink(&b, to, Then::new(inlet, Filter(|_: &String| true), keep.op), Discard);
+    add_sink(&b, to, Then::new(inlet, Filter(|_: &T| true), keep.op), Discard);
     let c = Cluster::with(freeze(&b, 2), 2, tmp(), 1 << 20, 1 << 20, 5000);
     c.deploy(attempt(0));
     assert!(c.reports.wait(|all| all.iter().any(|r| r.failure.is_some())));
     let failure = c.reports.all().into_iter().find_map(|r| r.failure).unwrap();
+    c.stop();
+    failure
+}
+
+#[test]
+fn a_record_that_is_too_long_for_the_exchange_is_a_named_error() {
+    let failure = failure_between_hosts(20_000, |i| "x".repeat(if i % 1000 == 999 { 6000 } else { 1 }));
     assert_eq!((failure.kind, failure.uid.as_deref()), (FailureKind::User, Some("map-1")));
     assert!(failure.message.contains("exchange.max-record is 5000"), "{failure}");
-    c.stop();
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Loose {
+    Number(u64),
+}
+
+#[test]
+fn records_that_can_be_written_but_not_read_are_a_named_error_of_the_program() {
+    let failure = failure_between_hosts(20_000, Loose::Number);
+    assert_eq!(failure.kind, FailureKind::User);
+    assert!(failure.message.contains("Loose") && failure.message.contains("untagged"), "{failure}");
 }
 
 fn to_sink<S: Source<Item = String>>(source: S, own_thread: bool) -> Plan {

@@ -257,7 +257,7 @@ fn unsendable<T>(error: &EncodeError, max: usize) -> String {
     match error {
         EncodeError::TooLong => {
             format!(
-                "one record ({item}) takes more than the {max} bytes of exchange.max-record: emit smaller records or raise exchange.max-record"
+                "one record ({item}) takes more bytes than it may, exchange.max-record is {max}: emit smaller records or raise exchange.max-record"
             )
         }
         EncodeError::Refused(e) => format!("one record ({item}) cannot be encoded: {e}"),
