@@ -17,10 +17,12 @@
 //! ```text
 //!                         postcard            this                varint              layout by derive
 //! (u64, u64), key < 1 M   11.5 +  5.0   4 B   0.6 +  1.4  16 B    6.8 +  8.1   4 B    1.5 + 1.5  16 B
-//! six numbers             39.8 + 26.1  22 B   2.0 +  3.3  44 B   16.3 + 21.2  22 B    3.8 + 3.7  44 B
-//! (String, u64)           18.8 + 40.0   9 B   5.0 + 29.3  16 B   11.2 + 41.9   9 B
-//! (Str, u64)              21.7 + 37.6   9 B   4.9 + 43.1  16 B   11.1 + 47.3   9 B
-//! five numbers and Str    43.8 + 50.4  21 B   5.9 + 39.0  44 B   20.9 + 48.6  21 B
+//! six numbers             38   + 26    22 B   1.9 +  3.4  44 B   16   + 21    22 B    3.6 + 3.5  44 B
+//! (String, u64)           18   + 40     9 B   4.9 + 29    16 B   11   + 42     9 B
+//! (Str, u64)              19   + 38     9 B   5.0 + 32    16 B   11   + 47     9 B
+//! (ByteStr, u64)          18   + 31    13 B   4.7 + 23    20 B
+//! (Vec<u8>, u64)          22   + 48    13 B  15.8 + 43    20 B
+//! five numbers and Str    43   + 51    21 B   5.5 + 33    44 B   21   + 49    21 B
 //! ```
 //!
 //! A byte more costs about 0.3 ns over loopback: 12 of them for a pair of small numbers are 4 ns, and 14 are saved.

@@ -154,16 +154,12 @@ impl<'de> Input<'de> {
         visitor.visit_seq(Parts { input: self, left: n })
     }
 
-    /// A sequence or a map, which the visitor reads to its end, and what a writer put behind elements without bytes.
+    /// A sequence or a map, and what a writer put behind elements without bytes.
     #[inline(always)]
-    fn items<T>(&mut self, read: impl FnOnce(&mut Parts<'_, 'de>) -> Result<T, Unread>) -> Result<T, Unread> {
+    fn items<T>(&mut self, read: impl FnOnce(Parts<'_, 'de>) -> Result<T, Unread>) -> Result<T, Unread> {
         let n = self.length()?;
         let start = self.rest.len();
-        let value = self.inner(|input| {
-            let mut parts = Parts { input, left: n };
-            let value = read(&mut parts)?;
-            if parts.left > 0 { Err(damaged("it has more elements than its type takes")) } else { Ok(value) }
-        })?;
+        let value = self.inner(|input| read(Parts { input, left: n }))?;
         let taken = start - self.rest.len();
         if n > taken {
             match self.rest.split_at_checked(n - taken) {
