@@ -32,10 +32,10 @@ fn a_record_that_is_too_long_for_the_way_between_hosts_is_refused_by_name() {
     let (runtime, place) = (TestRuntime::new().unwrap(), Place::new());
     let hosts = |compression| on_hosts(2, compression, &place, &runtime);
     for compression in [Compression::None, Compression::Lz4] {
-        // Its number and its length belong to it.
-        let longest = MAX_RECORD - 8;
+        // Its number (8 bytes) and its length (9) belong to it.
+        let longest = MAX_RECORD - 17;
         assert_eq!(sent(longest, hosts(compression), &runtime), Ok(2 * (999 * 10 + longest)));
-        let refused = sent(MAX_RECORD, hosts(compression), &runtime).unwrap_err();
+        let refused = sent(longest + 1, hosts(compression), &runtime).unwrap_err();
         for part in ["one record ((u64, alloc::string::String))", "exchange.max-record is 2097152", "made"] {
             assert!(refused.contains(part), "{part} is not in: {refused}");
         }
