@@ -1,4 +1,4 @@
-//! [`ByteStr`]: what `Str` is for text, for bytes. It is not `bytes::Bytes`: it shares nothing, a clone of a long one copies.
+//! [`ByteStr`]: what `Str` is for text, for bytes. It is not `bytes::Bytes`: it shares nothing, and a long clone copies.
 
 use compact_bytes::CompactBytes;
 use serde::{
@@ -13,11 +13,11 @@ use std::{
     ops::Deref,
 };
 
-/// A byte string that lies in the record itself where it is short: up to 23 bytes nothing is allocated, nor for a clone.
+/// A byte string that lies in the record itself where it is short: up to 23 bytes nothing is allocated, nor for clones.
 ///
-/// It travels and is stored as one piece; a `Vec<u8>` is, for serde, a sequence of numbers, and is written and read byte by
-/// byte. As a key it is what `Vec<u8>` and `[u8]` are. Formats for people (JSON, CSV) may give a string or a list of numbers
-/// for it.
+/// It travels and is stored as one piece; a `Vec<u8>` is, for serde, a sequence of numbers, and is written and read
+/// byte by byte. As a key it is what `Vec<u8>` and `[u8]` are. Formats for people (JSON, CSV) may give a string or a
+/// list of numbers for it.
 #[derive(Clone, Default)]
 pub struct ByteStr(CompactBytes);
 

@@ -4,8 +4,8 @@
 //! u8 flags (1: timed) · u32 records · [i64 × records, when timed] · records
 //! ```
 //!
-//! Records are appended one at a time, so that a parcel is cut where it is full, a record that is too long is known before
-//! all of it is written, and a reader's memory is bounded by its input.
+//! Records are appended one at a time, so that a parcel is cut where it is full, a record that is too long is known
+//! before all of it is written, and a reader's memory is bounded by its input.
 
 use super::{
     read::{Input, Unread},

@@ -1,18 +1,18 @@
 //! What leaves a task as bytes: records between processes, control among them, and state.
 //!
-//! **Records** (`batch`) travel in a form of our own, written and read by plain serde (`write`, `read`). Both ends are the
-//! same executable, so the form needs no evolution, no names and no types; but what arrives may still be damaged, so that
-//! reading is bounded and never panics.
+//! **Records** (`batch`) travel in a form of our own, written and read by plain serde (`write`, `read`). Both ends are
+//! the same executable, so the form needs no evolution, no names and no types; but what arrives may still be damaged,
+//! so that reading is bounded and never panics.
 //!
 //! ```text
 //! integers, floats, char   their fixed width, little-endian (a char as u32)      bool, Option   u8: 0 or 1
-//! a length, a variant      u8 below 255, else 255 and a u64                      struct, tuple  the fields, nothing else
+//! a length, a variant      u8 below 255, else 255 and a u64                      struct, tuple  the fields alone
 //! string, bytes            length, bytes       sequence, map   number, elements, and zeros up to a byte an element
 //! ```
 //!
 //! Fixed widths, not varints, and no derive of a layout: measured in ns a record to write + read, and bytes, beside
-//! postcard (which it was before), the same with a varint that has no loop, and a trait that a derive would implement, with
-//! one check a record. The compiler makes one check of neighbouring fields by itself; so nobody needs a derive.
+//! postcard (which it was before), the same with a varint that has no loop, and a trait that a derive would implement,
+//! with one check a record. The compiler makes one check of neighbouring fields by itself; so nobody needs a derive.
 //!
 //! ```text
 //!                         postcard            this                varint              layout by derive
@@ -40,8 +40,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A length from here on stands in eight bytes behind this one.
 const WIDE: u8 = 255;
-/// Options, sequences, maps and variants in each other. Deeper ones are not written, and reading stops there: the stack is
-/// bounded also for damaged bytes of a type that holds itself.
+/// Options, sequences, maps and variants in each other. Deeper ones are not written, and reading stops there: the stack
+/// is bounded also for damaged bytes of a type that holds itself.
 const MAX_DEPTH: u32 = 128;
 
 /// Bytes that are not what they should be.

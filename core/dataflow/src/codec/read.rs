@@ -1,7 +1,7 @@
 //! A record from bytes that may be damaged: the reading half of the exchange's form, which `codec` describes.
 //!
-//! It never panics, what it allocates and how long it works is bounded by the bytes that are there, and it goes no deeper
-//! than a writer does. It may use `unsafe` in one place, where short strings are looked at as a whole.
+//! It never panics, what it allocates and how long it works is bounded by the bytes that are there, and it goes no
+//! deeper than a writer does. It may use `unsafe` in one place, where short strings are looked at as a whole.
 #![allow(unsafe_code)]
 
 use super::{MAX_DEPTH, WIDE};
@@ -11,8 +11,8 @@ use serde::de::{
 };
 use std::fmt::{self, Display};
 
-/// Why no value was read. The frequent reason is a constant in one word: so the checks of a record's fields share one way
-/// out, and the compiler inlines them.
+/// Why no value was read. The frequent reason is a constant in one word: so the checks of a record's fields share one
+/// way out, and the compiler inlines them.
 #[derive(Debug)]
 pub(super) struct Unread(Option<Box<Why>>);
 
@@ -45,8 +45,8 @@ impl Display for Unread {
 }
 
 const UNDESCRIBED: &str = "it has a part that can be read only from a form which names its fields and types \
-    (`serde_json::Value`, `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`), and records travel in one that \
-    does not: use an enum without these attributes, or carry that part as a string of JSON";
+    (`serde_json::Value`, `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`), and records travel in one \
+    that does not: use an enum without these attributes, or carry that part as a string of JSON";
 
 impl std::error::Error for Unread {}
 
@@ -125,7 +125,7 @@ impl<'de> Input<'de> {
     fn text(&mut self) -> Result<&'de str, Unread> {
         let behind = self.rest.get(1..17).and_then(|b| <[u8; 16]>::try_from(b).ok());
         let bytes = self.bytes()?;
-        // Of a short string, whose length is one byte, all bytes are looked at at once: 5 to 8 ns less where it is ASCII.
+        // All bytes of a short string, whose length is one byte, are looked at at once: 5 to 8 ns less where it is ASCII.
         if let (Some(next), 1..=16) = (behind, bytes.len()) {
             let own = u128::from_le_bytes(next) << (128 - 8 * bytes.len());
             if own & u128::from_ne_bytes([0x80; 16]) == 0 {

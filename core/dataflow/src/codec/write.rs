@@ -2,8 +2,8 @@
 //!
 //! What makes it fast: a writer is the room that is left, handed on *by value*, and what a step gives back is the room
 //! behind it. So the compiler keeps it in registers and joins the checks of neighbouring fields; a writer behind a
-//! reference would be loaded and stored again for each field. The room is of fixed size: where it ends, writing stops, and
-//! the caller begins that record again in more of it.
+//! reference would be loaded and stored again for each field. The room is of fixed size: where it ends, writing stops,
+//! and the caller begins that record again in more of it.
 
 use super::{MAX_DEPTH, WIDE};
 use serde::{
@@ -130,8 +130,8 @@ fn deeper(depth: u32) -> Result<u32, Stopped> {
 #[cold]
 fn too_deep() -> Result<u32, Stopped> {
     Err(Stopped::custom(format_args!(
-        "options, sequences, maps and variants stand more than {MAX_DEPTH} deep in each other: send what is nested so deep \
-         as a list of its nodes"
+        "options, sequences, maps and variants stand more than {MAX_DEPTH} deep in each other: send what is nested so \
+         deep as a list of its nodes"
     )))
 }
 
@@ -173,7 +173,7 @@ impl<'a> Items<'a> {
         } else if self.promised != Some(self.n) {
             return miscounted(self.promised, self.n);
         }
-        // Elements take a byte each, at least together: a reader then knows that no true number is above that of the bytes.
+        // Elements take a byte each, at least together: no true number of them is above that of the bytes.
         let written = self.start - self.room.len();
         if written >= self.n {
             return Ok(self.room);
@@ -281,8 +281,8 @@ impl<'a> Serializer for Writer<'a> {
         match n {
             Some(n) => self.items(Some(n)),
             None => Err(Stopped::custom(
-                "it has a map of unknown length, as `#[serde(flatten)]` makes them, and those can not be read back from a form \
-                 without names of fields: write the inner struct as a field of its own",
+                "it has a map of unknown length, as `#[serde(flatten)]` makes them, which cannot be read back from a form \
+                 without names of fields: make the inner struct a field of its own",
             )),
         }
     }
@@ -369,7 +369,9 @@ macro_rules! structs { ($($kind:ident),*) => { $(
         type Ok = &'a mut [u8];
         type Error = Stopped;
         #[inline(always)]
-        fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, v: &T) -> Result<(), Stopped> { self.add(v) }
+        fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, v: &T) -> Result<(), Stopped> {
+            self.add(v)
+        }
         fn skip_field(&mut self, name: &'static str) -> Result<(), Stopped> { left_out(name) }
         #[inline(always)]
         fn end(self) -> Room<'a> { Ok(self.room) }
@@ -380,7 +382,7 @@ structs!(SerializeStruct, SerializeStructVariant);
 #[cold]
 fn left_out(name: &str) -> Result<(), Stopped> {
     Err(Stopped::custom(format_args!(
-        "its field `{name}` is left out (`#[serde(skip_serializing_if)]`), which can not be read back from a form without \
-         names of fields: take that attribute away from records that cross an exchange"
+        "its field `{name}` is left out (`#[serde(skip_serializing_if)]`), which cannot be read back from a form \
+         without names of fields: take that attribute away from records that cross an exchange"
     )))
 }
