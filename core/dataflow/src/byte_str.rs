@@ -1,4 +1,4 @@
-//! [`ByteStr`]: what `Str` is for text, for bytes. It is not `bytes::Bytes`: it shares nothing, and a long clone copies.
+//! [`ByteStr`]: what `Str` is for text, for bytes. It is not `bytes::Bytes`: nothing is shared, a long clone copies.
 
 use compact_bytes::CompactBytes;
 use serde::{
@@ -234,6 +234,8 @@ mod tests {
         assert_eq!(map[&b"a"[..]], "ä".as_bytes());
         assert_eq!(map[&b"b"[..]], [0, 255]);
         assert_eq!(map[&b"c"[..]], []);
+        let row = csv::ByteRecord::from(vec![&b"a\xff"[..]]);
+        assert_eq!(row.deserialize::<(ByteStr,)>(None).unwrap().0, b"a\xff");
         assert!(serde_json::from_str::<ByteStr>("[256]").is_err() && serde_json::from_str::<ByteStr>("7").is_err());
     }
 

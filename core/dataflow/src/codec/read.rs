@@ -125,7 +125,7 @@ impl<'de> Input<'de> {
     fn text(&mut self) -> Result<&'de str, Unread> {
         let behind = self.rest.get(1..17).and_then(|b| <[u8; 16]>::try_from(b).ok());
         let bytes = self.bytes()?;
-        // All bytes of a short string, whose length is one byte, are looked at at once: 5 to 8 ns less where it is ASCII.
+        // All bytes of a short string (its length is one byte) are looked at at once: 5 to 8 ns less for ASCII.
         if let (Some(next), 1..=16) = (behind, bytes.len()) {
             let own = u128::from_le_bytes(next) << (128 - 8 * bytes.len());
             if own & u128::from_ne_bytes([0x80; 16]) == 0 {

@@ -281,8 +281,8 @@ impl<'a> Serializer for Writer<'a> {
         match n {
             Some(n) => self.items(Some(n)),
             None => Err(Stopped::custom(
-                "it has a map of unknown length, as `#[serde(flatten)]` makes them, which cannot be read back from a form \
-                 without names of fields: make the inner struct a field of its own",
+                "it has a map of unknown length, as `#[serde(flatten)]` makes them, which cannot be read back from a \
+                 form without names of fields: make the inner struct a field of its own",
             )),
         }
     }
