@@ -291,6 +291,20 @@ fn a_sequence_whose_length_comes_last_is_read() {
 }
 
 #[test]
+fn attributes_that_need_no_names_work() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Plain {
+        #[serde(skip)]
+        cached: u64,
+        #[serde(default, rename = "n")]
+        number: Option<u32>,
+        kinds: Vec<Kind<u8>>,
+    }
+    let item = Plain { cached: 0, number: None, kinds: vec![Kind::Plain, Kind::New(3)] };
+    assert_eq!(of_bytes::<Plain>(&bytes(&Plain { cached: 9, ..item.clone() })), Ok(item));
+}
+
+#[test]
 fn what_cannot_be_read_back_says_what_to_do() {
     #[derive(Clone, Serialize, Deserialize)]
     struct Flat {
@@ -310,7 +324,19 @@ fn what_cannot_be_read_back_says_what_to_do() {
     enum Loose {
         Number(u64),
     }
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Inside {
+        Named { a: u16 },
+    }
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(tag = "kind", content = "of")]
+    enum Beside {
+        Number(u64),
+    }
     for error in [
+        of_bytes::<Inside>(&bytes(&Inside::Named { a: 1 })).unwrap_err(),
+        of_bytes::<Beside>(&bytes(&Beside::Number(1))).unwrap_err(),
         of_bytes::<Loose>(&bytes(&Loose::Number(1))).unwrap_err(),
         of_bytes::<serde_json::Value>(&bytes(&serde_json::json!([1]))).unwrap_err(),
     ] {
