@@ -3,7 +3,12 @@
 //! A [`PlanBuilder`] is what a program writes into. Frozen it is a [`Plan`], `Send + Sync`; its factories keep the
 //! pristine recipes, and each attempt of each subtask is built from clones on its slot's thread.
 
-use crate::{build::BuildCx, pipe::Make, task::Task};
+use crate::{
+    build::BuildCx,
+    pipe::Make,
+    source::{GroupDraft, Link, connect_groups},
+    task::Task,
+};
 use parking_lot::Mutex;
 use std::{
     cell::RefCell,
@@ -97,6 +102,8 @@ struct DraftVertex {
     role: VertexRole,
     own_thread: bool,
     slot_sharing_group: Option<String>,
+    /// In the slot-sharing group of this vertex.
+    beside: Option<usize>,
     /// A source, and whether it ends.
     bounded: Option<bool>,
     make: Option<Make<Box<dyn Task>>>,
@@ -116,8 +123,10 @@ struct Draft {
     errors: Vec<String>,
     kinds: BTreeMap<&'static str, u32>,
     watched: Vec<(OpId, Arc<OnceLock<String>>)>,
-    /// Groups of watermark alignment, and the vertex of each.
-    aligned: BTreeMap<String, usize>,
+    /// By the vertex of the readers.
+    sources: BTreeMap<usize, GroupDraft>,
+    /// Groups of watermark alignment, and the vertices of the readers in each.
+    aligned: BTreeMap<String, Vec<usize>>,
 }
 
 /// What a plan is frozen with.
@@ -163,8 +172,7 @@ impl PlanBuilder {
         self.add(&mut d, vertex, uid, kind, states, at)
     }
 
-    /// An operator that belongs to another one and shares its uid with a suffix.
-    #[track_caller]
+    /// An operator that belongs to another one, and shares its uid with a suffix and its place in the program.
     pub fn companion(
         &self,
         vertex: usize,
@@ -173,8 +181,9 @@ impl PlanBuilder {
         kind: &'static str,
         states: &[&str],
     ) -> OpId {
-        let at = Location::caller();
-        self.add(&mut self.0.borrow_mut(), vertex, Uid::Of(of, suffix), kind, states, at)
+        let mut d = self.0.borrow_mut();
+        let at = d.vertices[of.vertex].operators[of.op].at;
+        self.add(&mut d, vertex, Uid::Of(of, suffix), kind, states, at)
     }
 
     fn add(
@@ -234,6 +243,11 @@ impl PlanBuilder {
         self.0.borrow_mut().vertices[vertex].slot_sharing_group = Some(group);
     }
 
+    /// The vertex is in the slot-sharing group of this other one, whichever that is.
+    pub(crate) fn set_beside(&self, vertex: usize, other: usize) {
+        self.0.borrow_mut().vertices[vertex].beside = Some(other);
+    }
+
     /// An edge. A forward edge between vertices that turn out to differ in parallelism becomes a rebalancing one.
     pub fn edge<T>(&self, from: usize, to: usize, partitioner: Partitioner, feedback: bool) -> u32 {
         let mut d = self.0.borrow_mut();
@@ -247,16 +261,28 @@ impl PlanBuilder {
         self.0.borrow_mut().open.push(OpenEnd { after, is_taken: Box::new(is_taken) });
     }
 
-    /// The readers of this vertex wait for each other, under this name. A group is of one source.
+    /// The source has this coordinator. Answers where the edges to its alignment group will be found.
+    pub(crate) fn coordinated(&self, source: OpId, coordinator: usize) -> Arc<OnceLock<Link>> {
+        let link = Arc::default();
+        let draft = GroupDraft { source, coordinator, link: Arc::clone(&link) };
+        self.0.borrow_mut().sources.insert(source.vertex, draft);
+        link
+    }
+
+    /// The readers of this vertex wait for each other, and for those of other vertices under this name.
     pub fn align(&self, vertex: usize, group: &str) -> Result<(), String> {
-        let other = *self.0.borrow_mut().aligned.entry(group.to_owned()).or_insert(vertex);
-        if other == vertex {
-            return Ok(());
+        let mut d = self.0.borrow_mut();
+        if let Some((other, _)) = d.aligned.iter().find(|(name, all)| *name != group && all.contains(&vertex)) {
+            return Err(format!(
+                "the readers of this source are in watermark alignment group {other:?}, and are to be in {group:?} too: \
+                 give all strategies of one source the same group"
+            ));
         }
-        Err(format!(
-            "watermark alignment group {group:?} is that of another source already, and a group is the readers of one: give \
-             each source's strategy a group of its own"
-        ))
+        let members = d.aligned.entry(group.to_owned()).or_default();
+        if !members.contains(&vertex) {
+            members.push(vertex);
+        }
+        Ok(())
     }
 
     /// Something that only the client can see.
@@ -276,6 +302,11 @@ impl PlanBuilder {
 
     /// Ends the writing: the builder is empty again. Answers all that is wrong with the program at once.
     pub fn freeze(&self, with: &Freeze) -> Result<Plan, Vec<String>> {
+        let batch = with.mode != ExecutionMode::Streaming && self.0.borrow().is_bounded();
+        if !batch {
+            let groups = self.0.borrow().shared_groups();
+            connect_groups(self, groups);
+        }
         let mut d = std::mem::take(&mut *self.0.borrow_mut());
         let mut errors = std::mem::take(&mut d.errors);
         let name = |o: &DraftOperator| format!("{} ({}:{})", o.kind, o.at.file(), o.at.line());
@@ -291,7 +322,7 @@ impl PlanBuilder {
                 errors.push(format!("a stream has no sink: what comes out of {} goes nowhere", name(last)));
             }
         }
-        let bounded = d.vertices.iter().all(|v| v.bounded != Some(false));
+        let bounded = d.is_bounded();
         if with.mode == ExecutionMode::Batch && !bounded {
             let sources = d.vertices.iter().filter(|v| v.bounded == Some(false)).filter_map(|v| v.operators.first());
             let names: Vec<_> = sources.map(name).collect();
@@ -339,7 +370,7 @@ impl PlanBuilder {
                 slot_sharing_group: v.slot_sharing_group.clone(),
             });
         }
-        share(&mut graph);
+        share(&mut graph, &d.vertices.iter().map(|v| v.beside).collect::<Vec<_>>());
         settle(&mut graph, &d.vertices.iter().map(|v| v.bounded.is_some()).collect::<Vec<_>>());
         let operators = d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten());
         let derived = operators.filter(|(o, _)| !o.states.is_empty() && matches!(o.uid, Uid::Counted(_)));
@@ -357,7 +388,6 @@ impl PlanBuilder {
             errors.push(e);
         }
         if errors.is_empty() {
-            let batch = bounded && with.mode != ExecutionMode::Streaming;
             Ok(Plan { graph, factories, checks: d.checks.into_iter().map(Mutex::new).collect(), batch, warnings })
         } else {
             let mut told = BTreeSet::new();
@@ -370,9 +400,9 @@ impl PlanBuilder {
 /// The name of the group that vertices are in when nothing else is said.
 const DEFAULT_GROUP: &str = "default";
 
-/// Slot-sharing groups of the vertices that were given none: a coordinator is with its readers, all others with what flows
-/// into them, if that agrees.
-fn share(graph: &mut JobGraph) {
+/// Slot-sharing groups of the vertices that were given none: a coordinator is with its readers, what is beside another vertex
+/// with that one, all others with what flows into them, if that agrees.
+fn share(graph: &mut JobGraph, beside: &[Option<usize>]) {
     let is_coordinator = |graph: &JobGraph, v: u32| graph.vertices[v as usize].role == VertexRole::Coordinator;
     let of = |graph: &JobGraph, v: u32| {
         graph.vertices[v as usize].slot_sharing_group.clone().unwrap_or_else(|| DEFAULT_GROUP.to_owned())
@@ -390,6 +420,9 @@ fn share(graph: &mut JobGraph) {
             graph.vertices[e.from as usize].slot_sharing_group =
                 graph.vertices[e.to as usize].slot_sharing_group.clone();
         }
+    }
+    for (v, other) in beside.iter().enumerate().filter_map(|(v, other)| Some((v, (*other)?))) {
+        graph.vertices[v].slot_sharing_group = graph.vertices[other].slot_sharing_group.clone();
     }
     for v in &mut graph.vertices {
         v.slot_sharing_group = v.slot_sharing_group.take().filter(|group| group != DEFAULT_GROUP);
@@ -413,6 +446,19 @@ fn settle(graph: &mut JobGraph, sources: &[bool]) {
 }
 
 impl Draft {
+    /// Does every source end?
+    fn is_bounded(&self) -> bool {
+        self.vertices.iter().all(|v| v.bounded != Some(false))
+    }
+
+    /// Alignment groups of more than one source.
+    fn shared_groups(&self) -> Vec<(String, Vec<GroupDraft>)> {
+        let of =
+            |vertices: &Vec<usize>| vertices.iter().filter_map(|v| self.sources.get(v).cloned()).collect::<Vec<_>>();
+        let all = self.aligned.iter().map(|(name, vertices)| (name.clone(), of(vertices)));
+        all.filter(|(_, sources)| sources.len() > 1).collect()
+    }
+
     fn uid(&self, id: OpId) -> String {
         let operator = &self.vertices[id.vertex].operators[id.op];
         match &operator.uid {

@@ -2,9 +2,11 @@
 
 use super::{
     Assign, Assignment, Enumerator, Request, Source, What,
-    drift::{Lowest, Report},
+    drift::{Lowest, Reach},
+    group::{Link, Member},
 };
 use crate::{
+    batch::Time,
     build::BuildCx,
     exchange::{channel::Msg, gate::Gate, out::ExchangeOut, route::DirectRouter},
     panics::Guard,
@@ -32,6 +34,8 @@ struct CoordinatorTask<E: Enumerator> {
     /// Readers that know that there is nothing more.
     told: Vec<bool>,
     lowest: Lowest,
+    /// Other sources are in the group of its readers.
+    member: Option<Member>,
     checkpoints_seen: u64,
     ending: bool,
 }
@@ -41,6 +45,7 @@ pub(super) fn make<S: Source>(
     source: &S,
     assignments: u32,
     requests: u32,
+    link: Option<&Link>,
 ) -> Result<Box<dyn Task>, TaskFailure> {
     let op = cx.op(0)?;
     let guard = Guard::new(&op.uid);
@@ -55,6 +60,7 @@ pub(super) fn make<S: Source>(
         uid: op.uid,
         told: vec![false; requests.len()],
         lowest: Lowest::new(requests.len()),
+        member: link.map(|link| Member::open(cx, link)).transpose()?,
         requests,
         out,
         head: Head::new(cx.cell.clone(), cx.attempt.buffer_timeout),
@@ -77,7 +83,8 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
                         batch.each(usize::MAX, |_, _, request| match request {
                             Request::Split => self.waiting.push_back(reader as u32),
                             Request::At(at, every) => {
-                                self.lowest.hear(reader, Report { at, every: Duration::from_millis(every) });
+                                let reach = at.map_or(Reach::Free, Reach::At);
+                                self.lowest.hear(reader, reach, Duration::from_millis(every));
                             }
                         });
                         self.requests.recycle(reader, batch);
@@ -121,21 +128,32 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
         Ok(answered)
     }
 
-    /// Tells readers the lowest watermark, where they are aligned.
-    fn align(&mut self, slot: &mut SlotCx) -> bool {
+    /// Tells readers the lowest watermark, where they are aligned, and other sources that of the readers.
+    fn align(&mut self, slot: &mut SlotCx) -> Result<bool, TaskFailure> {
         let mut told = false;
         let (out, waiting, gone) = (&mut self.out, &self.waiting, &self.told);
         // Who waits for a split has nothing to read.
         let counts = |reader: usize| !gone[reader] && !waiting.contains(&(reader as u32));
-        let next = self.lowest.tell(slot.now, counts, |to, lowest| {
-            told = true;
-            out.emit(Assign { to, what: What::Lowest(lowest) });
-        });
-        next.into_iter().for_each(|at| slot.wake_at(at));
+        let others = match &mut self.member {
+            None => Some(Time::MAX),
+            Some(member) => {
+                told |= member.hear()?;
+                told |= member.tell(self.lowest.reach(counts));
+                member.others()
+            }
+        };
+        // Before the group's first word nobody knows how far the others are.
+        if let Some(others) = others {
+            let next = self.lowest.tell(slot.now, others, counts, |to, lowest| {
+                told = true;
+                out.emit(Assign { to, what: What::Lowest(lowest) });
+            });
+            next.into_iter().for_each(|at| slot.wake_at(at));
+        }
         if told {
             self.out.flush();
         }
-        told
+        Ok(told)
     }
 
     fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
@@ -153,13 +171,20 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
         if let Some(step) = self.head.advance(&mut self.out, &mut budget) {
             return Ok(step);
         }
-        let worked = self.hear()? | self.answer()? | self.align(slot);
+        let worked = self.hear()? | self.answer()?;
         if !self.ending && self.told.iter().all(|t| *t) {
+            // Readers know already that there is nothing more; the group must hear that nobody waits for them.
+            if let Some(member) = &mut self.member
+                && !member.leave()
+            {
+                return Ok(if worked { Step::Progress } else { Step::Blocked });
+            }
             self.ending = true;
             self.head.say(Saying::End);
             return Ok(Step::Progress);
         }
-        Ok(if worked { Step::Progress } else { Step::Blocked })
+        let aligned = self.align(slot)?;
+        Ok(if worked || aligned { Step::Progress } else { Step::Blocked })
     }
 }
 

@@ -1,16 +1,30 @@
-//! Readers of one source that do not run away from each other: each tells how far its watermark is, the coordinator tells it
-//! the lowest of the others', and whoever is too far ahead of that waits.
+//! Readers that do not run away from each other: each tells how far its watermark is, the coordinator tells it the lowest of
+//! the others', and whoever is too far ahead of that waits. Sources of one group do the same among their coordinators
+//! ([`super::group`]), by the same rule.
 //!
-//! A reader is told at most one minimum that it has not answered, so the channel to one that has no room fills no further.
-//! Nothing here is in a snapshot: after a restore readers tell again.
+//! Whoever is told is told at most one minimum that it has not answered, so the channel to one that has no room fills no
+//! further. Nothing here is in a snapshot: after a restore all tell again.
 
 use super::board::SplitBoard;
 use crate::{
     batch::{NO_TIME, Time},
     event_time::Alignment,
 };
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use thalweg_model::Moment;
+
+/// How far somebody is: a reader, or all readers of a source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) enum Reach {
+    /// It has something to read and no watermark yet: that may be anything.
+    #[default]
+    Unknown,
+    /// It is idle, or has nothing to read.
+    Free,
+    /// Its watermark.
+    At(Time),
+}
 
 /// What a reader tells of its watermark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,50 +99,66 @@ impl Ahead {
     }
 }
 
-/// One reader, as the coordinator knows it.
+/// One who is told, as it is known to who tells.
 #[derive(Clone, Default)]
 struct Known {
-    at: Option<Time>,
+    reach: Reach,
     every: Duration,
     told: Option<(Time, Moment)>,
     /// It has told something since.
     answered: bool,
 }
 
-/// The coordinator's side.
-pub(super) struct Lowest {
-    readers: Vec<Known>,
-}
+/// The side of who tells: the coordinator of readers, or the group of sources.
+pub(super) struct Lowest(Vec<Known>);
 
 impl Lowest {
-    pub(super) fn new(readers: usize) -> Self {
-        Self { readers: vec![Known::default(); readers] }
+    pub(super) fn new(members: usize) -> Self {
+        Self(vec![Known::default(); members])
     }
 
-    pub(super) fn hear(&mut self, reader: usize, report: Report) {
-        if let Some(known) = self.readers.get_mut(reader) {
-            (known.at, known.every, known.answered) = (report.at, report.every, true);
+    /// A member is this far, and wants to be told no more often than `every`.
+    pub(super) fn hear(&mut self, member: usize, reach: Reach, every: Duration) {
+        if let Some(known) = self.0.get_mut(member) {
+            (known.reach, known.every, known.answered) = (reach, every, true);
         }
     }
 
-    /// Tells each reader that has answered what is new to it; answers when to ask again. Readers that `counts` says no to
-    /// have nothing to read: they hold nobody back.
+    /// How far they are together, without those that `counts` says no to.
+    pub(super) fn reach(&self, counts: impl Fn(usize) -> bool) -> Reach {
+        let counted = self.0.iter().enumerate().filter(|(i, _)| counts(*i)).map(|(_, known)| known.reach);
+        counted.fold(Reach::Free, |all, one| match (all, one) {
+            (Reach::At(a), Reach::At(b)) => Reach::At(a.min(b)),
+            (Reach::At(at), _) | (_, Reach::At(at)) => Reach::At(at),
+            (Reach::Unknown, _) | (_, Reach::Unknown) => Reach::Unknown,
+            (Reach::Free, Reach::Free) => Reach::Free,
+        })
+    }
+
+    /// Tells each member that has answered what is new to it; answers when to ask again. `others` is the lowest of those
+    /// that are no members, `Time::MAX` where there are none. Members that `counts` says no to have nothing to read: they
+    /// hold nobody back.
     pub(super) fn tell(
         &mut self,
         now: Moment,
+        others: Time,
         counts: impl Fn(usize) -> bool,
         mut tell: impl FnMut(u32, Time),
     ) -> Option<Moment> {
-        let counted = |i: usize, known: &Known| known.at.filter(|_| counts(i));
-        let all = || self.readers.iter().enumerate().filter_map(|(i, known)| Some((counted(i, known)?, i)));
+        let at = |(i, known): (usize, &Known)| match known.reach {
+            Reach::At(at) if counts(i) => Some((at, i)),
+            _ => None,
+        };
+        let all = || self.0.iter().enumerate().filter_map(at);
         let first = all().min()?;
         let second = all().filter(|(_, i)| *i != first.1).min();
         // Who has told nothing yet may have anything; who is idle has told so.
-        let silent = self.readers.iter().enumerate().any(|(i, known)| counts(i) && known.every.is_zero());
-        let alone = if silent { first.0 } else { Time::MAX };
+        let unknown = self.0.iter().enumerate().any(|(i, known)| known.reach == Reach::Unknown && counts(i));
+        let alone = if unknown { first.0 } else { Time::MAX };
         let mut next: Option<Moment> = None;
-        for (i, known) in self.readers.iter_mut().enumerate() {
+        for (i, known) in self.0.iter_mut().enumerate() {
             let lowest = if i == first.1 { second.map_or(alone, |(at, _)| at) } else { first.0 };
+            let lowest = lowest.min(others);
             if !known.answered || !counts(i) || known.told.is_some_and(|(at, _)| at == lowest) {
                 continue;
             }

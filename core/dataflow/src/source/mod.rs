@@ -11,6 +11,7 @@ mod coordinator;
 mod drift;
 mod files;
 mod generator;
+mod group;
 mod reader;
 mod sequence;
 mod socket;
@@ -23,6 +24,7 @@ mod words;
 pub(crate) use board::{SplitBoard, Told};
 pub use collection::Collection;
 pub use generator::Generator;
+pub(crate) use group::{Draft as GroupDraft, Link, connect as connect_groups};
 pub use reader::SourceHead;
 pub use sequence::Sequence;
 pub use socket::SocketText;
@@ -215,8 +217,8 @@ pub fn add_source<S: Source>(plan: &PlanBuilder, source: S) -> (OpId, SourceHead
     plan.companion(coordinator, op, "/coordinator", "coordinator", &["splits"]);
     let assignments = plan.edge::<Assign<S::Split>>(coordinator, vertex, Partitioner::Direct, false);
     let requests = plan.edge::<Request>(vertex, coordinator, Partitioner::Rebalance, true);
-    let mine = source.clone();
-    plan.install(coordinator, Box::new(move |cx| coordinator::make(cx, &mine, assignments, requests)));
+    let (mine, link) = (source.clone(), plan.coordinated(op, coordinator));
+    plan.install(coordinator, Box::new(move |cx| coordinator::make(cx, &mine, assignments, requests, link.get())));
     let mine = source.clone();
     plan.check(move |dir| mine.check(dir));
     (op, SourceHead::new(source, assignments, requests))
