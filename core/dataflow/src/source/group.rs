@@ -115,7 +115,9 @@ impl Member {
     /// Tells how far the readers are if that is new, or was asked; answers whether it was told. What does not fit waits:
     /// the newest is told when there is room.
     pub(super) fn tell(&mut self, reach: Reach) -> bool {
-        let news = self.said != Some(reach) && self.to.pump();
+        // Also when there is no news: what was told last may not have left yet.
+        let room = self.to.pump();
+        let news = room && self.said != Some(reach);
         if news {
             self.said = Some(reach);
             send(&mut self.to, reach);
