@@ -28,6 +28,7 @@ struct Member {
     kinds: Vec<Kind>,
     parallelism: u32,
     drift: Time,
+    every: Duration,
     idleness: Option<Duration>,
     holds: bool,
     bounded: bool,
@@ -35,7 +36,7 @@ struct Member {
 
 impl Member {
     fn of(kinds: Vec<Kind>) -> Self {
-        Self { kinds, parallelism: 1, drift: DRIFT, idleness: None, holds: false, bounded: true }
+        Self { kinds, parallelism: 1, drift: DRIFT, every: 3 * MS, idleness: None, holds: false, bounded: true }
     }
 }
 
@@ -57,7 +58,7 @@ fn program(env: &Environment, members: &[Member], aligned: bool, log: &Log) -> C
             strategy = strategy.with_idleness(after);
         }
         if aligned {
-            strategy = strategy.with_alignment("all", Duration::from_millis(member.drift as u64), 3 * MS);
+            strategy = strategy.with_alignment("all", Duration::from_millis(member.drift as u64), member.every);
         }
         let times = env.source(source).uid(format!("source-{n}")).parallelism(member.parallelism);
         let timed = times.assign_timestamps_and_watermarks(|t| *t, strategy).uid(format!("times-{n}"));
@@ -158,6 +159,7 @@ fn members(random: &mut SmallRng) -> Vec<Member> {
         // Each split has a reader: what one gets later would be late.
         member.parallelism = random.random_range(member.kinds.len() as u32..4);
         member.drift = DRIFT * random.random_range(1..4);
+        member.every = MS * random.random_range(1..6);
         member.bounded = random.random();
     }
     let slow = random.random_range(0..members.len());
@@ -229,6 +231,7 @@ fn on_threads_too_a_source_stays_near_a_slow_one_of_its_group() {
     let away = |aligned| {
         let mut members = [Member::of(vec![fast(3000), fast(2000)]), Member::of(vec![slow])];
         members[0].parallelism = 2;
+        members[0].every = 30 * MS;
         let log = Log::default();
         let env = thalweg_api::testing::environment(2, std::env::temp_dir()).unwrap();
         let out = program(&env, &members, aligned, &log);
@@ -236,9 +239,10 @@ fn on_threads_too_a_source_stays_near_a_slow_one_of_its_group() {
         let log = log.lock();
         furthest(&log, &members, aligned)[0]
     };
+    // Until the word is round that the slow one has begun, the fast one may have gone on by its drift a few times.
     let ahead = away(true);
-    assert!(ahead <= bound(DRIFT), "{ahead} ms ahead, {} are allowed", bound(DRIFT));
-    assert!(away(false) > 5 * bound(DRIFT), "without alignment it runs away");
+    assert!(ahead <= 5 * bound(DRIFT), "{ahead} ms ahead");
+    assert!(away(false) > 10 * bound(DRIFT), "without alignment it runs away");
 }
 
 /// Takes the plan of a program and runs nothing.

@@ -60,6 +60,7 @@ pub struct Paced {
 pub struct Dealer {
     left: Vec<Part>,
     source: Paced,
+    asked: u32,
     env: Env,
     cell: Rc<TaskCell>,
 }
@@ -68,6 +69,8 @@ impl Enumerator for Dealer {
     type Split = Part;
     fn next(&mut self, _: u32) -> Result<Assignment<Part>, TaskFailure> {
         if self.left.is_empty() && self.source.holds && !self.source.fast_ended.load(Ordering::Relaxed) {
+            self.asked += 1;
+            assert!(self.asked < 100_000, "the fast split never ends");
             self.cell.wake_at(self.env.clock.now() + Duration::from_millis(10));
             return Ok(Assignment::Wait);
         }
@@ -101,7 +104,7 @@ impl Source for Paced {
         for (_, state) in cx.restored() {
             left = serde_json::from_slice(state).unwrap();
         }
-        Ok(Dealer { left, source: self.clone(), env: cx.env().clone(), cell: cx.cell() })
+        Ok(Dealer { left, source: self.clone(), asked: 0, env: cx.env().clone(), cell: cx.cell() })
     }
     fn reader(&self, _: &OpCx) -> Result<PacedReader, TaskFailure> {
         Ok(PacedReader { source: self.clone(), open: Vec::new(), reading: 0, due: BTreeMap::new() })
