@@ -73,7 +73,8 @@ pub enum VertexRole {
     /// An ordinary chain of operators.
     #[default]
     Task,
-    /// A source's split enumerator: parallelism 1, in the slot of subtask 0.
+    /// A source's split enumerator, or what keeps several sources' watermarks together: parallelism 1, in the slot of a
+    /// source's subtask 0.
     Coordinator,
     /// A sink's global committer: parallelism 1. It publishes output when the JobMaster says so, and only then.
     Committer,
@@ -133,8 +134,8 @@ pub struct Edge {
     pub partitioner: Partitioner,
     /// The item's type name, for people; it is no part of the fingerprint, since compilers may change it.
     pub item: String,
-    /// Runs against the direction of the stream and carries neither records nor barriers, only requests of a reader
-    /// to its coordinator. It is not looked at when the graph is ordered, and never delays an end.
+    /// Runs against the direction of the stream, or between coordinators, and carries neither records nor barriers, only
+    /// what readers and coordinators ask and tell. It is not looked at when the graph is ordered, and never delays an end.
     #[serde(default)]
     pub feedback: bool,
 }

@@ -2,7 +2,8 @@
 //!
 //! Every edge is pipelined, so a region is a connected part of the graph of subtasks. A keyed edge joins all subtasks on
 //! both of its sides; a forward edge only pairs, so a job of p independent pipelines has p regions, and the loss of one is
-//! no affair of the others.
+//! no affair of the others. Feedback edges join too: a coordinator belongs to its readers, and sources whose watermarks are
+//! kept together belong to each other, since a lost one would leave the rest waiting for what it told last.
 
 use crate::{Attempt, JobGraph, Partitioner, SubtaskId};
 use serde::{Deserialize, Serialize};
