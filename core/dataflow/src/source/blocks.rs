@@ -59,6 +59,15 @@ impl BlockReader {
         Self { split, input: None, carry: Vec::new(), skip: 0, whole_lines, limit }
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// Closes its file. The next block is read from a file that is opened again; a compressed one is unpacked up to there.
+    pub(super) fn close_file(&mut self) {
+        (self.input, self.carry) = (None, Vec::new());
+    }
+
     /// The next block. After it `split` says what is left: at the end of the split its `end` is 0. An empty block before
     /// that is no end: ask again.
     pub(super) fn next(&mut self, cx: &ReaderCx) -> Result<Vec<u8>, TaskFailure> {

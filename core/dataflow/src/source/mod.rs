@@ -12,6 +12,7 @@ mod drift;
 mod files;
 mod generator;
 mod group;
+mod half_read;
 mod reader;
 mod sequence;
 mod socket;

@@ -5,6 +5,7 @@ use super::{
     Polled, Reader, ReaderCx, Source, TextBlock,
     blocks::{BlockReader, Limit},
     files::{FileEnumerator, FileSplit, Files},
+    half_read::{HalfRead, HalfReads},
 };
 use crate::{build::OpCx, push::Push};
 use memchr::memchr;
@@ -109,24 +110,15 @@ impl TextLines {
     }
 }
 
-/// Splits are read one after the other; so many were open before a call, and are after it.
-fn polled(before: usize, after: usize) -> Polled {
-    match after {
-        0 => Polled::Done,
-        n if n < before => Polled::Ended,
-        _ => Polled::Progress,
-    }
-}
-
 /// Reads blocks.
 pub struct BlocksReader {
-    splits: Vec<BlockReader>,
+    splits: HalfReads<BlockReader>,
     limit: Limit,
 }
 
 impl BlocksReader {
     fn new(_: Options, limit: Limit) -> Self {
-        Self { splits: Vec::new(), limit }
+        Self { splits: HalfReads::new(), limit }
     }
 }
 
@@ -134,43 +126,71 @@ impl Reader for BlocksReader {
     type Item = TextBlock;
     type Split = FileSplit;
     fn add(&mut self, split: FileSplit) {
-        self.splits.push(BlockReader::new(split, false, self.limit));
+        self.splits.add(BlockReader::new(split, false, self.limit));
     }
     fn poll(&mut self, _: usize, out: &mut impl Push<TextBlock>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
-        let open = self.splits.len();
-        let Some(split) = self.splits.last_mut() else { return Ok(Polled::Done) };
+        let Some(split) = self.splits.current() else { return Ok(Polled::Done) };
         let block = split.next(cx)?;
-        if split.split.end == 0 {
-            self.splits.pop();
-        }
+        let ended = split.split.end == 0;
         if !block.is_empty() {
             out.emit(TextBlock::new(block));
         }
-        Ok(polled(open, self.splits.len()))
+        Ok(self.splits.polled(ended))
     }
     fn reading(&self) -> Option<usize> {
-        self.splits.len().checked_sub(1)
+        self.splits.reading()
     }
     fn at_once(&self) -> bool {
         false
     }
+    fn turn_to(&mut self, place: usize) -> bool {
+        self.splits.turn_to(place)
+    }
     fn unfinished(&self) -> Vec<FileSplit> {
-        self.splits.iter().map(|s| s.split.clone()).collect()
+        self.splits.left()
+    }
+}
+
+/// A split, and what of its last block was not given out yet.
+struct Lines {
+    file: BlockReader,
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl HalfRead for Lines {
+    fn file(&self) -> &BlockReader {
+        &self.file
+    }
+    fn left(&self) -> FileSplit {
+        let (mut left, rest) = (self.file.split.clone(), (self.block.len() - self.at) as u64);
+        if rest > 0 {
+            // What of the block is not given out yet is read again. A part that was read to its end keeps just that.
+            let (finished, end) = (left.end == 0, left.start);
+            left.start -= rest;
+            if finished {
+                left.end = end;
+            }
+        }
+        left
+    }
+    fn close(&mut self) {
+        self.file.split = self.left();
+        self.file.close_file();
+        (self.block, self.at) = (Vec::new(), 0);
     }
 }
 
 /// Reads lines.
 pub struct LinesReader {
-    splits: Vec<BlockReader>,
-    block: Vec<u8>,
-    at: usize,
+    splits: HalfReads<Lines>,
     options: Options,
     limit: Limit,
 }
 
 impl LinesReader {
     fn new(options: Options, limit: Limit) -> Self {
-        Self { splits: Vec::new(), block: Vec::new(), at: 0, options, limit }
+        Self { splits: HalfReads::new(), options, limit }
     }
 }
 
@@ -178,32 +198,31 @@ impl Reader for LinesReader {
     type Item = String;
     type Split = FileSplit;
     fn add(&mut self, split: FileSplit) {
-        self.splits.push(BlockReader::new(split, true, self.limit));
+        self.splits.add(Lines { file: BlockReader::new(split, true, self.limit), block: Vec::new(), at: 0 });
     }
     fn poll(&mut self, budget: usize, out: &mut impl Push<String>, cx: &mut ReaderCx) -> Result<Polled, TaskFailure> {
-        let open = self.splits.len();
-        let Some(split) = self.splits.last_mut() else { return Ok(Polled::Done) };
-        if self.at == self.block.len() && split.split.end > 0 {
-            (self.block, self.at) = (split.next(cx)?, 0);
+        let Some(Lines { file, block, at }) = self.splits.current() else { return Ok(Polled::Done) };
+        if *at == block.len() && file.split.end > 0 {
+            (*block, *at) = (file.next(cx)?, 0);
         }
         for _ in 0..budget {
-            if self.at == self.block.len() {
+            if *at == block.len() {
                 break;
             }
-            let rest = &self.block[self.at..];
+            let rest = &block[*at..];
             let line = memchr(b'\n', rest).map_or(rest, |i| &rest[..i]);
-            let begin = split.split.start - rest.len() as u64;
+            let begin = file.split.start - rest.len() as u64;
             if line.len() > self.limit.bytes {
-                return Err(split.too_long(begin));
+                return Err(file.too_long(begin));
             }
-            self.at = (self.at + line.len() + 1).min(self.block.len());
+            *at = (*at + line.len() + 1).min(block.len());
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             match (std::str::from_utf8(line), self.options.invalid_utf8) {
                 (Ok(line), _) => out.emit(line.to_owned()),
                 (Err(_), InvalidUtf8::Replace) => out.emit(String::from_utf8_lossy(line).into_owned()),
                 (Err(_), InvalidUtf8::Skip) => cx.skipped(1),
                 (Err(e), InvalidUtf8::Fail) => {
-                    let (path, at) = (split.split.path.display(), begin + e.valid_up_to() as u64);
+                    let (path, at) = (file.split.path.display(), begin + e.valid_up_to() as u64);
                     let message = format!(
                         "input {path} is not UTF-8 at byte {at}: convert it, or choose InvalidUtf8::Replace or Skip"
                     );
@@ -211,31 +230,20 @@ impl Reader for LinesReader {
                 }
             }
         }
-        if self.at == self.block.len() && split.split.end == 0 {
-            self.splits.pop();
-        }
-        Ok(polled(open, self.splits.len()))
+        let ended = *at == block.len() && file.split.end == 0;
+        Ok(self.splits.polled(ended))
     }
     fn reading(&self) -> Option<usize> {
-        self.splits.len().checked_sub(1)
+        self.splits.reading()
     }
     fn at_once(&self) -> bool {
         false
     }
+    fn turn_to(&mut self, place: usize) -> bool {
+        self.splits.turn_to(place)
+    }
     fn unfinished(&self) -> Vec<FileSplit> {
-        let mut left: Vec<_> = self.splits.iter().map(|s| s.split.clone()).collect();
-        if let (Some(last), rest) = (left.last_mut(), (self.block.len() - self.at) as u64)
-            && rest > 0
-        {
-            // What of the block is not given out yet is read again. A part that was read to its end keeps just that.
-            let finished = last.end == 0;
-            let end = last.start;
-            last.start -= rest;
-            if finished {
-                last.end = end;
-            }
-        }
-        left
+        self.splits.left()
     }
 }
 

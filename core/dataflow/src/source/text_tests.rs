@@ -9,6 +9,8 @@ use crate::{
 use std::{fs::File, sync::Arc};
 use thalweg_env::SystemClock;
 
+#[path = "half_read_tests.rs"]
+mod half_read;
 #[path = "packed_tests.rs"]
 mod packed;
 
