@@ -140,6 +140,63 @@ fn nobody_waits_for_a_reader_that_ends_is_idle_or_has_nothing() {
     });
 }
 
+/// Reads files of times, one millisecond a line. Tells which were given in which order.
+fn read_files(folder: &std::path::Path, seed: u64, aligned: bool, from: &Snapshot) -> (Vec<(usize, Time)>, Snapshot) {
+    let (log, taken) = (Log::default(), Arc::default());
+    let checkpoint_at = from.is_empty().then_some(12 + seed % 12);
+    let steps = Stepped { seed, from: from.clone(), checkpoint_at, taken: Arc::clone(&taken) };
+    let env = steps.environment(if from.is_empty() { 3 } else { 1 }, std::env::temp_dir()).unwrap();
+    env.mode(ExecutionMode::Streaming);
+    let mut strategy = WatermarkStrategy::for_monotonous_timestamps();
+    if aligned {
+        strategy = strategy.with_alignment("files", Duration::from_millis(DRIFT as u64), MS);
+    }
+    let given = log.clone();
+    let lines = env.read_text(folder).uid("files").map(move |line| {
+        let (file, at) = line.split_once(' ').unwrap();
+        let record = (file.parse().unwrap(), at.parse().unwrap());
+        given.lock().push(record);
+        record
+    });
+    let timed = lines.assign_timestamps_and_watermarks(|(_, at): &(usize, Time)| *at, strategy).uid("times");
+    timed.discard();
+    let ended = env.execute("files");
+    let snapshot = taken.lock().unwrap().take();
+    assert!(snapshot.is_some() || ended.is_ok(), "{:?}", ended.err());
+    (std::mem::take(&mut *log.lock()), snapshot.unwrap_or_default())
+}
+
+#[test]
+fn half_read_files_of_one_reader_are_read_in_turns() {
+    const LINES: Time = 6000;
+    let folder = tempfile::tempdir().unwrap();
+    for file in 0..3 {
+        let text: String = (0..LINES).map(|at| format!("{file} {at}\n")).collect();
+        std::fs::write(folder.path().join(file.to_string()), text).unwrap();
+    }
+    // A call gives up to 256 lines.
+    let bound = DRIFT + 2 * 256;
+    each(20, |seed| {
+        for aligned in [true, false] {
+            let (_, snapshot) = read_files(folder.path(), seed, true, &Snapshot::new());
+            assert!(!snapshot.is_empty(), "there is something left");
+            let (log, _) = read_files(folder.path(), seed, aligned, &snapshot);
+            // Where each begins, and nothing is missing.
+            let first = |file| log.iter().find(|(f, _)| *f == file).map_or(LINES, |(_, at)| *at);
+            let mut next = [first(0), first(1), first(2)];
+            assert!(next.iter().all(|at| (1..LINES).contains(at)), "each is half-read: {next:?}");
+            let mut furthest = 0;
+            for (file, at) in &log {
+                assert_eq!(*at, next[*file]);
+                next[*file] += 1;
+                furthest = furthest.max(at - next.iter().min().unwrap());
+            }
+            assert_eq!(next, [LINES; 3]);
+            assert_eq!(furthest <= bound, aligned, "{furthest} ms ahead, {bound} are allowed");
+        }
+    });
+}
+
 #[test]
 fn alignment_where_it_cannot_be_is_refused_with_its_place() {
     let env = Stepped::default().environment(2, std::env::temp_dir()).unwrap();

@@ -144,7 +144,10 @@ struct Ways(Vec<Sender<Time>>);
 
 impl Control for Ways {
     fn ready(&mut self) -> Ready {
-        let clear = self.0.iter_mut().fold(true, |clear, to| to.pump() && clear);
+        let mut clear = true;
+        for to in &mut self.0 {
+            clear &= to.pump();
+        }
         if clear { Ready::Yes } else { Ready::Blocked }
     }
     fn mark(&mut self, _: Mark, _: &mut usize) -> Flow {
@@ -161,7 +164,7 @@ impl Control for Ways {
         Flow::Done
     }
     fn drained(&mut self) -> bool {
-        self.0.iter_mut().fold(true, |drained, to| to.drained() && drained)
+        self.0.iter_mut().all(Sender::drained)
     }
 }
 
