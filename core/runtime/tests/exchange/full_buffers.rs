@@ -2,7 +2,7 @@
 //! and between hosts by way of the network; bursts, records of 1 MiB, a stream that parts and comes together again, all
 //! to all twice, and a slow end. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 
-use crate::hosts::{on_hosts, on_one, plan_of, run};
+use crate::hosts::{in_turn, on_hosts, on_one, plan_of, run};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     sync::{
@@ -75,7 +75,8 @@ fn job(seed: u64, parallelism: u32, numbers: u64) -> (Arc<Plan>, Arc<Seen>, (u64
     (plan, seen, (count, sum))
 }
 
-fn cases(default: u64, case: impl Fn(u64, &mut SmallRng)) {
+/// Runs the cases that are asked for, each with its seed.
+pub(crate) fn cases(default: u64, case: impl Fn(u64, &mut SmallRng)) {
     let seed = std::env::var("THALWEG_SEED").ok().map(|s| s.parse::<u64>().unwrap());
     let n = std::env::var("THALWEG_CASES").ok().map_or(default, |n| n.parse().unwrap());
     for seed in seed.map_or(0..n, |seed| seed..seed + 1) {
@@ -89,7 +90,7 @@ fn between_the_slots_of_a_process_no_cycle_of_full_rings_stops_a_job() {
     let runtime = TestRuntime::new().unwrap();
     cases(6, |seed, random| {
         let (plan, seen, expected) = job(seed, random.random_range(1..6), 200);
-        assert_eq!(run(&plan, on_one(), &runtime), Ok(()));
+        assert_eq!(run(&plan, in_turn, on_one(), &runtime), Ok(()));
         assert_eq!((seen.0.load(Ordering::Relaxed), seen.1.load(Ordering::Relaxed)), expected);
     });
 }
@@ -102,7 +103,7 @@ fn between_hosts_no_cycle_of_spent_credit_stops_a_job() {
         let (parallelism, hosts) = (random.random_range(2..6), random.random_range(2..4));
         let (plan, seen, expected) = job(seed, parallelism, 120);
         let compression = if random.random() { Compression::Lz4 } else { Compression::None };
-        assert_eq!(run(&plan, on_hosts(hosts, compression, &place, &runtime), &runtime), Ok(()));
+        assert_eq!(run(&plan, in_turn, on_hosts(hosts, compression, &place, &runtime), &runtime), Ok(()));
         assert_eq!((seen.0.load(Ordering::Relaxed), seen.1.load(Ordering::Relaxed)), expected);
     });
 }

@@ -84,9 +84,21 @@ impl Executor for Taker {
     }
 }
 
+/// Where a subtask is, by its vertex, its number and how many hosts there are.
+pub(crate) type Placing = fn(u32, u32, u32) -> SubtaskPlace;
+
 /// Subtask i in slot i / hosts of host i % hosts.
+pub(crate) fn in_turn(_: u32, i: u32, hosts: u32) -> SubtaskPlace {
+    SubtaskPlace { host: i % hosts, slot: i / hosts }
+}
+
+/// The same, but single tasks, coordinators among them, are on the hosts in turn, too.
+pub(crate) fn scattered(vertex: u32, i: u32, hosts: u32) -> SubtaskPlace {
+    in_turn(vertex, vertex + i, hosts)
+}
+
 /// Answers the first failure.
-pub(crate) fn run(plan: &Arc<Plan>, shuffles: Shuffles, runtime: &TestRuntime) -> Result<(), String> {
+pub(crate) fn run(plan: &Arc<Plan>, place: Placing, shuffles: Shuffles, runtime: &TestRuntime) -> Result<(), String> {
     let hosts = shuffles.len() as u32;
     let reports = Arc::new(Reports::default());
     let name = |host: u32| TaskManagerId::new(format!("host-{host}"));
@@ -112,14 +124,15 @@ pub(crate) fn run(plan: &Arc<Plan>, shuffles: Shuffles, runtime: &TestRuntime) -
         })
         .collect();
     let graph = plan.graph();
-    let place = |i| SubtaskPlace { host: i % hosts, slot: i / hosts };
+    let of_vertex = |(v, p): (u32, u32)| (0..p).map(|i| place(v, i, hosts)).collect();
     let host = |h: u32| HostPlace { task_manager: name(h), data_address: addresses[h as usize].clone() };
     let placement = Placement {
         hosts: (0..hosts).map(host).collect(),
-        subtasks: graph.vertices.iter().map(|v| (0..v.parallelism).map(place).collect()).collect(),
+        subtasks: (0..).zip(graph.vertices.iter().map(|v| v.parallelism)).map(of_vertex).collect(),
     };
-    let address = |producer: u32| addresses[(producer % hosts) as usize].clone().unwrap_or_default();
+    let addresses = &addresses;
     let of_edge = |(edge, from): (u32, u32)| {
+        let address = move |i| addresses[place(from, i, hosts).host as usize].clone().unwrap_or_default();
         (0..graph.vertices[from as usize].parallelism).map(move |producer| Descriptor {
             edge,
             producer,

@@ -1,7 +1,7 @@
 //! Records as long as `exchange.max-record` allows, and longer ones: between hosts a clear error, within a process, where
 //! nothing is encoded, no matter.
 
-use crate::hosts::{MAX_RECORD, Shuffles, on_hosts, on_one, plan_of, run};
+use crate::hosts::{MAX_RECORD, Shuffles, in_turn, on_hosts, on_one, plan_of, run};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -23,7 +23,7 @@ fn sent(length: usize, shuffles: Shuffles, runtime: &TestRuntime) -> Result<usiz
                 sink.fetch_add(r.1.len(), Ordering::Relaxed);
             });
     });
-    run(&plan, shuffles, runtime)?;
+    run(&plan, in_turn, shuffles, runtime)?;
     Ok(arrived.load(Ordering::Relaxed))
 }
 
