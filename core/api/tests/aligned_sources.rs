@@ -150,7 +150,7 @@ fn members(random: &mut SmallRng) -> Vec<Member> {
         .map(|_| {
             let kinds = (0..random.random_range(1..4)).map(|_| {
                 let pause = if random.random_bool(0.7) { Duration::ZERO } else { MS };
-                Kind { records: random.random_range(100..1500), pause, stall: None }
+                Kind { records: random.random_range(100..1000), pause, stall: None }
             });
             Member::of(kinds.collect())
         })
@@ -163,7 +163,7 @@ fn members(random: &mut SmallRng) -> Vec<Member> {
         member.bounded = random.random();
     }
     let slow = random.random_range(0..members.len());
-    members[slow].kinds[0] = Kind { records: 300, pause: MS * random.random_range(1..4), stall: None };
+    members[slow].kinds[0] = Kind { records: 200, pause: MS * random.random_range(1..4), stall: None };
     members
 }
 
