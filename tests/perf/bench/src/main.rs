@@ -1,4 +1,5 @@
-//! `thalweg-bench BENCH ARG OUT [PARALLELISM]`: one benchmark, with the answer in OUT and one line `RECORDS SECONDS`.
+//! `thalweg-bench BENCH ARG OUT [PARALLELISM]`: one benchmark. The answer is in OUT, or what each subtask has of it in
+//! `OUT.SUBTASK` (a line `sum COUNT SUM`, to be added up); standard output has the number of records.
 //!
 //! ARG is the number of records; for b1 and b1-preagg the file of words, whose records are its words. Jobs are written as a
 //! user would write them: there is no path for benchmarks alone.
