@@ -86,10 +86,16 @@ fn write_some<T: Serialize>(
     loop {
         let whole = scratch.len();
         let mut room = &mut scratch[length..];
+        let end = room.as_ptr_range().end;
         let stopped = loop {
             let Some(item) = items.get(n) else { return Ok((n, length)) };
             let before = room.len();
             match item.serialize(Writer::new(room)) {
+                // The room is gone where a field's error was passed over.
+                Ok(rest) if rest.as_ptr_range().end != end => {
+                    let text = "its `Serialize` goes on after an error of one of its fields, which it must give back";
+                    return Err(EncodeError::Refused(text.into()));
+                }
                 Ok(rest) if before - rest.len() > max_record => return Err(EncodeError::TooLong),
                 Ok(rest) => {
                     (n, length) = (n + 1, whole - rest.len());
@@ -155,6 +161,9 @@ fn unreadable<T>(unread: &Unread, length: usize) -> DecodeError {
         let item = std::any::type_name::<T>();
         DecodeError::Unreadable(format!("a record ({item}) cannot be read: {unread}"))
     } else {
-        DecodeError::Damaged(format!("a batch of {length} bytes is damaged: {unread}"))
+        DecodeError::Damaged(format!(
+            "a batch of {length} bytes is damaged, or the `Serialize` and the `Deserialize` of {} do not agree: {unread}",
+            std::any::type_name::<T>()
+        ))
     }
 }

@@ -10,6 +10,8 @@
 //! string, bytes            length, bytes       sequence, map   number, elements, and zeros up to a byte an element
 //! ```
 //!
+//! A length that was not known before stands in the wide form however short it is.
+//!
 //! Fixed widths, not varints, and no derive of a layout: measured in ns a record to write + read, and bytes, beside
 //! postcard (which it was before), the same with a varint that has no loop, and a trait that a derive would implement,
 //! with one check a record. The compiler makes one check of neighbouring fields by itself; so nobody needs a derive.

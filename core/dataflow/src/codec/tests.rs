@@ -229,6 +229,91 @@ fn no_byte_of_a_short_string_is_overlooked() {
 }
 
 #[test]
+fn a_short_length_in_the_wide_form_is_the_length_and_not_the_text() {
+    let wide = |text: &[u8]| [&[255, text.len() as u8, 0, 0, 0, 0, 0, 0, 0][..], text, &[0; 20]].concat();
+    for n in 1..=18 {
+        let text = "x".repeat(n);
+        let bytes = wide(text.as_bytes());
+        assert_eq!(String::deserialize(&mut read::Input::new(&bytes)).unwrap(), text);
+        for at in 0..n {
+            let mut wrong = vec![b'x'; n];
+            wrong[at] = 0x80;
+            let bytes = wide(&wrong);
+            assert!(String::deserialize(&mut read::Input::new(&bytes)).is_err(), "{n} bytes, the one at {at}");
+        }
+    }
+}
+
+/// Refuses what it has read, and is then taken for nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+struct Small(u8);
+
+impl From<Small> for u8 {
+    fn from(small: Small) -> u8 {
+        small.0
+    }
+}
+
+impl TryFrom<u8> for Small {
+    type Error = String;
+    fn try_from(n: u8) -> Result<Self, String> {
+        if n < 10 { Ok(Self(n)) } else { Err(format!("{n} is not small")) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Lenient {
+    #[serde(deserialize_with = "or_none")]
+    small: Option<Small>,
+    behind: Option<u32>,
+}
+
+fn or_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Small>, D::Error> {
+    Ok(Option::deserialize(from).unwrap_or_default())
+}
+
+#[test]
+fn a_deserialize_that_goes_on_after_an_error_finds_what_stands_behind() {
+    let sent: Vec<_> = (0..1000).map(|n| Lenient { small: Some(Small(90)), behind: Some(n) }).collect();
+    let got: Vec<Lenient> = bodies(&sent, &[], 1 << 20).iter().flat_map(|body| read(body).unwrap()).collect();
+    let expected: Vec<_> = (0..1000).map(|n| Lenient { small: None, behind: Some(n) }).collect();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn what_a_type_refuses_is_no_damage_of_the_network() {
+    let body = &bodies(&[Small(90)], &[], 1 << 20)[0];
+    match read::<Small>(body) {
+        Err(DecodeError::Unreadable(why)) => assert!(why.contains("90 is not small") && why.contains("agree"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Passes over the error of its last field.
+#[derive(Clone, Deserialize)]
+struct Careless(String, String);
+
+impl Serialize for Careless {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeTuple;
+        let mut to = to.serialize_tuple(2)?;
+        to.serialize_element(&self.0)?;
+        let _ = to.serialize_element(&self.1);
+        to.end()
+    }
+}
+
+#[test]
+fn a_serialize_that_goes_on_after_an_error_is_refused_and_writes_nothing_wrong() {
+    let long = Careless("x".into(), "y".repeat(10_000));
+    match encode_batch(&[long], &[], 1 << 20, 1 << 20, |_| panic!("a record without its end")) {
+        Err(EncodeError::Refused(why)) => assert!(why.contains("goes on after an error"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_record_that_is_too_long_is_named() {
     let long = vec!["x".repeat(100)];
     assert_eq!(encode_batch(&long, &[], 1000, 50, |_| {}), Err(EncodeError::TooLong));

@@ -257,7 +257,8 @@ fn unsendable<T>(error: &EncodeError, max: usize) -> String {
     match error {
         EncodeError::TooLong => {
             format!(
-                "one record ({item}) takes more bytes than it may, exchange.max-record is {max}: emit smaller records or raise exchange.max-record"
+                "one record ({item}) takes more than {max} bytes, exchange.max-record is {max}: emit smaller records or \
+                 raise exchange.max-record"
             )
         }
         EncodeError::Refused(e) => format!("one record ({item}) cannot be encoded: {e}"),
