@@ -1,6 +1,6 @@
-//! Sources of one alignment group that wait for each other: none runs away from the slowest, nobody waits for one that has
-//! ended, is idle or has nothing to read, and what comes out is what comes out without. In steps drawn from a seed, and
-//! once on threads. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! Sources of one alignment group that wait for each other: none runs away from the slowest, nobody waits for one that
+//! has ended, is idle or has nothing to read, and what comes out is what comes out without. In steps drawn from a
+//! seed, and once on threads. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod paced;

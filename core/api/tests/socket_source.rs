@@ -1,5 +1,5 @@
-//! A server's lines: pieces that are cut anywhere, a server that goes within a line, cuts the connection off, says nothing
-//! for long or was never there, lines that are too long and bytes that are no text.
+//! A server's lines: pieces that are cut anywhere, a server that goes within a line, cuts the connection off, says
+//! nothing for long or was never there, lines that are too long and bytes that are no text.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 use std::{
@@ -16,8 +16,10 @@ fn lines(server: impl FnOnce(TcpStream) + Send + 'static) -> Result<Vec<String>,
     let server = std::thread::spawn(move || server(listener.accept().unwrap().0));
     let dir = tempfile::tempdir().unwrap();
     let env = testing::environment(2, dir.path()).unwrap();
-    let lines = env.socket_text(address).collect();
+    let lines = env.socket_text(address.clone()).collect();
     let result = env.execute("lines");
+    // A job that failed before it connected leaves nobody waiting.
+    let _ = TcpStream::connect(&address);
     server.join().unwrap();
     result.and_then(|r| r.collected(&lines)).map_err(|e| e.to_string())
 }

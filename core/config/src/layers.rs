@@ -62,8 +62,8 @@ pub(crate) fn read(
     given
 }
 
-/// A variable with single underscores that spells an option's key and has a value for it. Not refused: Kubernetes makes such
-/// names of its services'.
+/// A variable with single underscores that spells an option's key and has a value for it. Not refused: Kubernetes
+/// makes such names of its services'.
 fn almost(name: &str, text: &str, known: &Known) -> Option<String> {
     let spelt = name.strip_prefix("THALWEG_")?.to_ascii_lowercase();
     let (key, _) = known

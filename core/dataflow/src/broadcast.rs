@@ -34,8 +34,8 @@ pub trait BroadcastProcessFunction<A, B>: Clone + Send + 'static {
     fn process(&mut self, item: A, state: &Self::State, ctx: &mut impl ProcessContext<Self::Out>);
     /// One record of the broadcast stream. What it does to the state must depend on the record and the state alone.
     fn process_broadcast(&mut self, item: B, state: &mut Self::State, ctx: &mut impl ProcessContext<Self::Out>);
-    /// No record follows, on either stream. What it gives out has the latest time of all records, and comes before the last
-    /// watermark.
+    /// No record follows, on either stream. What it gives out has the latest time of all records, and comes before the
+    /// last watermark.
     fn end(&mut self, _state: &Self::State, _ctx: &mut impl ProcessContext<Self::Out>) {}
 }
 

@@ -400,8 +400,8 @@ impl PlanBuilder {
 /// The name of the group that vertices are in when nothing else is said.
 const DEFAULT_GROUP: &str = "default";
 
-/// Slot-sharing groups of the vertices that were given none: a coordinator is with its readers, what is beside another vertex
-/// with that one, all others with what flows into them, if that agrees.
+/// Slot-sharing groups of the vertices that were given none: a coordinator is with its readers, what is beside another
+/// vertex with that one, all others with what flows into them, if that agrees.
 fn share(graph: &mut JobGraph, beside: &[Option<usize>]) {
     let is_coordinator = |graph: &JobGraph, v: u32| graph.vertices[v as usize].role == VertexRole::Coordinator;
     let of = |graph: &JobGraph, v: u32| {

@@ -114,8 +114,8 @@ impl Course {
         self.latest = self.latest.max(at);
     }
 
-    /// A watermark. The last one is said before the end: what is still to come must not be late. Answers the time of that,
-    /// when it is due; [`Self::passed`] comes behind it.
+    /// A watermark. The last one is said before the end: what is still to come must not be late. Answers the time of
+    /// that, when it is due; [`Self::passed`] comes behind it.
     pub(crate) fn last_words(&mut self, mark: Mark) -> Option<Time> {
         (mark == Mark::At(Time::MAX)).then(|| self.end()).flatten()
     }

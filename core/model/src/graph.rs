@@ -134,8 +134,9 @@ pub struct Edge {
     pub partitioner: Partitioner,
     /// The item's type name, for people; it is no part of the fingerprint, since compilers may change it.
     pub item: String,
-    /// Runs against the direction of the stream, or between coordinators, and carries neither records nor barriers, only
-    /// what readers and coordinators ask and tell. It is not looked at when the graph is ordered, and never delays an end.
+    /// Runs against the direction of the stream, or between coordinators, and carries neither records nor barriers,
+    /// only what readers and coordinators ask and tell. It is not looked at when the graph is ordered, and never
+    /// delays an end.
     #[serde(default)]
     pub feedback: bool,
 }

@@ -1,9 +1,10 @@
 //! Which subtasks restart together: those between which records flow without being kept anywhere on the way.
 //!
-//! Every edge is pipelined, so a region is a connected part of the graph of subtasks. A keyed edge joins all subtasks on
-//! both of its sides; a forward edge only pairs, so a job of p independent pipelines has p regions, and the loss of one is
-//! no affair of the others. Feedback edges join too: a coordinator belongs to its readers, and sources whose watermarks are
-//! kept together belong to each other, since a lost one would leave the rest waiting for what it told last.
+//! Every edge is pipelined, so a region is a connected part of the graph of subtasks. A keyed edge joins all subtasks
+//! on both of its sides; a forward edge only pairs, so a job of p independent pipelines has p regions, and the loss of
+//! one is no affair of the others. Feedback edges join too: a coordinator belongs to its readers, and sources whose
+//! watermarks are kept together belong to each other, since a lost one would leave the rest waiting for what it told
+//! last.
 
 use crate::{Attempt, JobGraph, Partitioner, SubtaskId};
 use serde::{Deserialize, Serialize};

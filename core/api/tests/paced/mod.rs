@@ -1,5 +1,5 @@
-//! A source whose splits come at a pace of their own, for the tests of alignment, and how their cases are drawn. It is no
-//! test itself.
+//! A source whose splits come at a pace of their own, for the tests of alignment, and how their cases are drawn. It is
+//! no test itself.
 #![allow(dead_code, reason = "each test needs a part of it")]
 
 use parking_lot::Mutex;

@@ -128,8 +128,8 @@ impl<'de> Input<'de> {
 
     #[inline(always)]
     fn text(&mut self) -> Result<&'de str, Unread> {
-        // All bytes of a short string are looked at at once: 5 to 8 ns less for ASCII. Its length must be the one byte before
-        // them: the wide form may stand for short ones too.
+        // All bytes of a short string are looked at at once: 5 to 8 ns less for ASCII. Its length must be the one byte
+        // before them: the wide form may stand for short ones too.
         let short = match self.rest.split_first() {
             Some((n @ 1..=16, behind)) => behind.first_chunk::<16>().map(|next| (*n, *next)),
             _ => None,

@@ -299,8 +299,8 @@ impl Engine {
         all
     }
 
-    /// What its memory is used for, bytes: tables of keyed state, of the whole process, and records on their way between
-    /// hosts.
+    /// What its memory is used for, bytes: tables of keyed state, of the whole process, and records on their way
+    /// between hosts.
     pub fn memory(&self) -> (u64, u64) {
         (crate::state::table_bytes() as u64, self.setup.shuffle.memory_in_use() as u64)
     }

@@ -123,8 +123,8 @@ impl<G> WatermarkStrategy<G> {
     /// group, so that what is kept for the slow ones stays bounded. Of several splits those wait that are too far ahead, if
     /// the source can read them in any order. Watermarks are exchanged at most each `update_interval`, more than 0.
     ///
-    /// All sources of a job that name one group wait for each other; each keeps to its own drift and interval, whatever the
-    /// others have. They become one region: they start again together.
+    /// All sources of a job that name one group wait for each other; each keeps to its own drift and interval,
+    /// whatever the others have. They become one region: they start again together.
     ///
     /// Readers that are idle, have nothing to read, or no watermark yet hold nobody back; one that merely has no records for a
     /// while does, unless [`with_idleness`](WatermarkStrategy::with_idleness) is given too. The strategy must come right

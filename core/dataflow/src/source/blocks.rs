@@ -10,6 +10,7 @@ use memchr::{memchr, memrchr};
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::MetadataExt,
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -52,18 +53,21 @@ pub(super) struct BlockReader {
     skip: u64,
     whole_lines: bool,
     limit: Limit,
+    /// Device and number of the file that was opened first: one that is opened again is to be the same.
+    first: Option<(u64, u64)>,
 }
 
 impl BlockReader {
     pub(super) fn new(split: FileSplit, whole_lines: bool, limit: Limit) -> Self {
-        Self { split, input: None, carry: Vec::new(), skip: 0, whole_lines, limit }
+        Self { split, input: None, carry: Vec::new(), skip: 0, whole_lines, limit, first: None }
     }
 
     pub(super) fn is_open(&self) -> bool {
         self.input.is_some()
     }
 
-    /// Closes its file. The next block is read from a file that is opened again; a compressed one is unpacked up to there.
+    /// Closes its file. The next block is read from a file that is opened again; a compressed one is unpacked up to
+    /// there.
     pub(super) fn close_file(&mut self) {
         (self.input, self.carry) = (None, Vec::new());
     }
@@ -115,15 +119,25 @@ impl BlockReader {
                  job reads them",
                 path.display()
             )),
+            ReadError::Replaced => user(format!(
+                "input {} is another file than the one that was read before: leave files as they are while a job reads \
+                 them",
+                path.display()
+            )),
             ReadError::TooLong(at) => self.too_long(at),
         }
     }
 
     fn open(&mut self) -> Result<(), ReadError> {
         let mut file = File::open(&self.split.path).map_err(ReadError::Open)?;
+        let meta = file.metadata()?;
+        let this = (meta.dev(), meta.ino());
+        if *self.first.get_or_insert(this) != this {
+            return Err(ReadError::Replaced);
+        }
         match (self.split.packed, Packing::of(&self.split.path)) {
             (Some(length), Some(packing)) => {
-                let now = file.metadata()?.len();
+                let now = meta.len();
                 if now < length {
                     return Err(ReadError::Shrunk { at: now, of: length });
                 }
@@ -254,7 +268,12 @@ impl BlockReader {
 enum ReadError {
     Open(io::Error),
     Io(io::Error),
-    Shrunk { at: u64, of: u64 },
+    Shrunk {
+        at: u64,
+        of: u64,
+    },
+    /// Opened again, it is another one.
+    Replaced,
     TooLong(u64),
 }
 

@@ -1,9 +1,9 @@
-//! Readers that do not run away from each other: each tells how far its watermark is, the coordinator tells it the lowest of
-//! the others', and whoever is too far ahead of that waits. Sources of one group do the same among their coordinators
-//! ([`super::group`]), by the same rule.
+//! Readers that do not run away from each other: each tells how far its watermark is, the coordinator tells it the
+//! lowest of the others', and whoever is too far ahead of that waits. Sources of one group do the same among their
+//! coordinators ([`super::group`]), by the same rule.
 //!
-//! Whoever is told is told at most one minimum that it has not answered, so the channel to one that has no room fills no
-//! further. Nothing here is in a snapshot: after a restore all tell again.
+//! Whoever is told is told at most one minimum that it has not answered, so the channel to one that has no room fills
+//! no further. Nothing here is in a snapshot: after a restore all tell again.
 
 use super::board::SplitBoard;
 use crate::{
@@ -135,9 +135,9 @@ impl Lowest {
         })
     }
 
-    /// Tells each member that has answered what is new to it; answers when to ask again. `others` is the lowest of those
-    /// that are no members, `Time::MAX` where there are none. Members that `counts` says no to have nothing to read: they
-    /// hold nobody back.
+    /// Tells each member that has answered what is new to it; answers when to ask again. `others` is the lowest of
+    /// those that are no members, `Time::MAX` where there are none. Members that `counts` says no to have nothing to
+    /// read: they hold nobody back.
     pub(super) fn tell(
         &mut self,
         now: Moment,

@@ -1,10 +1,11 @@
-//! Sources that do not run away from each other: the coordinators of all sources of a job that name one alignment group
-//! tell how far their readers are, and a task of the group tells each the lowest of the others'. What a coordinator does
-//! with that is its own business, and so are drift and interval: each source has those of its own strategy.
+//! Sources that do not run away from each other: the coordinators of all sources of a job that name one alignment
+//! group tell how far their readers are, and a task of the group tells each the lowest of the others'. What a
+//! coordinator does with that is its own business, and so are drift and interval: each source has those of its own
+//! strategy.
 //!
-//! The task is a vertex of parallelism 1 beside the first source's coordinator. Both its edges to a coordinator are feedback
-//! edges: neither carries barriers, for each coordinator begins its own, and neither is waited for at an end. A source that
-//! ends says so and holds nobody back; the task ends with the last one. Nothing is in a snapshot.
+//! The task is a vertex of parallelism 1 beside the first source's coordinator. Both its edges to a coordinator are
+//! feedback edges: neither carries barriers, for each coordinator begins its own, and neither is waited for at an end.
+//! A source that ends says so and holds nobody back; the task ends with the last one. Nothing is in a snapshot.
 
 use super::drift::{Lowest, Reach};
 use crate::{
@@ -112,8 +113,8 @@ impl Member {
         Ok(heard)
     }
 
-    /// Tells how far the readers are if that is new, or was asked; answers whether it was told. What does not fit waits:
-    /// the newest is told when there is room.
+    /// Tells how far the readers are if that is new, or was asked; answers whether it was told. What does not fit
+    /// waits: the newest is told when there is room.
     pub(super) fn tell(&mut self, reach: Reach) -> bool {
         // Also when there is no news: what was told last may not have left yet.
         let room = self.to.pump();
@@ -185,7 +186,8 @@ fn make(cx: &BuildCx, links: &[Link]) -> Result<Box<dyn Task>, TaskFailure> {
     for link in links {
         from.push(the_only(cx.receivers(link.to_group)?, link.to_group)?);
         let mut to = the_only(cx.senders(link.from_group)?, link.from_group)?;
-        // A coordinator may end at any time. It has at most one word that it has not answered, so there is room for that.
+        // A coordinator may end at any time. It has at most one word that it has not answered, so there is room for
+        // that.
         to.lenient = true;
         ways.push(to);
     }

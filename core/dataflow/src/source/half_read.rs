@@ -1,8 +1,8 @@
-//! The splits that one reader of files has, any of which may be half-read: which comes next, and how many have their files
-//! open. What a split's bytes mean is its reader's business.
+//! The splits that one reader of files has, any of which may be half-read: which comes next, and how many have their
+//! files open. What a split's bytes mean is its reader's business.
 //!
-//! A reader is dealt one split at a time, so it has several only after a restore with fewer readers. They are read one after
-//! the other, the last first, unless alignment turns to another one.
+//! A reader is dealt one split at a time, so it has several only after a restore with fewer readers. They are read one
+//! after the other, the last first, unless alignment turns to another one.
 
 use super::{Polled, blocks::BlockReader, files::FileSplit};
 

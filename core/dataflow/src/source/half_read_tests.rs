@@ -1,4 +1,5 @@
-//! Half-read files of one reader that are turned to by chance: each line once, in the order of its file, with few files open.
+//! Half-read files of one reader that are turned to by chance: each line once, in the order of its file, with few
+//! files open.
 
 use super::*;
 use crate::source::half_read::OPEN;

@@ -108,6 +108,28 @@ fn of_a_file_that_grows_the_lines_are_read_that_began_when_it_was_listed() {
 }
 
 #[test]
+fn a_file_that_is_opened_again_must_be_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let text = "line\n".repeat(200_000);
+    std::fs::write(&path, &text).unwrap();
+    let (mut slot, metrics) = (SlotCx::new(Arc::new(SystemClock::new())), TaskMetrics::default());
+    let cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
+    let limit = Limit { bytes: 1 << 20, own: false };
+    let [split] = cut(&path, text.len() as u64, 0).try_into().unwrap_or_else(|_| panic!("one split"));
+    let mut reader = BlockReader::new(split, true, limit);
+    let first = reader.next(&cx).unwrap();
+    reader.close_file();
+    let again = reader.next(&cx).unwrap();
+    assert!(text.as_bytes().starts_with(&[first, again].concat()), "it goes on where it was");
+    reader.close_file();
+    std::fs::write(dir.path().join("new"), &text).unwrap();
+    std::fs::rename(dir.path().join("new"), &path).unwrap();
+    let failure = reader.next(&cx).unwrap_err();
+    assert!(failure.message.contains("is another file than"), "{failure}");
+}
+
+#[test]
 fn long_lines_are_cut_at_white_space_in_blocks_and_refused_as_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");

@@ -14,8 +14,9 @@ pub use named::{AggregatingState, KeyedState, KeyedStates, ListState, MapState, 
 pub use operator::{OperatorListState, OperatorStates};
 pub(crate) use rows::{RowTable, Rows, TILE};
 pub(crate) use table::{IntoEntries, Place};
+pub use views::{AggregatingView, ListView, MapView, ReducingView, StateAt, ValueView};
+
 /// Bytes that the tables of keyed state of this process take, without what keys and values own elsewhere.
 pub fn table_bytes() -> usize {
     table::allocated()
 }
-pub use views::{AggregatingView, ListView, MapView, ReducingView, StateAt, ValueView};

@@ -23,7 +23,8 @@ const CHUNKS: usize = 63;
 /// Above this many bytes entries are brought near before they are used: less lies in a core's own cache anyway.
 const LARGE: usize = 256 << 10;
 
-/// Bytes of all segments of this process. One count for all tables: a host has one job, and it changes once in a segment.
+/// Bytes of all segments of this process. One count for all tables: a host has one job, and it changes once in a
+/// segment.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes that all tables of this process take, without what their entries own elsewhere.

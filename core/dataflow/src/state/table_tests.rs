@@ -133,7 +133,7 @@ fn a_hash_that_panics_while_the_table_grows_loses_nothing() {
 
 #[test]
 fn what_tables_take_is_counted_and_given_back() {
-    // Other tests have tables too: what this one takes is far more than they do.
+    // Other tests have tables too, at the same time: what this one takes is far more than they do.
     let before = allocated();
     let mut table = Table::new();
     let rows = 1_000_000 / PART;
@@ -151,7 +151,7 @@ fn what_tables_take_is_counted_and_given_back() {
     }
     let full = allocated();
     let bytes = 16 * rows as usize;
-    assert!((bytes..5 * bytes).contains(&(full - before)), "{before} {full}");
+    assert!((bytes / 2..6 * bytes).contains(&full.saturating_sub(before)), "{before} {full}");
     drop(table);
     let after = allocated();
     assert!(after < before + bytes / 2, "{before} {full} {after}");

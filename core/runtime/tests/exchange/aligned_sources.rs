@@ -1,5 +1,6 @@
-//! Sources of one alignment group whose coordinators are on different hosts: the fast one stays near the slow one, and all
-//! end. The exchange has the least memory that there may be. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! Sources of one alignment group whose coordinators are on different hosts: the fast one stays near the slow one, and
+//! all end. The exchange has the least memory that there may be. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n`
+//! replays one.
 
 use crate::{
     full_buffers::cases,
@@ -23,14 +24,12 @@ const FAST: u64 = 40_000;
 const SLOW: u64 = 1_000;
 const DRIFT: u64 = 100;
 
-/// How far each of the two has come.
+/// How far the slow one has come, and how far ahead of it the fast one was.
 #[derive(Default)]
 struct Lead {
-    fast: AtomicU64,
     slow: AtomicU64,
-    /// Where the fast one was when the slow one began: nobody waits for one without a watermark.
-    began: AtomicU64,
-    /// The furthest that the fast one was ahead while the slow one went on.
+    /// The furthest that the fast one was ahead while the slow one went on. Where they wait for each other, from the
+    /// middle on: the slow one's first word takes its time, and until then nobody waits.
     furthest: AtomicU64,
     counted: AtomicU64,
 }
@@ -47,18 +46,13 @@ fn apart(parallelism: u32, aligned: bool) -> (Arc<Plan>, Arc<Lead>) {
     let plan = plan_of(parallelism, |env| {
         let numbers = env.source(Sequence::new(0..FAST).interleaved());
         let left = numbers.assign_timestamps_and_watermarks(|n| *n as i64, strategy()).inspect(move |n| {
-            fast.fast.fetch_max(*n, Ordering::Relaxed);
             let slow = fast.slow.load(Ordering::Relaxed);
-            if slow < SLOW - 1 && (slow > 0 || !aligned) {
-                let behind = slow.max(fast.began.load(Ordering::Relaxed));
-                fast.furthest.fetch_max(n.saturating_sub(behind), Ordering::Relaxed);
+            if slow < SLOW - 1 && (slow > SLOW / 2 || !aligned) {
+                fast.furthest.fetch_max(n.saturating_sub(slow), Ordering::Relaxed);
             }
         });
         let numbers = env.source(Sequence::new(0..SLOW).rate(2000.0));
         let right = numbers.assign_timestamps_and_watermarks(|n| *n as i64, strategy()).inspect(move |n| {
-            if aligned && slow.slow.load(Ordering::Relaxed) == 0 {
-                slow.began.fetch_max(slow.fast.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
             slow.slow.fetch_max(*n, Ordering::Relaxed);
         });
         let windows = TumblingEventTimeWindows::of(Duration::from_millis(50));
@@ -82,7 +76,7 @@ fn between_hosts_sources_of_one_group_wait_for_each_other_and_end() {
             assert_eq!(lead.counted.load(Ordering::Relaxed), FAST + SLOW, "something was late, or lost");
             let ahead = lead.furthest.load(Ordering::Relaxed);
             // Readers look at intervals, and after a few hundred records of each.
-            assert_eq!(ahead < FAST / 4, aligned, "{ahead} ms ahead");
+            assert_eq!(ahead < FAST / 8, aligned, "{ahead} ms ahead");
         }
     });
 }

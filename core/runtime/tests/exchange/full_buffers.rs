@@ -1,6 +1,6 @@
-//! No cycle of full buffers stops a job: exchanges with the least memory that there may be, between slots of one process
-//! and between hosts by way of the network; bursts, records of 1 MiB, a stream that parts and comes together again, all
-//! to all twice, and a slow end. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! No cycle of full buffers stops a job: exchanges with the least memory that there may be, between slots of one
+//! process and between hosts by way of the network; bursts, records of 1 MiB, a stream that parts and comes together
+//! again, all to all twice, and a slow end. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 
 use crate::hosts::{in_turn, on_hosts, on_one, plan_of, run};
 use rand::{Rng, SeedableRng, rngs::SmallRng};

@@ -1,5 +1,5 @@
-//! Records as long as `exchange.max-record` allows, and longer ones: between hosts a clear error, within a process, where
-//! nothing is encoded, no matter.
+//! Records as long as `exchange.max-record` allows, and longer ones: between hosts a clear error, within a process,
+//! where nothing is encoded, no matter.
 
 use crate::hosts::{MAX_RECORD, Shuffles, in_turn, on_hosts, on_one, plan_of, run};
 use std::sync::{

@@ -273,7 +273,7 @@ fn a_host_has_the_memory_of_its_jobs_slots_and_is_ended_when_it_takes_more() {
     };
     assert_eq!((failed.host, failed.failure.kind), (host, FailureKind::OutOfMemory));
     for part in [
-        "took 201 MiB",
+        "took 201 MiB of memory or wanted more",
         "share is 200 MiB",
         "2 of 2 slots",
         "task-manager.memory",

@@ -1,10 +1,14 @@
-//! A control group for each host, where this process may make one: the kernel keeps the host and what it starts within its
-//! share at once. Elsewhere hosts are only watched (`memory.rs`), which goes on beside it.
+//! A control group for each host, where this process may make one: the kernel keeps the host and what it starts
+//! within its share at once. Elsewhere hosts are only watched (`memory.rs`), which goes on beside it.
 //!
-//! Written by hand and not by a library: what there is prepares groups from the root down, which is not ours to do. Facts are
-//! the kernel's (`cgroup-v2.rst`, `cgroup-v1/memory.rst`): a group of version 2 whose children have limits holds no process
-//! itself, so this one moves into a child, and does so only where it is alone.
+//! A share that shrinks is left to the watch: the kernel has no patience with who is about to give memory back, and the
+//! writer of a lower limit waits for it.
+//!
+//! Written by hand and not by a library: what there is prepares groups from the root down, which is not ours to do.
+//! Facts are the kernel's (`cgroup-v2.rst`, `cgroup-v1/memory.rst`): a group of version 2 whose children have limits
+//! holds no process itself, so this one moves into a child, and does so only where it is alone.
 
+use nix::{sys::signal, unistd::Pid};
 use std::{
     convert::Infallible,
     fs, io,
@@ -63,17 +67,18 @@ impl Groups {
                 return Err(io::Error::other("other processes are in the group"));
             }
             fs::create_dir_all(path(OWN))?;
-            fs::write(path(OWN).join("cgroup.procs"), &own)?;
-            fs::write(path("cgroup.subtree_control"), "+memory").inspect_err(|_| {
+            let moved = fs::write(path(OWN).join("cgroup.procs"), &own);
+            moved.and_then(|()| fs::write(path("cgroup.subtree_control"), "+memory")).inspect_err(|_| {
                 let _ = fs::write(path("cgroup.procs"), &own);
                 let _ = fs::remove_dir(path(OWN));
             })?;
         }
-        // What TaskManagers that are no more left behind. What is in use cannot be removed.
+        // What TaskManagers that are no more left behind, perhaps one of this number. What is in use cannot be removed.
         for entry in fs::read_dir(&self.dir)?.flatten() {
             let name = entry.file_name();
             let pid = name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.split_once('-')).map(|(pid, _)| pid);
-            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let is_gone = |pid: &str| pid == self.pid.to_string() || !Path::new("/proc").join(pid).exists();
+            if pid.is_some_and(is_gone) {
                 let _ = fs::remove_dir(entry.path());
             }
         }
@@ -86,10 +91,19 @@ impl Groups {
         let dir = self.dir.join(format!("{PREFIX}{}-{name}", self.pid));
         fs::create_dir(&dir)?;
         let group = Group { dir, version: self.version };
-        group.limit(limit)?;
-        if group.version == Version::Two {
-            // What user code started goes with the host. Older kernels do not have it, and then the TaskManager does it.
-            let _ = fs::write(group.dir.join("memory.oom.group"), "1");
+        let file = |name: &str| group.dir.join(name);
+        match group.version {
+            Version::One => {
+                fs::write(file("memory.limit_in_bytes"), limit.to_string())?;
+                // What is swapped out counts. Not every kernel has this, nor every machine swap.
+                let _ = fs::write(file("memory.memsw.limit_in_bytes"), limit.to_string());
+            }
+            Version::Two => {
+                fs::write(file("memory.max"), limit.to_string())?;
+                let _ = fs::write(file("memory.swap.max"), "0");
+                // What user code started goes with the host, where the kernel can do that.
+                let _ = fs::write(file("memory.oom.group"), "1");
+            }
         }
         Ok(group)
     }
@@ -107,28 +121,33 @@ impl Group {
         fs::write(self.dir.join("cgroup.procs"), pid.to_string())
     }
 
-    /// It may have so many bytes from now on.
-    fn limit(&self, bytes: u64) -> io::Result<()> {
-        let name = match self.version {
-            Version::One => "memory.limit_in_bytes",
-            Version::Two => "memory.max",
-        };
-        fs::write(self.dir.join(name), bytes.to_string())
+    /// It may have so many bytes from now on, more than before.
+    fn raise(&self, bytes: u64) -> io::Result<()> {
+        match self.version {
+            Version::One => {
+                let _ = fs::write(self.dir.join("memory.memsw.limit_in_bytes"), bytes.to_string());
+                fs::write(self.dir.join("memory.limit_in_bytes"), bytes.to_string())
+            }
+            Version::Two => fs::write(self.dir.join("memory.max"), bytes.to_string()),
+        }
     }
 
-    /// Keeps the limit at what is told. It goes on until it is dropped.
-    pub(super) async fn follow(&self, limits: &mut watch::Receiver<u64>) -> Infallible {
+    /// Raises the limit when more is told. It goes on until it is dropped.
+    pub(super) async fn follow(&self, mut limit: u64, limits: &mut watch::Receiver<u64>) -> Infallible {
         while limits.changed().await.is_ok() {
-            let limit = *limits.borrow_and_update();
-            if let Err(e) = self.limit(limit) {
-                // It has more than that; the watch ends it.
-                tracing::debug!("{}: a limit of {limit} bytes was refused: {e}", self.dir.display());
+            let told = *limits.borrow_and_update();
+            if told > limit {
+                match self.raise(told) {
+                    Ok(()) => limit = told,
+                    Err(e) => tracing::warn!("{}: a limit of {told} bytes was refused: {e}", self.dir.display()),
+                }
             }
         }
         std::future::pending().await
     }
 
-    /// The most that it had, in bytes, when the kernel has ended something of it since it wanted more.
+    /// The most that it had, in bytes, when the kernel has ended something of it since it wanted more: the host, or
+    /// before only what the host had started.
     pub(super) fn overrun(&self) -> Option<u64> {
         let (events, peak) = match self.version {
             Version::One => ("memory.oom_control", "memory.max_usage_in_bytes"),
@@ -140,15 +159,22 @@ impl Group {
     }
 }
 
+/// Ends what is left in it and removes it, which may take a moment: not for a thread of the runtime.
 impl Drop for Group {
     fn drop(&mut self) {
-        // A process that has just been waited for may be in it for a moment still.
-        for _ in 0..20 {
+        // What is in it yet was started by user code and left the host's process group; or it ends at this moment.
+        for _ in 0..50 {
             match fs::remove_dir(&self.dir) {
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(Duration::from_millis(1)),
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
                 _ => return,
             }
+            let left = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in left.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                let _ = signal::kill(Pid::from_raw(pid), signal::Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        tracing::warn!("the control group {} could not be removed: what is in it does not end", self.dir.display());
     }
 }
 

@@ -34,8 +34,8 @@ pub struct HostRequest {
 pub enum HostEvent {
     /// It says something.
     Message(FromHost),
-    /// Its process has so many bytes of memory for itself, or had when the kernel ended it for want of more. Told now and
-    /// then, and not where it has no process of its own.
+    /// Its process has so many bytes of memory for itself, or had when the kernel ended it for want of more. Told now
+    /// and then, and not where it has no process of its own.
     Memory(u64),
     /// It is gone, or never came to be. Always the last event.
     Gone(TaskFailure),

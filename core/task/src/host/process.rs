@@ -165,7 +165,7 @@ impl ProcessHosts {
         let mut failure = tokio::select! {
             failure = talk => failure,
             never = memory::watch(&self.env, pid, events) => match never {},
-            never = follow(group.as_ref(), &mut limits) => match never {},
+            never = follow(group.as_ref(), limit, &mut limits) => match never {},
         };
         // Its socket is closed, so it is ending. How it ended says more than the socket, so it has a moment for that.
         let by_itself = !kill.is_triggered() && self.ends_by_itself(&mut child).await;
@@ -175,12 +175,15 @@ impl ProcessHosts {
             && !kill.is_triggered()
         {
             explain(&mut failure, status, by_itself);
-            if let Some(peak) = group.as_ref().and_then(Group::overrun) {
-                // Less than a page was left of it, or its limit has been changed since.
+            if status.signal() == Some(libc::SIGKILL)
+                && by_itself
+                && let Some(peak) = group.as_ref().and_then(Group::overrun)
+            {
+                // It had less by what it wanted last, or its share is less by now.
                 events(HostEvent::Memory(peak.max(*limits.borrow() + 1)));
             }
         }
-        drop(group);
+        let _ = tokio::task::spawn_blocking(move || drop(group)).await;
         self.cache.release(job, key);
         drop(files);
         let _ = tokio::fs::remove_dir_all(&scratch).await;
@@ -194,7 +197,8 @@ impl ProcessHosts {
         match made.and_then(|group| group.take(pid).map(|()| group)) {
             Ok(group) => Some(group),
             Err(e) => {
-                tracing::warn!(job = %request.job, host = request.host, "the host has no control group, its memory is only watched: {e}");
+                let (job, host) = (request.job, request.host);
+                tracing::warn!(%job, host, "the host has no control group, its memory is only watched: {e}");
                 None
             }
         }
@@ -305,9 +309,9 @@ pub fn reap_leftovers(dir: &Path) {
     }
 }
 
-async fn follow(group: Option<&Group>, limits: &mut watch::Receiver<u64>) -> Infallible {
+async fn follow(group: Option<&Group>, limit: u64, limits: &mut watch::Receiver<u64>) -> Infallible {
     match group {
-        Some(group) => group.follow(limits).await,
+        Some(group) => group.follow(limit, limits).await,
         None => std::future::pending().await,
     }
 }

@@ -1,7 +1,7 @@
 //! Measures what one pair of hosts moves over loopback: `cargo run --release -p thalweg-shuffle-network --example
-//! throughput -- [channels] [parcel bytes] [MiB] [rounds] [lz4]`. Slot threads are real threads that park, as the core's do.
-//! Beside it, the same bytes through one plain TCP connection, written and read by two threads that do nothing else. The
-//! ratio of processor time holds on a machine that has other work, too.
+//! throughput -- [channels] [parcel bytes] [MiB] [rounds] [lz4]`. Slot threads are real threads that park, as the
+//! core's do. Beside it, the same bytes through one plain TCP connection, written and read by two threads that do
+//! nothing else. The ratio of processor time holds on a machine that has other work, too.
 
 #![allow(
     clippy::unwrap_used,

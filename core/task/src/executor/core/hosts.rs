@@ -67,9 +67,11 @@ impl TaskExecutor {
         let theirs = |h: &Host| matches!(h, Host::Starting { host: h } | Host::Ready { host: h, .. } if *h == host);
         let Some(j) = self.jobs.get(&job).filter(|j| bytes > share && held > 0 && theirs(&j.host)) else { return };
         let HostMemory { state, exchange } = if j.told.0 == host { j.told.1 } else { HostMemory::default() };
+        // Tables are what was allocated; some of it may not have been touched yet.
+        let state = state.min(bytes);
         let mib = |bytes: u64| bytes >> 20;
         let message = format!(
-            "the job's host on {} took {} MiB of memory, and its share is {} MiB: {held} of {slots} slots of \
+            "the job's host on {} took {} MiB of memory or wanted more, and its share is {} MiB: {held} of {slots} slots of \
              task-manager.memory ({} MiB). Of it are tables of keyed state {} MiB, records between hosts {} MiB \
              (exchange.memory at most), and other {} MiB: what keys and values own beside their rows, what user code \
              keeps, and records within the process. Raise task-manager.memory, or spread the job over more slots",
