@@ -258,6 +258,18 @@ impl<E> Segment<E> {
     }
 }
 
+/// Segments that no directory has yet: given back when something unwinds before it has.
+struct Fresh<E>(Vec<Segment<E>>);
+
+impl<E> Drop for Fresh<E> {
+    fn drop(&mut self) {
+        for segment in self.0.drain(..) {
+            // SAFETY: nobody else knows it; what was copied into it is still where it was.
+            unsafe { segment.free() };
+        }
+    }
+}
+
 /// Rows by key. What hashes a key, and tells two of them apart, is handed to each call.
 pub(super) struct Table<E> {
     /// A segment may have several places, in a row.
@@ -446,16 +458,16 @@ impl<E> Table<E> {
         }
         let span = self.directory.len() >> depth;
         let first = self.place(hash) / span * span;
-        let mut halves = [Segment::<E>::new(old.chunks, depth + 1), Segment::new(old.chunks, depth + 1)];
+        let mut halves = Fresh((0..2).map(|_| Segment::<E>::new(old.chunks, depth + 1)).collect());
         // SAFETY: entries are copied, and count as moved once the directory has the new segments; when `hash_of` unwinds before
         // that they still are the old one's, and the copies are never dropped. Each half has room for all.
         unsafe {
             old.each(|entry| {
                 let hash = hash_of(&*entry);
                 let half = usize::from(self.place(hash) >= first + span / 2);
-                halves[half].store(hash, entry.read());
+                halves.0[half].store(hash, entry.read());
             });
-            for (half, places) in halves.iter().zip(self.directory[first..first + span].chunks_mut(span / 2)) {
+            for (half, places) in halves.0.drain(..).zip(self.directory[first..first + span].chunks_mut(span / 2)) {
                 places.fill(half.head);
             }
             old.free();
@@ -466,12 +478,13 @@ impl<E> Table<E> {
     /// Gives all segments another number of chunks.
     fn reshape(&mut self, chunks: usize, hash_of: &impl Fn(&E) -> u64) {
         let mut directory = self.directory.clone();
-        let mut olds = Vec::new();
+        let (mut olds, mut news) = (Vec::new(), Fresh(Vec::new()));
         let mut first = 0;
         while first < directory.len() {
             let old = self.segment_at(first);
             let span = directory.len() >> old.head().depth;
             let mut new = Segment::<E>::new(chunks, old.head().depth);
+            news.0.push(new);
             // SAFETY: as in `grow`; the new segment is larger.
             unsafe {
                 old.each(|entry| {
@@ -483,6 +496,7 @@ impl<E> Table<E> {
             olds.push(old);
             first += span;
         }
+        news.0.clear();
         (self.directory, self.chunks, self.entries) = (directory, chunks, Segment::<E>::entries(chunks));
         // SAFETY: the directory has them no more, and what they owned has moved.
         olds.into_iter().for_each(|old| unsafe { old.free() });
