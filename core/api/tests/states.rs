@@ -172,12 +172,19 @@ impl Model {
 #[test]
 fn named_states_are_what_a_plain_model_has() {
     let replay = std::env::var("THALWEG_SEED").ok().map(|seed| seed.parse().unwrap());
-    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200_u64);
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300_u64);
     for seed in replay.map_or(0..n, |seed| seed..seed + 1) {
         let mut random = SmallRng::seed_from_u64(seed);
         let n = random.random_range(1..300);
         let all: Vec<Record> = (0..n).map(|x| (random.random_range(0..6), random.random_range(0..10), x)).collect();
-        let env = testing::stepped(random.random_range(1..4), std::env::temp_dir(), seed).unwrap();
+        let (parallelism, dir) = (random.random_range(1..4), std::env::temp_dir());
+        // One of eight on real threads, the others in steps.
+        let env = if seed % 8 == 7 {
+            testing::environment(parallelism, dir)
+        } else {
+            testing::stepped(parallelism, dir, seed)
+        };
+        let env = env.unwrap();
         let seen = env.from_collection(all.clone()).parallelism(1).key_by(|r| r.0).process(All::new()).collect();
         let result = env.execute("states").unwrap();
         let mut got = result.collected(&seen).unwrap();

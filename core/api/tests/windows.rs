@@ -45,6 +45,13 @@ fn each(default: u64, case: impl Fn(u64, &mut SmallRng)) {
     }
 }
 
+/// One of eight on real threads, the others in steps.
+fn environment(seed: u64, parallelism: u32) -> Environment {
+    let dir = std::env::temp_dir();
+    if seed % 8 == 7 { testing::environment(parallelism, dir) } else { testing::stepped(parallelism, dir, seed) }
+        .unwrap()
+}
+
 type Sums = BTreeMap<(u64, i64, i64), u64>;
 
 /// What windows are, said once more without panes.
@@ -66,11 +73,7 @@ fn windows_give_what_a_naive_model_gives() {
         let (size, slide) = (random.random_range(1..200), random.random_range(1..120));
         let (size, slide) = if random.random() { (size, size) } else { (size, slide) };
         let parallelism = random.random_range(1..4);
-        let env = if seed % 100 == 99 {
-            testing::environment(parallelism, std::env::temp_dir()).unwrap()
-        } else {
-            testing::stepped(parallelism, std::env::temp_dir(), seed).unwrap()
-        };
+        let env = environment(seed, parallelism);
         env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
         // One subtask reads all, so that the disorder is the one that was drawn.
         let source = env.from_collection(all.clone()).parallelism(1);
@@ -105,7 +108,7 @@ fn late_records_change_results_or_come_out_by_the_side_and_none_is_lost() {
         let all = records(random, 300);
         let size = random.random_range(1..100);
         let lateness = if random.random() { 0 } else { random.random_range(0..200) };
-        let env = testing::stepped(random.random_range(1..4), std::env::temp_dir(), seed).unwrap();
+        let env = environment(seed, random.random_range(1..4));
         env.mode(ExecutionMode::Streaming);
         let source = env.from_collection(all.clone()).parallelism(1);
         let timed =
@@ -182,7 +185,7 @@ fn sessions_are_those_of_a_naive_model() {
         let disorder = if random.random() { 0 } else { random.random_range(1..60) };
         let all = records(random, disorder);
         let gap = random.random_range(1..40);
-        let env = testing::stepped(random.random_range(1..4), std::env::temp_dir(), seed).unwrap();
+        let env = environment(seed, random.random_range(1..4));
         env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
         let source = env.from_collection(all.clone()).parallelism(1);
         let strategy = WatermarkStrategy::for_bounded_out_of_orderness(ms(disorder));
@@ -222,7 +225,7 @@ fn sessions_whose_gap_the_record_says_are_those_of_a_naive_model() {
         let all = records(random, disorder);
         let (least, spread) = (random.random_range(1..20), random.random_range(1..60));
         let gap = move |r: &(u64, i64, u64)| least + (r.2 as i64 * 7 + r.0 as i64) % spread;
-        let env = testing::stepped(random.random_range(1..4), std::env::temp_dir(), seed).unwrap();
+        let env = environment(seed, random.random_range(1..4));
         env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
         let source = env.from_collection(all.clone()).parallelism(1);
         // Nothing is late: a session may end much later than its last record, and takes up what comes until then.
@@ -307,7 +310,7 @@ fn triggers_fire_early_often_and_purge() {
 #[test]
 fn windows_by_the_machines_clock_lose_nothing_at_the_end() {
     each(40, |seed, random| {
-        let env = testing::stepped(random.random_range(1..4), std::env::temp_dir(), seed).unwrap();
+        let env = environment(seed, random.random_range(1..4));
         env.mode(ExecutionMode::Streaming);
         let sums = env
             .from_collection(0..100u64)
