@@ -1,7 +1,7 @@
 //! Embedded: the same JobManager, TaskManager and host protocol as on a cluster, in this process, over an in-memory
 //! transport. It is started with the first execute and lives as long as the process.
 
-use crate::settings;
+use crate::{own_folder, own_folder::OwnFolder, settings};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::{
@@ -206,8 +206,7 @@ struct Cluster {
     plans: Plans,
     configuration: Configuration,
     _task_manager: TaskManager,
-    /// Removed with the process, if it ends in order.
-    _dir: tempfile::TempDir,
+    _dir: OwnFolder,
 }
 
 impl Cluster {
@@ -217,9 +216,12 @@ impl Cluster {
         for key in configuration.set_below(&NO_EFFECT) {
             tracing::warn!("{key} has no effect in an embedded job: it has no REST, no other processes and no client");
         }
-        let dir = tempfile::Builder::new().prefix("thalweg-").tempdir().map_err(|e| {
-            format!("no folder for temporary files could be made in {}: {e}", std::env::temp_dir().display())
+        let parent = std::env::temp_dir();
+        let dir = OwnFolder::make(&parent).map_err(|e| {
+            format!("no folder for temporary files could be made in {} (TMPDIR says where): {e}", parent.display())
         })?;
+        // Beside the job: a large folder takes its time. Without a thread for it, the next process does it.
+        let _ = env.spawner.thread("thalweg-sweep".to_owned(), Box::new(move || own_folder::sweep(&parent)));
         let secret = Secret::new(env.entropy.id().to_vec());
         let shutdown = Shutdown::new();
         let context = PluginContext {

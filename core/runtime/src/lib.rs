@@ -14,6 +14,7 @@ pub mod cluster_rest;
 pub mod embedded;
 pub mod environment;
 pub mod host;
+mod own_folder;
 pub mod plan;
 pub mod role;
 pub mod settings;
