@@ -61,6 +61,7 @@ where
     Y: Yield<K, F::Acc>,
     C: Transform<T, Out = (K, F::Acc)>,
 {
+    let up = up.open();
     let plan: PlanBuilder = up.plan.clone();
     let before = plan.operator(up.op.vertex, "combine", &["gathered"]);
     let to = plan.vertex(VertexRole::Task, None);

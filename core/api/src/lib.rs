@@ -26,6 +26,7 @@
 //!
 //! Who executes is behind [`Executor`]; this crate knows neither clusters nor processes.
 
+mod chaining;
 pub mod connected;
 pub mod environment;
 pub mod error;

@@ -39,19 +39,25 @@ pub struct DataStream<T, P = Inlet<T>> {
     pub(crate) timed: bool,
     /// Side outputs of the last operator, if it has any.
     pub(crate) sides: Option<Sides>,
+    /// How the next chain begins, where the last operator stands alone.
+    pub(crate) next_chain: Option<fn(DataStream<T>) -> DataStream<T>>,
     _t: PhantomData<fn() -> T>,
 }
 
 impl<T: Clone + 'static> Clone for DataStream<T> {
     fn clone(&self) -> Self {
         self.pipe.share();
-        Self { sides: self.sides.clone(), ..Self::new(self.plan.clone(), self.op, self.pipe.clone(), self.timed) }
+        Self {
+            sides: self.sides.clone(),
+            next_chain: self.next_chain,
+            ..Self::new(self.plan.clone(), self.op, self.pipe.clone(), self.timed)
+        }
     }
 }
 
 impl<T, P> DataStream<T, P> {
     pub(crate) fn new(plan: PlanBuilder, op: OpId, pipe: P, timed: bool) -> Self {
-        Self { plan, op, pipe, timed, sides: None, _t: PhantomData }
+        Self { plan, op, pipe, timed, sides: None, next_chain: None, _t: PhantomData }
     }
 
     /// Its last operator has side outputs.
@@ -80,21 +86,6 @@ impl<T, P> DataStream<T, P> {
     /// Number of key groups of the chain that the last operator is in.
     pub fn max_parallelism(self, max_parallelism: u32) -> Self {
         self.plan.set_max_parallelism(self.op.vertex, max_parallelism);
-        self
-    }
-
-    /// The slot-sharing group of the chain that the last operator is in, `default` when nothing is said; what follows is in
-    /// it too. Groups have slots of their own, each as many as its widest chain has subtasks: for a part of a job whose
-    /// load must not be added to that of the others.
-    pub fn slot_sharing_group(self, group: impl Into<String>) -> Self {
-        self.plan.set_slot_sharing_group(self.op.vertex, group.into());
-        self
-    }
-
-    /// The chain that the last operator is in waits for the outside world: its subtasks run on threads of their own,
-    /// and not on those of their slots, where others would wait with them.
-    pub fn own_thread(self) -> Self {
-        self.plan.set_own_thread(self.op.vertex);
         self
     }
 }
@@ -157,23 +148,24 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         time: F,
         strategy: WatermarkStrategy<G>,
     ) -> DataStream<T, Then<P, Stamp<F, G>>> {
-        let by_split = self.pipe.in_step();
+        let this = self.open();
+        let by_split = this.pipe.in_step();
         if let Err(e) = strategy.check() {
-            self.plan.error(format!("{}: {e}", Location::caller()));
+            this.plan.error(format!("{}: {e}", Location::caller()));
         }
         if let Some(group) = strategy.alignment_group() {
             if !by_split {
-                self.plan.error(format!(
+                this.plan.error(format!(
                     "{}: watermark alignment (group {group:?}) needs its strategy right behind a source, with nothing but \
                      functions of single records between: assign the times there",
                     Location::caller()
                 ));
-            } else if let Err(e) = self.plan.align(self.op.vertex, group) {
-                self.plan.error(format!("{}: {e}", Location::caller()));
+            } else if let Err(e) = this.plan.align(this.op.vertex, group) {
+                this.plan.error(format!("{}: {e}", Location::caller()));
             }
         }
         let stamp = Stamp::new(time, strategy).by_split(by_split);
-        DataStream { timed: true, ..self.apply("timestamps", stamp) }
+        DataStream { timed: true, ..this.apply("timestamps", stamp) }
     }
 
     /// What the last operator writes to this tag. Each tag is taken once.
@@ -199,8 +191,9 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// Any operator of your own.
     #[track_caller]
     pub fn apply<O: Transform<T>>(self, kind: &'static str, op: O) -> DataStream<O::Out, Then<P, O>> {
-        let id = self.plan.operator(self.op.vertex, kind, &[]);
-        DataStream::new(self.plan, id, Then::new(self.pipe, op, id.op), self.timed)
+        let this = self.open();
+        let id = this.plan.operator(this.op.vertex, kind, &[]);
+        DataStream::new(this.plan, id, Then::new(this.pipe, op, id.op), this.timed)
     }
 
     /// Groups by a key that is computed, or `Copy`.
@@ -251,7 +244,8 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         close(&self.plan, self.op.vertex, self.pipe, ToInlet(inlet.clone()));
         let watch = inlet.clone();
         self.plan.open_end(self.op, move || watch.is_taken());
-        DataStream { sides: self.sides, ..DataStream::new(self.plan, self.op, inlet, self.timed) }
+        let next_chain = self.next_chain;
+        DataStream { sides: self.sides, next_chain, ..DataStream::new(self.plan, self.op, inlet, self.timed) }
     }
 
     /// `let [a, b] = s.split();` Each branch gets every record, in the same task.
@@ -272,6 +266,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let plan = self.plan.clone();
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, "union", &[]);
+        plan.set_gate(op);
         // Times only where all have them: a window behind it is refused then, with its place.
         let timed = self.timed && other.timed;
         let edges = vec![self.turn(to, Partitioner::Forward), other.turn(to, Partitioner::Forward)];
@@ -297,17 +292,6 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     {
         let timed = self.timed;
         self.exchange("rescale", Partitioner::Rescale, |edge| TurnRoute { edge, timed })
-    }
-
-    /// What follows is a chain of its own: tasks that are stepped apart from these, with a parallelism of its own if that is
-    /// set. Where both have the same, subtask `i` feeds subtask `i`.
-    #[track_caller]
-    pub fn start_new_chain(self) -> DataStream<T>
-    where
-        T: Data,
-    {
-        let timed = self.timed;
-        self.exchange("chain", Partitioner::Forward, |edge| TurnRoute { edge, timed })
     }
 
     /// Deals the records out to all subtasks of what follows by chance, a batch at a time.
@@ -352,7 +336,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     }
 
     #[track_caller]
-    fn exchange<K: Terminal<T>>(
+    pub(crate) fn exchange<K: Terminal<T>>(
         self,
         kind: &'static str,
         how: Partitioner,
@@ -364,6 +348,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let (plan, timed) = (self.plan.clone(), self.timed);
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, kind, &[]);
+        plan.set_gate(op);
         let edge = plan.edge::<T>(self.op.vertex, to, how, false);
         close(&plan, self.op.vertex, self.pipe, route(edge));
         DataStream::new(plan.clone(), op, add_gate(&plan, to, vec![edge], op), timed)
@@ -450,9 +435,10 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let local = self.plan.operator(self.op.vertex, "top", &["kept"]);
-        let plan = self.plan.clone();
-        let pipe = Then::new(self.pipe, Top::new(n, compare.clone()), local.op);
+        let this = self.open();
+        let plan = this.plan.clone();
+        let local = plan.operator(this.op.vertex, "top", &["kept"]);
+        let pipe = Then::new(this.pipe, Top::new(n, compare.clone()), local.op);
         let to = plan.vertex(VertexRole::Task, Some(1));
         let op = plan.operator(to, "top", &["kept"]);
         plan.set_companion(local, op, "/local");
@@ -573,7 +559,8 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// Any sink.
     #[track_caller]
     pub fn sink<K: Sink<T>>(self, sink: K) -> SinkRef {
-        let op = add_sink(&self.plan, self.op.vertex, self.pipe, sink);
-        SinkRef { plan: self.plan, op }
+        let this = self.open();
+        let op = add_sink(&this.plan, this.op.vertex, this.pipe, sink);
+        SinkRef { plan: this.plan, op }
     }
 }

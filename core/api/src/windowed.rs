@@ -70,7 +70,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         fold: F,
         result: R,
     ) -> Combined<T, S, F, R> {
-        let (up, windows) = (self.keyed.up, self.windows);
+        let (up, windows) = (self.keyed.up.open(), self.windows);
         let plan = up.plan.clone();
         let before = plan.operator(up.op.vertex, "window-combine", &["gathered"]);
         let to = plan.vertex(VertexRole::Task, None);

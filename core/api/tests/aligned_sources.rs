@@ -4,19 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod paced;
+mod taken;
 
-use futures::future::BoxFuture;
 use paced::{DRIFT, FAST, Kind, Log, MS, Paced, RUN, STEP, Snapshot, each, fast, seeds};
-use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
-use thalweg_api::{
-    Collected,
-    executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
-    prelude::*,
-    testing::Stepped,
-};
-use thalweg_dataflow::{Plan, Time};
+use thalweg_api::{Collected, prelude::*, testing::Stepped};
+use thalweg_dataflow::Time;
 use thalweg_model::{JobGraph, Regions, SubtaskId, VertexRole};
 
 const WINDOW: Time = 200;
@@ -245,39 +239,16 @@ fn on_threads_too_a_source_stays_near_a_slow_one_of_its_group() {
     assert!(away(false) > 10 * bound(DRIFT), "without alignment it runs away");
 }
 
-/// Takes the plan of a program and runs nothing.
-struct Taker(Mutex<Option<Arc<Plan>>>, Ordinals);
-
-impl Executor for Taker {
-    fn defaults(&self) -> ProgramDefaults {
-        let client_dir = std::env::temp_dir();
-        ProgramDefaults { parallelism: 2, mode: ExecutionMode::Automatic, client_dir, files: None, is_client: true }
-    }
-    fn ordinals(&self) -> &Ordinals {
-        &self.1
-    }
-    fn submit(&self, program: Program) -> BoxFuture<'static, Result<Arc<dyn RunningJob>, JobError>> {
-        *self.0.lock() = Some(program.plan);
-        Box::pin(async { Err(JobError::Program(vec!["its plan was taken".to_owned()])) })
-    }
-    fn block_on(&self, future: BoxFuture<'static, ()>) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
-    }
-}
-
 /// Sources that are apart but for their groups: each is named, and has this group and slot-sharing group.
 fn graph_of(mode: ExecutionMode, sources: &[(&str, &str, &str)]) -> JobGraph {
-    let taker = Arc::new(Taker(Mutex::new(None), Ordinals::new()));
-    let env = Environment::with_executor(taker.clone());
-    env.mode(mode);
-    for (name, group, slots) in sources {
-        let strategy = WatermarkStrategy::for_monotonous_timestamps().with_alignment(*group, MS, MS);
-        let times = env.from_collection([1i64, 2]).uid(*name).slot_sharing_group(*slots);
-        times.assign_timestamps_and_watermarks(|t| *t, strategy).discard();
-    }
-    assert!(env.execute("taken").unwrap_err().to_string().contains("its plan was taken"));
-    let plan = taker.0.lock().take().unwrap();
-    plan.graph().clone()
+    let graph = taken::graph_of(mode, |env| {
+        for (name, group, slots) in sources {
+            let strategy = WatermarkStrategy::for_monotonous_timestamps().with_alignment(*group, MS, MS);
+            let times = env.from_collection([1i64, 2]).uid(*name).slot_sharing_group(*slots);
+            times.assign_timestamps_and_watermarks(|t| *t, strategy).discard();
+        }
+    });
+    graph.unwrap()
 }
 
 #[test]

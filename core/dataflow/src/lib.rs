@@ -9,6 +9,7 @@ pub mod broadcast;
 pub mod build;
 mod byte_str;
 mod codec;
+pub mod detach;
 pub mod either;
 pub mod engine;
 pub mod event_time;

@@ -23,6 +23,10 @@ pub trait Transform<T>: Clone + Send + 'static {
     /// Is all that it makes of a record given out by the time its `ready` says yes? Records of one split of a source stay
     /// apart from the next one's then.
     const IN_STEP: bool = false;
+    /// Why it must be in the chain of what is in front of it, where it must.
+    fn stays(&self) -> Option<&'static str> {
+        None
+    }
     /// Opens the live one, on the slot's thread.
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure>;
 }
@@ -45,6 +49,11 @@ pub trait Pipe: Clone + Send + 'static {
     fn in_step(&self) -> bool {
         false
     }
+    /// Where nothing is in it yet, it begins behind what `exchange` makes of its inlet.
+    fn behind(self, exchange: impl FnOnce(Inlet<Self::Item>) -> Inlet<Self::Item>) -> Self {
+        let _ = exchange;
+        self
+    }
 }
 
 /// A pipe and one more operator.
@@ -59,6 +68,14 @@ impl<P, O> Then<P, O> {
     /// `op`, the operator of this index in its vertex, after `up`.
     pub fn new(up: P, op: O, index: usize) -> Self {
         Self { up, op, index }
+    }
+
+    pub(crate) fn op(&self) -> &O {
+        &self.op
+    }
+
+    pub(crate) fn into_parts(self) -> (P, O) {
+        (self.up, self.op)
     }
 
     /// The operator, for options that are given after it.
@@ -158,6 +175,9 @@ impl<T: 'static> Pipe for Inlet<T> {
     }
     fn in_step(&self) -> bool {
         self.in_step
+    }
+    fn behind(self, exchange: impl FnOnce(Inlet<T>) -> Inlet<T>) -> Self {
+        exchange(self)
     }
 }
 

@@ -92,6 +92,8 @@ struct DraftOperator {
     kind: &'static str,
     states: Vec<String>,
     at: &'static Location<'static>,
+    /// It does nothing but read its edges.
+    is_gate: bool,
 }
 
 #[derive(Default)]
@@ -197,7 +199,7 @@ impl PlanBuilder {
     ) -> OpId {
         let operators = &mut d.vertices[vertex].operators;
         let states = states.iter().map(|s| (*s).to_owned()).collect();
-        operators.push(DraftOperator { uid, name: None, kind, states, at });
+        operators.push(DraftOperator { uid, name: None, kind, states, at, is_gate: false });
         OpId { vertex, op: operators.len() - 1 }
     }
 
@@ -206,6 +208,45 @@ impl PlanBuilder {
         let uid = Arc::new(OnceLock::new());
         self.0.borrow_mut().watched.push((operator, uid.clone()));
         uid
+    }
+
+    /// The operator, the first of its vertex, does nothing but read its edges.
+    pub fn set_gate(&self, operator: OpId) {
+        self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].is_gate = true;
+    }
+
+    /// Is there nothing that works on records in front of it in its vertex?
+    pub(crate) fn begins_its_chain(&self, operator: OpId) -> bool {
+        let d = self.0.borrow();
+        d.vertices[operator.vertex].operators[..operator.op].iter().all(|before| before.is_gate)
+    }
+
+    /// Makes the operator the only one of a vertex of its own, which is otherwise as its vertex was. `None`, and nothing
+    /// is changed, where other operators stand behind it.
+    pub(crate) fn move_out(&self, operator: OpId) -> Option<OpId> {
+        let mut d = self.0.borrow_mut();
+        let to = OpId { vertex: d.vertices.len(), op: 0 };
+        let from = &mut d.vertices[operator.vertex];
+        if operator.op + 1 != from.operators.len() {
+            return None;
+        }
+        let vertex = DraftVertex {
+            operators: from.operators.split_off(operator.op),
+            parallelism: from.parallelism,
+            max_parallelism: from.max_parallelism,
+            own_thread: from.own_thread,
+            ..DraftVertex::default()
+        };
+        d.vertices.push(vertex);
+        for other in d.vertices.iter_mut().flat_map(|v| &mut v.operators) {
+            if let Uid::Of(of, _) = &mut other.uid
+                && *of == operator
+            {
+                *of = to;
+            }
+        }
+        d.watched.iter_mut().filter(|(of, _)| *of == operator).for_each(|(of, _)| *of = to);
+        Some(to)
     }
 
     /// Belongs to this other operator, known only now.

@@ -55,6 +55,11 @@ type Open = Box<dyn Fn(&BuildCx) -> Result<Box<dyn SideOut>, TaskFailure> + Send
 pub struct Sides(Arc<Mutex<Vec<(Arc<str>, Open)>>>);
 
 impl Sides {
+    /// Did the program ask for one?
+    pub fn is_asked_for(&self) -> bool {
+        !self.0.lock().is_empty()
+    }
+
     /// The stream of a tag begins in this inlet. A tag is taken once; the error says what to do for more.
     pub fn add<T: 'static>(&self, tag: &OutputTag<T>, inlet: &Inlet<T>) -> Result<(), String> {
         let mut all = self.0.lock();

@@ -79,6 +79,12 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
     type Out = T;
     type Op = StampOp<T, F, G>;
     const IN_STEP: bool = true;
+    fn stays(&self) -> Option<&'static str> {
+        self.by_split.then_some(
+            "watermarks by split are made in the chain of their source: put start_new_chain() behind it instead, or in \
+             front of it for watermarks of the whole stream",
+        )
+    }
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let clock = cx.env().clock.clone();
         let idle = |after| Idle { after, since: clock.now(), told: false, clock: clock.clone() };
