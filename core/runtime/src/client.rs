@@ -43,6 +43,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SUBMISSION_LIMIT: Duration = Duration::from_secs(60);
 /// So many bytes of an upload get through in a second on the slowest line.
 const SLOWEST: u64 = 128 << 10;
+/// A debug build has some hundred MiB, a release build about ten.
+const LARGE_EXECUTABLE: u64 = 64 << 20;
 /// How long one request waits for a job's end, which is also how often progress is told.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -179,7 +181,11 @@ impl Inner {
     }
 
     async fn ship_executable(&self) -> Result<BlobKey, String> {
-        self.ship(Path::new(self.role.executable.as_deref().unwrap_or("/proc/self/exe"))).await
+        let path = Path::new(self.role.executable.as_deref().unwrap_or("/proc/self/exe"));
+        if let Some(large) = std::fs::metadata(path).ok().and_then(|m| large_executable(m.len())) {
+            self.notice(&large);
+        }
+        self.ship(path).await
     }
 
     /// Uploads a file unless the cluster has it.
@@ -235,6 +241,17 @@ fn arguments() -> Result<Vec<String>, String> {
         arg.into_string().map_err(|arg| format!("the argument {arg:?} is not UTF-8, and a job's arguments must be"))
     };
     std::env::args_os().skip(1).map(text).collect()
+}
+
+/// Says why nothing happens for a while, where that is so.
+fn large_executable(bytes: u64) -> Option<String> {
+    let large = bytes >= LARGE_EXECUTABLE;
+    large.then(|| {
+        format!(
+            "the executable has {} MiB, which takes a while to read and to send: one that is built with --release is smaller",
+            bytes >> 20
+        )
+    })
 }
 
 fn hash_file(path: &std::path::Path) -> std::io::Result<BlobKey> {
