@@ -6,8 +6,9 @@
 //! client names its job before it sends it, and a submission whose answer was lost finds the job when it is repeated.
 
 use crate::{
+    blocking::Blocking,
     cluster_rest::{ClusterRest, Failure},
-    embedded::{Blocking, program_defaults},
+    embedded::program_defaults,
     role::Parent,
 };
 use bytes::Bytes;

@@ -31,6 +31,13 @@ impl Environment {
     }
 }
 
+/// One whose programs are run by whatever that one has behind it: in tests.
+impl From<thalweg_api::Environment> for Environment {
+    fn from(env: thalweg_api::Environment) -> Self {
+        Self(env)
+    }
+}
+
 impl Default for Environment {
     fn default() -> Self {
         Self::new()

@@ -1,6 +1,6 @@
 //! The host role: `main` has run up to this job's execute, and from here on this process serves tasks.
 
-use crate::{embedded::Blocking, role};
+use crate::{blocking::Blocking, role};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::{os::unix::net::UnixStream, sync::Arc};

@@ -9,14 +9,17 @@
 //!
 //! The library reads no arguments, and sets no logger, panic hook, allocator or signal handler.
 
+pub mod blocking;
 pub mod client;
 pub mod cluster_rest;
 pub mod embedded;
 pub mod environment;
 pub mod host;
+mod in_process;
 mod own_folder;
 pub mod plan;
 pub mod role;
 pub mod settings;
+pub mod testing;
 
 pub use environment::Environment;

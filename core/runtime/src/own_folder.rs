@@ -1,5 +1,6 @@
-//! A folder for one process's temporary files, which is gone when the process has ended, in whatever way: by itself where
-//! the process ends in order, else by the next process that makes one beside it. No cluster folder, which outlives processes.
+//! A folder for the temporary files of a cluster within this process, which is gone when its owner or the process has
+//! ended, in whatever way: by itself where the process ends in order, else by the next process that makes one beside
+//! it. No folder of a cluster of processes, which outlives them.
 
 use parking_lot::Mutex;
 use std::{
@@ -7,6 +8,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Once,
 };
 use tempfile::TempDir;
 
@@ -105,13 +107,13 @@ fn remove_at_exit(dir: &Path) {
             }
         }
     }
-    let mut dirs = AT_EXIT.lock();
-    if dirs.is_empty() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
         // SAFETY: a plain function without arguments, which does not unwind: it has no panic on its way. Refused, the
         // folder stays until the next sweep.
         unsafe { libc::atexit(at_exit) };
-    }
-    dirs.push((std::process::id(), dir.to_owned()));
+    });
+    AT_EXIT.lock().push((std::process::id(), dir.to_owned()));
 }
 
 #[cfg(test)]

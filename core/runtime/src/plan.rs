@@ -1,6 +1,6 @@
 //! The plan role: tells the graph of the program's first execute, and ends. Nothing runs.
 
-use crate::{embedded::Blocking, role::Parent};
+use crate::{blocking::Blocking, role::Parent};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use thalweg_api::{

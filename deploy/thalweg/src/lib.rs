@@ -28,6 +28,14 @@ use thalweg_high_availability_standalone as _;
 use thalweg_shuffle_local as _;
 use thalweg_shuffle_network as _;
 
+/// Runs programs and functions in tests: a cluster within the process, one engine, steps in a seeded order, one
+/// operator.
+pub mod testing {
+    pub use thalweg_api::testing::*;
+    // Two of these take the place of the API's own: what they answer is this crate's `Environment`.
+    pub use thalweg_runtime::testing::{ClusterError, InProcessCluster, InProcessClusterBuilder, environment, stepped};
+}
+
 /// What most programs need.
 pub mod prelude {
     pub use crate::{Environment, JobResult, RestartStrategy};
