@@ -140,6 +140,22 @@ impl Connection {
         }
     }
 
+    /// The other side's writer of this stream is gone. What ends a channel is told without the streams' lock.
+    pub(crate) fn writer_gone(&self, stream: u32, cause: &str) {
+        let reader = self.streams.lock().reading.remove(&stream);
+        if let Some(reader) = reader {
+            reader.fail(Failure::new(ErrorKind::Closed, format!("host {}: {cause}", self.peer)));
+        }
+    }
+
+    /// The other side's reader of this stream is gone.
+    pub(crate) fn reader_gone(&self, stream: u32) {
+        let writer = self.streams.lock().writing.remove(&stream);
+        if let Some(writer) = writer {
+            writer.fail(Failure::new(ErrorKind::Closed, format!("host {}: the reader is gone", self.peer)));
+        }
+    }
+
     /// Ends the connection and everything on it. `false` when it has ended before.
     pub(crate) fn close(self: &Arc<Self>, shared: &Shared, failure: Failure) -> bool {
         let first = self.end(failure);
@@ -276,16 +292,10 @@ impl Connection {
                 }
             }
             Frame::Open { stream, channel, credit } => shared.opened(self, stream, channel, credit as usize),
-            Frame::WriterGone { stream, cause } => {
-                if let Some(reader) = self.streams.lock().reading.remove(&stream) {
-                    reader.fail(Failure::new(ErrorKind::Closed, format!("host {}: {cause}", self.peer)));
-                }
-            }
+            Frame::WriterGone { stream, cause } => self.writer_gone(stream, &cause),
             Frame::ReaderGone { stream } => {
                 shared.withdrawn(self, stream);
-                if let Some(writer) = self.streams.lock().writing.remove(&stream) {
-                    writer.fail(Failure::new(ErrorKind::Closed, format!("host {}: the reader is gone", self.peer)));
-                }
+                self.reader_gone(stream);
             }
             Frame::Goodbye { cause } => {
                 return Some(Ended::there(format!("host {} has closed the connection: {cause}", self.peer)));

@@ -222,6 +222,40 @@ fn loom_a_reader_that_is_closed_while_parcels_arrive_leaves_nothing_behind() {
 }
 
 #[test]
+fn loom_a_reader_that_leaves_while_its_writer_goes_waits_for_nobody() {
+    loom::model(|| {
+        let (_, waker) = park();
+        let budget = Arc::new(Budget::new(1 << 20, 1 << 20));
+        let (connection, me) = (connection(1000), Arc::new(ReaderShared::new(channel(), waker)));
+        connection.open_stream(&me, &budget);
+        let (slot, books) = (me.clone(), budget.clone());
+        let reader = loom::thread::spawn(move || slot.leave(&books));
+        connection.writer_gone(1, "failed");
+        reader.join().unwrap();
+        assert_eq!((budget.in_use(), budget.held()), ((0, 0), 0));
+    });
+}
+
+#[test]
+fn loom_a_writer_that_fails_while_its_reader_leaves_waits_for_nobody() {
+    loom::model(|| {
+        let (park, waker) = park();
+        let (connection, me) = (connection(1000), Arc::new(WriterShared::new(channel(), waker)));
+        connection.attach_writer(&me, 1, 0);
+        let slot = me.clone();
+        let writer = loom::thread::spawn(move || {
+            // Nothing is granted, so that its reader's leave is the only way out.
+            assert_eq!(
+                send(&slot, &park, 0).map_err(|f| f.text),
+                Err("host tcp://there:1: the reader is gone".to_owned())
+            );
+        });
+        connection.reader_gone(1);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn loom_grants_of_two_threads_stay_within_the_budget_and_come_back() {
     loom::model(|| {
         let total = 2 * MIN_WINDOW;

@@ -156,6 +156,15 @@ impl ReaderShared {
         }
         place
     }
+
+    /// Nobody reads any more: the writer is told, unless it has ended.
+    pub(crate) fn leave(&self, budget: &Budget) {
+        if let Some((connection, stream)) = self.close(None, budget) {
+            // Not within the call: this lock would be held in it, while the connection takes that of its streams.
+            let ended = self.inner.lock().ended;
+            connection.end_reading(stream, !ended);
+        }
+    }
 }
 
 impl Inner {
@@ -205,8 +214,6 @@ impl ChannelReader for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.forget_reader(&self.me);
-        if let Some((connection, stream)) = self.me.close(None, &self.shared.budget) {
-            connection.end_reading(stream, !self.me.inner.lock().ended);
-        }
+        self.me.leave(&self.shared.budget);
     }
 }
