@@ -3,10 +3,10 @@
 
 use crate::{
     blocking::Blocking,
-    in_process::{Cluster, FIXED, NO_EFFECT},
+    in_process::{Cluster, FIXED, Freeze, NO_EFFECT},
 };
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use thalweg_api::{
     JobError,
     executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob},
@@ -28,6 +28,9 @@ pub(crate) fn program_defaults(parallelism: u32) -> ProgramDefaults {
 
 /// Slots of the embedded TaskManager: a slot costs nothing until a job uses it.
 const SLOTS: u32 = 1024;
+
+/// So long may the end of a process wait for its tasks: one of them may be what ends it.
+const EXIT_WITHIN: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub struct EmbeddedExecutor {
@@ -107,7 +110,10 @@ async fn start(env: Env) -> Result<Arc<Cluster>, String> {
     for key in configuration.set_below(&NO_EFFECT) {
         tracing::warn!("{key} has no effect in an embedded job: it has no REST, no other processes and no client");
     }
-    let cluster = Cluster::start(env, configuration).await?;
+    let freeze = Freeze::default();
+    let cluster = Cluster::start(freeze.env(&env), configuration).await?;
+    // Most programs end while the traces of their last job are being removed.
+    cluster.before_exit(move || freeze.now(EXIT_WITHIN));
     // Not waited for: the job waits for its slots.
     cluster.launch_task_manager().await?;
     Ok(Arc::new(cluster))

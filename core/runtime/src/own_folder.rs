@@ -17,9 +17,16 @@ const PREFIX: &str = "thalweg-embedded-";
 /// Locked as long as the folder's process lives. The lock ends with the process, however it ends.
 const ALIVE: &str = "alive";
 
-/// Folders to be removed when this process ends: what a static holds is not dropped then. With the process that made
-/// each, since a child that was forked and no other program ends with this list too.
-static AT_EXIT: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+/// A folder to be removed when this process ends: what a static holds is not dropped then.
+struct Leaving {
+    /// A child that was forked and is no other program ends with this list too.
+    maker: u32,
+    dir: PathBuf,
+    /// Ends what works in it.
+    first: Option<Box<dyn FnOnce() + Send>>,
+}
+
+static AT_EXIT: Mutex<Vec<Leaving>> = Mutex::new(Vec::new());
 
 /// See the module.
 pub struct OwnFolder {
@@ -42,11 +49,20 @@ impl OwnFolder {
     pub fn path(&self) -> &Path {
         &self.dir
     }
+
+    /// Where it is removed because the process ends, this is called before: what still worked in it would complain. It
+    /// must be quick and must not need anything that belongs to its thread, which is gone then.
+    pub fn before_exit(&self, first: impl FnOnce() + Send + 'static) {
+        let mut all = AT_EXIT.lock();
+        if let Some(leaving) = all.iter_mut().find(|leaving| leaving.dir == self.dir) {
+            leaving.first = Some(Box::new(first));
+        }
+    }
 }
 
 impl Drop for OwnFolder {
     fn drop(&mut self) {
-        AT_EXIT.lock().retain(|(_, dir)| *dir != self.dir);
+        AT_EXIT.lock().retain(|leaving| leaving.dir != self.dir);
         remove(&self.dir);
     }
 }
@@ -101,9 +117,10 @@ fn remove(dir: &Path) {
 fn remove_at_exit(dir: &Path) {
     extern "C" fn at_exit() {
         // A thread that has the lock now may have stopped with it.
-        for (maker, dir) in AT_EXIT.try_lock().iter().flat_map(|dirs| dirs.iter()) {
-            if *maker == std::process::id() {
-                remove(dir);
+        for leaving in AT_EXIT.try_lock().iter_mut().flat_map(|all| all.drain(..)) {
+            if leaving.maker == std::process::id() {
+                leaving.first.into_iter().for_each(|first| first());
+                remove(&leaving.dir);
             }
         }
     }
@@ -113,7 +130,7 @@ fn remove_at_exit(dir: &Path) {
         // folder stays until the next sweep.
         unsafe { libc::atexit(at_exit) };
     });
-    AT_EXIT.lock().push((std::process::id(), dir.to_owned()));
+    AT_EXIT.lock().push(Leaving { maker: std::process::id(), dir: dir.to_owned(), first: None });
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 //! How it ends: [`Cluster::end`], after which none of its threads is left but those in which a function of the user
 //! does not return; or with the process.
 
+mod freeze;
 mod hosts;
 mod job;
 mod mortal;
 
 use crate::{own_folder, own_folder::OwnFolder, settings};
+pub(crate) use freeze::Freeze;
 use hosts::InProcessHosts;
 use mortal::mortal;
 use parking_lot::Mutex;
@@ -125,6 +127,13 @@ impl Cluster {
             resources: job_manager.resources().clone(),
             running: Mutex::new(Some(Running { job_manager, next_worker: 0, workers: BTreeMap::new(), shutdown, dir })),
         })
+    }
+
+    /// What is to be done before its folder is removed because the process ends.
+    pub(crate) fn before_exit(&self, first: impl FnOnce() + Send + 'static) {
+        if let Some(running) = &*self.running.lock() {
+            running.dir.before_exit(first);
+        }
     }
 
     /// What is said to those who come too late.
