@@ -17,6 +17,9 @@ pub enum JobError {
     /// The job was cancelled.
     #[error("job {:?} was cancelled", .0.name())]
     Canceled(Box<JobResult>),
+    /// The job has finished, and what it collected cannot be read.
+    #[error("the job has finished, and what it collected cannot be read: {0}")]
+    Collected(String),
     /// What became of the job is not known.
     #[error("what became of the job is not known: {0}")]
     Unknown(String),

@@ -87,7 +87,7 @@ impl Ordinals {
         let (owner, next) = state.get_or_insert((me, 0));
         if *owner != me {
             return Err(JobError::Program(vec![
-                "execute() was called on a second thread: a task host runs main() again and must meet the executes in the same order, so call all of them on one thread"
+                "execute() was called on a second thread: a task host runs main() again and must meet the executes in the same order, so call all of them on one thread; in tests, give each function an environment of its own (thalweg::testing::InProcessCluster)"
                     .to_owned(),
             ]));
         }

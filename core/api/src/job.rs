@@ -46,7 +46,7 @@ impl JobResult {
             JobError::Program(vec!["this collect() is of a program that was not executed".to_owned()])
         })?;
         match self.0.collected.get(uid) {
-            Some(bytes) => decode_collected(bytes).map_err(JobError::Unknown),
+            Some(bytes) => decode_collected(bytes).map_err(JobError::Collected),
             None => Err(JobError::Program(vec![format!("job {:?} has no collect() with uid {uid:?}", self.0.name)])),
         }
     }

@@ -273,7 +273,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         DataStream::new(plan.clone(), op, add_gate(&plan, to, edges, op), timed)
     }
 
-    /// Deals the records out to all subtasks of what follows, a batch to each in turn.
+    /// Deals the records out to all subtasks of what follows, one to each in turn.
     #[track_caller]
     pub fn rebalance(self) -> DataStream<T>
     where
@@ -294,7 +294,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.exchange("rescale", Partitioner::Rescale, |edge| TurnRoute { edge, timed })
     }
 
-    /// Deals the records out to all subtasks of what follows by chance, a batch at a time.
+    /// Deals the records out to all subtasks of what follows by chance.
     #[track_caller]
     pub fn shuffle(self) -> DataStream<T>
     where

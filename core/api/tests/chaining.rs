@@ -102,7 +102,7 @@ fn what_cannot_stand_alone_is_told_with_what_to_do() {
     assert!(error.contains("disable_chaining at") && error.contains("chaining.rs:"), "{error}");
     assert!(error.contains("start_new_chain() behind it"), "{error}");
     let error = wrong(|env| drop(env.sequence(0..9).map(|i| i).boxed().disable_chaining().discard()));
-    assert!(error.contains("before boxed() or split()"), "{error}");
+    assert!(error.contains("boxed(), split() and side_output()"), "{error}");
     let error = wrong(|env| {
         let tag = OutputTag::<u64>::new("late");
         let stream = env.sequence(0..9).process(Odd(tag.clone()));

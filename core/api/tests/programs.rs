@@ -313,3 +313,82 @@ fn a_slot_sharing_group_goes_on_until_another_one_is_named() {
     assert_eq!(groups, expected);
     assert_eq!(graph.slots(), 4);
 }
+
+/// How many records each slot's thread had.
+fn by_slot(deal: impl Fn(DataStream<u64>) -> DataStream<u64>, records: u64) -> Vec<u64> {
+    let seen = Arc::new(std::sync::Mutex::new(BTreeMap::<String, u64>::new()));
+    let (env, counts) = (env(3), seen.clone());
+    deal(env.sequence(0..records).parallelism(1).boxed()).for_each(move |_| {
+        let slot = std::thread::current().name().unwrap_or_default().to_owned();
+        *counts.lock().unwrap().entry(slot).or_default() += 1;
+    });
+    env.execute("dealt").unwrap();
+    let seen = seen.lock().unwrap();
+    seen.values().copied().collect()
+}
+
+#[test]
+fn few_records_are_dealt_out_too() {
+    assert_eq!(by_slot(|s| s.rebalance(), 9), [3, 3, 3]);
+    assert_eq!(by_slot(|s| s.start_new_chain().parallelism(3), 300), [100, 100, 100]);
+    let by_chance = by_slot(|s| s.shuffle(), 300);
+    assert!(by_chance.len() == 3 && by_chance.iter().all(|n| (50..150).contains(n)), "{by_chance:?}");
+}
+
+/// Writes a string where it reads a number.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Disagrees {
+    id: u64,
+    #[serde(serialize_with = "as_text")]
+    n: u64,
+}
+
+fn as_text<S: serde::Serializer>(n: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&n.to_string())
+}
+
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+}
+
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    rest: BTreeMap<String, u64>,
+}
+
+/// Is left out for some records, so that only these cannot be read.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Skips {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
+    id: u64,
+}
+
+#[test]
+fn what_cannot_be_collected_is_told_with_what_to_do() {
+    fn refused<T: thalweg_dataflow::Data + Clone>(make: impl FnMut(u64) -> T + Clone + Send + 'static) -> String {
+        let env = env(1);
+        let all = env.sequence(0..100).map(make).collect();
+        let error = match env.execute("collects") {
+            Ok(result) => result.collected(&all).map(|all| all.len()).unwrap_err(),
+            Err(e) => e,
+        };
+        let error = error.to_string();
+        assert!(error.contains(std::any::type_name::<T>()) && error.contains("a string of JSON"), "{error}");
+        assert!(!error.contains("is not known"), "{error}");
+        error
+    }
+    assert!(refused(|id| Disagrees { id, n: 48 }).contains("must agree"));
+    assert!(refused(Untagged::Number).contains("untagged"));
+    assert!(refused(|n| Flat { rest: BTreeMap::from([("n".to_owned(), n)]) }).contains("flatten"));
+    // The first one can be.
+    let late = refused(|id| Skips { n: (id < 50).then_some(1), id });
+    assert!(late.contains("the job has finished, and what it collected cannot be read"), "{late}");
+    // Records without bytes can.
+    let env = env(2);
+    let units = env.sequence(0..100).map(|_| ()).collect();
+    assert_eq!(env.execute("units").unwrap().collected(&units).unwrap().len(), 100);
+}

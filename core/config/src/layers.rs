@@ -62,10 +62,10 @@ pub(crate) fn read(
     given
 }
 
-/// A variable with single underscores that spells an option's key and has a value for it. Not refused: Kubernetes
-/// makes such names of its services'.
+/// A variable with a single underscore where there must be two that spells an option's key and has a value for it. Not
+/// refused: Kubernetes makes such names of its services'.
 fn almost(name: &str, text: &str, known: &Known) -> Option<String> {
-    let spelt = name.strip_prefix("THALWEG_")?.to_ascii_lowercase();
+    let spelt = name.strip_prefix("THALWEG_")?.to_ascii_lowercase().replace("__", "_");
     let (key, _) = known
         .options
         .iter()

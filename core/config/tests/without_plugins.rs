@@ -60,6 +60,7 @@ fn later_layers_win_and_are_remembered() {
 fn a_variable_with_too_few_underscores_is_told_of_and_kubernetes_is_left_alone() {
     let environment = [
         ("THALWEG_TASK_MANAGER_SLOTS", "4"),
+        ("THALWEG_RESTART__TYPE", "none"),
         ("THALWEG_REST_PORT", "tcp://10.0.0.1:8081"),
         ("THALWEG_CONF", "/x"),
         ("REST_PORT", "1"),
@@ -68,7 +69,9 @@ fn a_variable_with_too_few_underscores_is_told_of_and_kubernetes_is_left_alone()
     let c = load("", &environment, &["rpc.timeout=3s"]).unwrap();
     let told = "the environment variable THALWEG_TASK_MANAGER_SLOTS is no option and has no effect: task-manager.slots is \
                 set by THALWEG__TASK_MANAGER__SLOTS";
-    assert_eq!(c.advice(), [told]);
+    let half = "the environment variable THALWEG_RESTART__TYPE is no option and has no effect: restart.type is set by \
+                THALWEG__RESTART__TYPE";
+    assert_eq!(c.advice(), [told, half]);
     assert_eq!((c.task_manager.slots, c.rest.port), (load("", &[], &[]).unwrap().task_manager.slots, 7));
     assert_eq!(c.set_below(&["rest", "rpc"]).collect::<Vec<_>>(), ["rest.port", "rpc.timeout"]);
     assert_eq!(c.set_below(&["heartbeat"]).next(), None);

@@ -60,8 +60,9 @@ impl<P: Pipe, O: Transform<P::Item>> Detach for Then<P, O> {
             return closed(plan, op, self).refused(why);
         }
         let Some(alone) = plan.move_out(op) else {
-            return closed(plan, op, self)
-                .refused("other operators stand behind it: call it right behind the operator");
+            return closed(plan, op, self).refused(
+                "other operators stand behind it, perhaps at its side output: call it right behind the operator",
+            );
         };
         let (up, operator) = self.into_parts();
         let edge = plan.edge::<P::Item>(op.vertex, alone.vertex, Partitioner::Forward, false);
@@ -76,7 +77,9 @@ impl<T: 'static> Detach for Inlet<T> {
 
     fn detach(self, plan: &PlanBuilder, op: OpId, _: bool) -> Detached<T> {
         let erased = !plan.begins_its_chain(op);
-        let refused = erased.then_some("call it right behind the operator, before boxed() or split() erase its type");
+        let refused = erased.then_some(
+            "call it right behind the operator itself: what boxed(), split() and side_output() give has no type of it",
+        );
         Detached { op, out: self, refused }
     }
 }

@@ -78,7 +78,7 @@ impl<T: Data> Terminal<T> for TurnRoute {
     }
 }
 
-/// Ends a chain in an exchange that picks a consumer by chance for each batch.
+/// Ends a chain in an exchange that picks a consumer by chance.
 #[derive(Clone)]
 pub struct ShuffleRoute {
     /// Index of the edge.

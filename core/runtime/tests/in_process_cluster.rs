@@ -100,6 +100,28 @@ fn a_record_that_cannot_be_read_back_fails_where_it_goes_to_another_task_manager
     assert!(refused.contains("Unreadable") && refused.contains("untagged"), "{refused}");
 }
 
+/// Writes a string where it reads a number.
+#[derive(Clone, Serialize, Deserialize)]
+struct Disagrees {
+    #[serde(serialize_with = "as_text")]
+    n: u64,
+}
+
+fn as_text<S: serde::Serializer>(n: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&n.to_string())
+}
+
+#[test]
+fn a_record_that_reads_something_else_than_it_writes_fails_at_once_and_is_not_tried_again() {
+    let cluster = cluster(2, 1);
+    let env = cluster.environment();
+    // Few records are dealt out as many are.
+    env.sequence(0..20).parallelism(1).map(|n| Disagrees { n }).rebalance().map(|d| d.n).discard();
+    let refused = env.execute("disagrees").unwrap_err().to_string();
+    assert!(refused.contains("Disagrees") && refused.contains("do not agree"), "{refused}");
+    assert!(!refused.contains("started again"), "{refused}");
+}
+
 fn long_records(env: &Environment, length: usize) -> Result<u64, JobError> {
     let records = env.sequence(0..10).map(move |n| (n, "x".repeat(length))).uid("made").broadcast();
     let lengths = records.map(|(_, text)| text.len() as u64).key_by(|_| 0u64).sum(|n: u64| n).collect();

@@ -286,6 +286,7 @@ impl Driver {
     fn perform(&mut self, effect: Effect) {
         let handle = self.handle.clone();
         let stores = self.services.stores.clone();
+        let ends = self.services.shutdown.clone();
         match effect {
             Effect::Answer { call, answer } => self.submissions.answer(call, Ok(answer)),
             Effect::AnswerCancel { call, answer } => self.cancels.answer(call, Ok(answer)),
@@ -302,7 +303,7 @@ impl Driver {
             }),
             Effect::StartMaster(record) => self.start_master(*record),
             Effect::RecordCancel(job) => self.spawn("record-cancel", async move {
-                let done = written(job, stores.put_cancel(job).await);
+                let done = written(job, stores.put_cancel(job).await, &ends);
                 handle.send(Command::Event(Event::CancelRecorded { job, done }));
             }),
             Effect::ReleaseMaster(job) => {
@@ -317,13 +318,13 @@ impl Driver {
             }
             Effect::RecordResult(record) => self.spawn("record-result", async move {
                 let job = record.result.job;
-                let done = written(job, stores.put_result(&record).await);
+                let done = written(job, stores.put_result(&record).await, &ends);
                 handle.send(Command::Event(Event::StepDone { job, step: Step::Record, done }));
             }),
             Effect::CleanUp(job) => self.clean_up(job),
             Effect::MarkClean(record) => self.spawn("mark-clean", async move {
                 let job = record.result.job;
-                let done = written(job, stores.put_result(&record).await);
+                let done = written(job, stores.put_result(&record).await, &ends);
                 handle.send(Command::Event(Event::StepDone { job, step: Step::MarkClean, done }));
             }),
             Effect::Forget(job) => {
@@ -372,6 +373,7 @@ impl Driver {
 
     fn clean_up(&mut self, job: JobId) {
         let (handle, stores) = (self.handle.clone(), self.services.stores.clone());
+        let ends = self.services.shutdown.clone();
         let (ha, blobs) = (self.services.high_availability.clone(), self.services.blobs.clone());
         let ended = self.blobs.remove(&job).unwrap_or_default();
         let dropped = self.drop_old_blobs(&ended);
@@ -385,17 +387,24 @@ impl Driver {
                 Ok::<_, ServiceError>(())
             };
             let outcome = cleaned.await;
-            if let Err(e) = &outcome {
-                tracing::warn!(%job, "clean-up will be tried again: {e}");
+            // One that ends has left office already, perhaps: the next leader goes on with it.
+            match &outcome {
+                Err(e) if ends.is_triggered() => tracing::debug!(%job, "clean-up is left to the next leader: {e}"),
+                Err(e) => tracing::warn!(%job, "clean-up will be tried again: {e}"),
+                Ok(()) => {}
             }
             handle.send(Command::Event(Event::StepDone { job, step: Step::CleanUp, done: outcome.is_ok() }));
         });
     }
 }
 
-fn written(job: JobId, outcome: Written) -> bool {
+fn written(job: JobId, outcome: Written, ends: &Shutdown) -> bool {
     match outcome {
         Written::Yes => true,
+        Written::No(e) | Written::Unknown(e) if ends.is_triggered() => {
+            tracing::debug!(%job, "what became of the job is left to the next leader to write down: {e}");
+            false
+        }
         Written::No(e) | Written::Unknown(e) => {
             tracing::warn!(%job, "the job's result is not certainly written down, trying again: {e}");
             false

@@ -149,21 +149,28 @@ pub(crate) fn decode_batch<T: Data>(body: &[u8], batch: &mut Batch<T>) -> Result
     for _ in 0..count {
         match T::deserialize(&mut input) {
             Ok(item) => batch.push(item),
-            Err(unread) => return Err(unreadable::<T>(&unread, body.len())),
+            Err(unread) => return Err(unreadable::<T>(&unread)),
         }
     }
-    if input.len() == 0 { Ok(()) } else { Err(damaged("something stands behind its records")) }
+    if input.len() == 0 { Ok(()) } else { Err(disagree::<T>(&format_args!("{} bytes are left over", input.len()))) }
 }
 
 #[cold]
-fn unreadable<T>(unread: &Unread, length: usize) -> DecodeError {
+fn unreadable<T>(unread: &Unread) -> DecodeError {
     if unread.is_of_the_type() {
         let item = std::any::type_name::<T>();
         DecodeError::Unreadable(format!("a record ({item}) cannot be read: {unread}"))
     } else {
-        DecodeError::Damaged(format!(
-            "a batch of {length} bytes is damaged, or the `Serialize` and the `Deserialize` of {} do not agree: {unread}",
-            std::any::type_name::<T>()
-        ))
+        disagree::<T>(unread)
     }
+}
+
+/// What a checksum was right for is what was written.
+#[cold]
+fn disagree<T>(what: &dyn std::fmt::Display) -> DecodeError {
+    let item = std::any::type_name::<T>();
+    DecodeError::Unreadable(format!(
+        "a record ({item}) cannot be read: its `Serialize` and its `Deserialize` do not agree, of which types and in which \
+         order: {what}"
+    ))
 }

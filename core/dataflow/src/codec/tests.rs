@@ -197,7 +197,7 @@ fn what_is_no_value_is_refused() {
     assert_eq!(of_bytes(&[&[1, b'a'][..], &[0xff; 16]].concat()), Ok(("a".to_owned(), u128::MAX)));
     no::<Kind<u8>>(&[4], "variant index");
     no::<Kind<u8>>(&[255, 0, 0, 0, 0, 1, 0, 0, 0], "no such number");
-    no::<u64>(&[1; 9], "behind its records");
+    no::<u64>(&[1; 9], "are left over");
     no::<u64>(&[1; 7], "cut short");
     no::<String>(&[3, b'a', b'b'], "beyond the end");
 }

@@ -82,7 +82,6 @@ impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
             }
             lane.send_marks();
             self.over = true;
-            self.router.shipped();
         }
         if lane.filling.is_full() {
             if std::mem::size_of::<T>() > 0 && lane.filling.is_empty() {

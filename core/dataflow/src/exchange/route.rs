@@ -11,8 +11,6 @@ pub trait Router<T>: 'static {
     const SHIP: bool;
     /// Index of the channel, and the key's hash where there is one.
     fn route(&mut self, item: &T) -> (usize, u64);
-    /// A batch was sent.
-    fn shipped(&mut self) {}
 }
 
 /// By key group.
@@ -52,7 +50,7 @@ impl<A: 'static, B: 'static, S: KeySelect<A>> Router<Either<A, B>> for LeftRoute
     }
 }
 
-/// A batch to each channel in turn; with one channel it is a forward edge.
+/// A record to each channel in turn: a few dear ones are spread too. With one channel it is a forward edge.
 pub struct TurnRouter {
     pub(crate) at: usize,
     pub(crate) channels: usize,
@@ -62,16 +60,14 @@ impl<T: 'static> Router<T> for TurnRouter {
     const SHIP: bool = false;
     #[inline(always)]
     fn route(&mut self, _: &T) -> (usize, u64) {
-        (self.at, 0)
-    }
-    fn shipped(&mut self) {
-        self.at = (self.at + 1) % self.channels.max(1);
+        let at = self.at;
+        self.at = if at + 1 < self.channels { at + 1 } else { 0 };
+        (at, 0)
     }
 }
 
-/// A batch to a channel by chance, which evens out what taking turns would keep in step.
+/// A record to a channel by chance, which evens out what taking turns would keep in step.
 pub struct ShuffleRouter {
-    at: usize,
     channels: usize,
     state: u64,
 }
@@ -79,15 +75,7 @@ pub struct ShuffleRouter {
 impl ShuffleRouter {
     /// The same seed gives the same choices.
     pub(crate) fn new(channels: usize, seed: u64) -> Self {
-        let mut new = Self { at: 0, channels: channels.max(1), state: seed };
-        new.draw();
-        new
-    }
-
-    fn draw(&mut self) {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let word = crate::key::hash_word(self.state);
-        self.at = ((u128::from(word) * self.channels as u128) >> 64) as usize;
+        Self { channels, state: seed }
     }
 }
 
@@ -95,10 +83,9 @@ impl<T: 'static> Router<T> for ShuffleRouter {
     const SHIP: bool = false;
     #[inline(always)]
     fn route(&mut self, _: &T) -> (usize, u64) {
-        (self.at, 0)
-    }
-    fn shipped(&mut self) {
-        self.draw();
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let word = crate::key::hash_word(self.state);
+        (((u128::from(word) * self.channels as u128) >> 64) as usize, 0)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Committable, Committer, Manifest, Sink, SinkWriter};
 use crate::{batch::Time, build::OpCx, codec, key::Data};
 use bytes::Bytes;
-use std::marker::PhantomData;
+use std::{any::type_name, fmt::Display, marker::PhantomData};
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// Bytes that one `collect` may bring back.
@@ -46,7 +46,7 @@ impl<T: Data> Sink<T> for Collect<T> {
             })?;
             pieces.extend(part);
         }
-        Ok(CollectWriter { bytes: pieces.iter().map(Vec::len).sum(), pieces, piece: Vec::new() })
+        Ok(CollectWriter { bytes: pieces.iter().map(Vec::len).sum(), pieces, piece: Vec::new(), tried: false })
     }
     fn commits(&self) -> bool {
         true
@@ -62,21 +62,39 @@ fn too_much() -> TaskFailure {
     TaskFailure::new(FailureKind::User, message)
 }
 
-/// Encodes records, one behind the other.
+/// What is wrong with a type, and what to do. The format says it in words that mean nothing to its user.
+fn not_collectable<T>(what: &dyn Display) -> String {
+    format!(
+        "a record ({}) cannot be collected: {what}; its `Serialize` and its `Deserialize` must agree, of which types and in \
+         which order, and records are collected in a form without names of fields: take `#[serde(untagged)]`, `tag`, \
+         `flatten` and `skip_serializing_if` away from it, or map it to a string of JSON before collect()",
+        type_name::<T>()
+    )
+}
+
+/// Encodes records, one behind the other, each behind its length.
 pub struct CollectWriter {
     pieces: Vec<Vec<u8>>,
     piece: Vec<u8>,
     bytes: usize,
+    /// A record was read back: a type that cannot be is told of while the job runs.
+    tried: bool,
 }
 
 impl<T: Data> SinkWriter<T> for CollectWriter {
     fn write(&mut self, _: Time, item: T) -> Result<(), TaskFailure> {
-        let encoded = codec::encode(&item)
-            .map_err(|e| TaskFailure::new(FailureKind::User, format!("a record cannot be encoded: {e}")))?;
-        self.bytes += encoded.len();
+        let refused = |e: String| TaskFailure::new(FailureKind::User, not_collectable::<T>(&e));
+        let encoded = codec::encode(&item).map_err(refused)?;
+        if !self.tried {
+            self.tried = true;
+            codec::decode::<T>(&encoded).map_err(refused)?;
+        }
+        let length = codec::encode(&encoded.len()).map_err(refused)?;
+        self.bytes += length.len() + encoded.len();
         if self.bytes > MAX_COLLECTED {
             return Err(too_much());
         }
+        self.piece.extend_from_slice(&length);
         self.piece.extend_from_slice(&encoded);
         if self.piece.len() >= PIECE {
             self.pieces.push(std::mem::take(&mut self.piece));
@@ -117,17 +135,14 @@ impl Committer for CollectCommitter {
     }
 }
 
-/// The records of a `collect`.
+/// The records of a `collect`. An error when they are no records of this type, or cannot be read back.
 pub fn decode_collected<T: Data>(mut bytes: &[u8]) -> Result<Vec<T>, String> {
     let mut items = Vec::new();
     while !bytes.is_empty() {
-        let before = bytes.len();
-        let (item, rest) =
-            postcard::take_from_bytes(bytes).map_err(|e| format!("the collected bytes are damaged: {e}"))?;
-        items.push(item);
-        if rest.len() == before {
-            return Err("records without bytes cannot be collected".to_owned());
-        }
+        let damaged = || "the collected bytes are damaged".to_owned();
+        let (length, rest) = postcard::take_from_bytes::<usize>(bytes).map_err(|_| damaged())?;
+        let (record, rest) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        items.push(codec::decode(record).map_err(|e| not_collectable::<T>(&e))?);
         bytes = rest;
     }
     Ok(items)
