@@ -50,7 +50,8 @@ fn a_job_is_adopted_when_the_only_job_manager_is_killed_and_started_again() {
 fn a_bounded_job_gives_the_exact_answer_whenever_its_job_manager_dies() {
     let place = Place::new();
     let input = place.path().join("words.txt");
-    words_file(&input, 60 << 20, 5);
+    // It takes longer than the latest kill waits.
+    words_file(&input, 150 << 20, 5);
     let expected = counts_by_shell(&input);
     let cluster = Cluster::start(&place, 2, 2, &[LOCAL]);
     let mut managers = Vec::new();
