@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
+mod waits;
+
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 use thalweg_api::Sequence;
 use thalweg_blob_local as _;
@@ -13,6 +14,7 @@ use thalweg_deployment_session as _;
 use thalweg_high_availability_standalone as _;
 use thalweg_runtime::Environment;
 use thalweg_shuffle_local as _;
+use waits::eventually;
 
 const HOW: &str = "THALWEG_TEST_END";
 
@@ -42,16 +44,6 @@ fn start(how: &str, temporary: &Path) -> Child {
 
 fn folders(temporary: &Path) -> usize {
     std::fs::read_dir(temporary).unwrap().count()
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("not within 30 s: {what}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
+mod waits;
+
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -24,6 +26,7 @@ use thalweg_runtime::{
 };
 use thalweg_shuffle_local as _;
 use thalweg_shuffle_network as _;
+use waits::eventually;
 
 fn cluster(task_managers: u32, slots: u32) -> InProcessCluster {
     InProcessCluster::builder().task_managers(task_managers).slots(slots).start().unwrap()
@@ -31,16 +34,6 @@ fn cluster(task_managers: u32, slots: u32) -> InProcessCluster {
 
 fn one_more(seen: &AtomicU64) {
     seen.fetch_add(1, Relaxed);
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("not within 30 s: {what}");
 }
 
 /// How many numbers below `end` have each remainder by 7.

@@ -178,7 +178,8 @@ pub trait ChannelReader: Send {
     /// The next parcel, or `None` when there is none yet; then the waker is woken when there may be.
     ///
     /// MUST NOT wait. MUST keep the order. After [`ParcelKind::End`] it answers `None` for ever. When the writer goes
-    /// without an end it MUST answer an error that names the cause, and never an end.
+    /// without an end it MUST answer an error that names the cause, and never an end. A parcel MUST be as it was sent:
+    /// what was damaged on its way is an error, since one that cannot be read is taken for a fault of the record's type.
     fn try_recv(&mut self) -> Result<Option<Parcel>>;
     /// Parcels that have arrived in this process and were not yet asked for. One that stays 0 where the plugin does not
     /// count.

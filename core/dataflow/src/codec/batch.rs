@@ -165,7 +165,7 @@ fn unreadable<T>(unread: &Unread) -> DecodeError {
     }
 }
 
-/// What a checksum was right for is what was written.
+/// The shuffle gave what was sent, so that it was written so: damage on the way is the shuffle's own error.
 #[cold]
 fn disagree<T>(what: &dyn std::fmt::Display) -> DecodeError {
     let item = std::any::type_name::<T>();

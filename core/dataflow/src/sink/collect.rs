@@ -147,3 +147,38 @@ pub fn decode_collected<T: Data>(mut bytes: &[u8]) -> Result<Vec<T>, String> {
     }
     Ok(items)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_records_are_an_error_and_no_panic() {
+        let of = |records: &[(u64, String)]| {
+            let mut writer = CollectWriter { pieces: Vec::new(), piece: Vec::new(), bytes: 0, tried: false };
+            records.iter().for_each(|record| writer.write(0, record.clone()).unwrap());
+            SinkWriter::<(u64, String)>::end(&mut writer).unwrap().concat()
+        };
+        let records = [(1, "one".to_owned()), (300, String::new()), (u64::MAX, "x".repeat(300))];
+        let bytes = of(&records);
+        assert_eq!(decode_collected::<(u64, String)>(&bytes).unwrap(), records);
+        // Where it is cut between two records, the ones before it are whole.
+        let ends: Vec<_> = (0..=records.len()).map(|n| of(&records[..n]).len()).collect();
+        for cut in (0..bytes.len()).filter(|cut| !ends.contains(cut)) {
+            assert!(decode_collected::<(u64, String)>(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                // An error, or other records; never a panic.
+                let _ = decode_collected::<(u64, String)>(&damaged);
+            }
+        }
+        // A length beyond all bytes, and one beyond all numbers.
+        assert!(decode_collected::<()>(&[0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+        assert!(decode_collected::<()>(&[0xff; 20]).is_err());
+        // Another type, and more bytes than the record takes.
+        assert!(decode_collected::<u8>(&bytes).unwrap_err().contains("must agree"));
+    }
+}
