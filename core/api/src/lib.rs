@@ -57,7 +57,7 @@ pub use thalweg_dataflow::{
     asynchronous::AsyncOptions,
     broadcast::BroadcastProcessFunction,
     either::KeyedCoProcess,
-    event_time::{WatermarkGenerator, WatermarkStrategy},
+    event_time::{BoundedOutOfOrderness, MonotonousTimestamps, NoWatermarks, WatermarkGenerator, WatermarkStrategy},
     fold::AggregateFunction,
     formats::{BadRecord, CsvOptions, ErrorPolicy},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},

@@ -94,6 +94,7 @@ impl Configuration {
         let core = merged.try_into::<Configuration>();
         match core {
             Ok(core) => {
+                advice.extend(core.restart.advice());
                 let whole = Self { plugins: plugins.chosen, others, origins, advice, ..core };
                 problems.extend(rules::check(&whole));
                 if problems.is_empty() { Ok(whole) } else { Err(ConfigError { problems: sorted(problems) }) }

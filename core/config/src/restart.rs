@@ -77,6 +77,25 @@ pub struct ExponentialDelay {
 }
 
 impl Restart {
+    /// Tells of strategies whose options somebody changed without choosing them.
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let defaults = toml::from_str::<toml::Table>(crate::DEFAULTS).ok();
+        let restart = defaults.and_then(|mut all| all.remove("restart")).map(toml::Value::try_into::<Self>);
+        let Some(Ok(default)) = restart else { return Vec::new() };
+        let changed = [
+            (RestartType::FixedDelay, "fixed-delay", self.fixed_delay != default.fixed_delay),
+            (RestartType::FailureRate, "failure-rate", self.failure_rate != default.failure_rate),
+            (RestartType::ExponentialDelay, "exponential-delay", self.exponential_delay != default.exponential_delay),
+        ];
+        let idle = changed.into_iter().filter(|(strategy, _, changed)| *changed && *strategy != self.r#type);
+        idle.map(|(_, name, _)| {
+            format!(
+                "restart.{name}.* has no effect while restart.type is another strategy: set restart.type = \"{name}\" too"
+            )
+        })
+        .collect()
+    }
+
     /// The chosen strategy with its options.
     pub fn strategy(&self) -> RestartStrategy {
         match self.r#type {

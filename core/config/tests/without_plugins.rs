@@ -78,6 +78,21 @@ fn a_variable_with_too_few_underscores_is_told_of_and_kubernetes_is_left_alone()
 }
 
 #[test]
+fn options_of_a_restart_strategy_that_was_not_chosen_are_told_of() {
+    let c = load("[restart.fixed-delay]\nattempts = 7", &[], &["restart.failure-rate.delay=9s"]).unwrap();
+    let told = |name| {
+        format!(
+            "restart.{name}.* has no effect while restart.type is another strategy: set restart.type = \"{name}\" too"
+        )
+    };
+    assert_eq!(c.advice(), [told("fixed-delay"), told("failure-rate")]);
+    let chosen = load("[restart.fixed-delay]\nattempts = 7", &[], &["restart.type=fixed-delay"]).unwrap();
+    assert!(chosen.advice().is_empty(), "{:?}", chosen.advice());
+    let as_it_is = load(&load("", &[], &[]).unwrap().effective_toml(), &[], &[]).unwrap();
+    assert!(as_it_is.advice().is_empty(), "{:?}", as_it_is.advice());
+}
+
+#[test]
 fn an_unknown_key_answers_the_nearest_one_and_where_it_stands() {
     assert_eq!(refused("[rest]\nprt = 1"), "rest.prt (thalweg.toml): unknown option; did you mean rest.port?");
     let from_env = load("", &[("THALWEG__REST__PRT", "1")], &["-Dresst.port=1"]).unwrap_err();

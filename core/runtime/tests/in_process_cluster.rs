@@ -241,7 +241,7 @@ fn a_job_that_needs_more_slots_than_there_are_is_told_so() {
     let env = cluster.environment();
     env.parallelism(5);
     let refused = counts(&env, 10).unwrap_err().to_string();
-    let told = "no resources: after 0.1s the job has 0 of the 5 slots it needs (needs 5 slots, 4 free); start more \
+    let told = "no resources: after 0.1s the job has 0 of the 5 slots it needs (needs 5 more slots, 4 free); start more \
                 TaskManagers, or lower the parallelism";
     assert!(refused.contains(told), "{refused}");
     assert_eq!(cluster.start_task_manager().unwrap(), 2);

@@ -40,7 +40,7 @@ fn a_job_that_does_not_fit_waits_says_why_and_fails_in_the_end() {
     let mut list = String::new();
     eventually("list says why the job waits", Duration::from_secs(2), || {
         list = run(cluster.command(&["list"])).out;
-        list.contains("needs 4 slots, 2 free")
+        list.contains("needs 4 more slots, 2 free")
     });
     cluster.wait_for(&job, "FAILED", Duration::from_secs(10));
     let result = run(cluster.command(&["result", &job]));

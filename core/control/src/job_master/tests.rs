@@ -449,7 +449,7 @@ fn a_job_that_is_ending_needs_no_more_slots() {
 fn no_slots_in_time_fails_the_job_with_the_reason() {
     let mut jm = job(RestartStrategy::ByKind);
     jm.on_event(at(0), Event::Start);
-    jm.on_event(at(1), Event::Waiting(Some("needs 1 slots, 0 free".into())));
+    jm.on_event(at(1), Event::Waiting(Some("needs 1 more slots, 0 free".into())));
     let effects = jm.on_event(at(300_000), Event::Tick { random: 0 });
     let told = |e: &Effect| matches!(e, Effect::Ended(r) if r.failure.as_ref().unwrap().message.contains("0 free"));
     assert!(effects.iter().any(told), "{effects:?}");

@@ -345,7 +345,7 @@ impl Driver {
             Effect::Shortage { job, missing, free, refused } => {
                 let why = (missing > 0).then(|| {
                     let refused = refused.map(|r| format!("; no worker could be started: {r}")).unwrap_or_default();
-                    format!("needs {missing} slots, {free} free{refused}")
+                    format!("needs {missing} more slots, {free} free{refused}")
                 });
                 if let Some(why) = &why {
                     tracing::info!(%job, "job waits: {why}");

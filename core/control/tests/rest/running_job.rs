@@ -33,7 +33,7 @@ fn a_job_that_waits_for_slots_is_shown_whole() {
         assert_eq!((&source["status"], &source["tasks"]["CREATED"]), (&json!("CREATED"), &json!(2)));
         assert_eq!((&source["start-time"], &source["duration"]), (&json!(-1), &json!(-1)));
         let why = async || cluster.get(&format!("/jobs/{job}")).await["waiting"].as_str().map(str::to_owned);
-        assert_eq!(cluster.until("it says what it waits for", why).await, "needs 2 slots, 0 free");
+        assert_eq!(cluster.until("it says what it waits for", why).await, "needs 2 more slots, 0 free");
         let subtask = cluster.get(&format!("/jobs/{job}/vertices/{}/subtasks/1", VertexId::from_uid("files"))).await;
         assert_eq!(
             (&subtask["endpoint"], &subtask["taskmanager-id"]),

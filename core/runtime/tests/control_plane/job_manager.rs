@@ -393,7 +393,7 @@ impl World {
                 self.order(node, ProviderOrder::Registered(node, id));
             }
             Effect::Shortage { job, missing, free, .. } => {
-                let why = (missing > 0).then(|| format!("needs {missing} slots, {free} free"));
+                let why = (missing > 0).then(|| format!("needs {missing} more slots, {free} free"));
                 self.sim.post_in_order(node, DISPATCHER, Local::Waiting(job, why));
             }
         }

@@ -11,7 +11,7 @@ mod sums;
 
 use std::{path::Path, time::Duration};
 use sums::SumSink;
-use thalweg::{Sequence, Str, prelude::*};
+use thalweg::{MonotonousTimestamps, Sequence, Str, prelude::*};
 use thalweg_examples::nexmark::{Bid, Event, event, splitmix64};
 
 #[global_allocator]
@@ -39,12 +39,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "q1" => currency(&env, n()?, out)?,
         "q2" => selection(&env, n()?, out)?,
         "q5" => hot_items(&env, n()?, out)?,
-        "q8" => new_sellers(&env, n()?, out)?,
+        "q8" => new_sellers(&env, n()?, out, WatermarkStrategy::for_monotonous_timestamps())?,
+        "q8-aligned" => new_sellers(&env, n()?, out, aligned())?,
         "latency" => latency::stateless(&env, arg, out)?,
         "latency-windowed" => latency::windowed(&env, arg, out)?,
         other => {
             return Err(format!(
-                "no benchmark {other}: b1, b1-preagg, b2, b2-10m, wide, b3, q1, q2, q5, q8, latency, latency-windowed"
+                "no benchmark {other}: b1, b1-preagg, b2, b2-10m, wide, b3, q1, q2, q5, q8, q8-aligned, latency, \
+                 latency-windowed"
             )
             .into());
         }
@@ -176,11 +178,20 @@ fn hot_items(env: &Environment, n: u64, out: &Path) -> Answer {
     Ok(n)
 }
 
+/// One reader waits while it is half a window ahead of the other, so that what the windows keep stays bounded.
+fn aligned() -> WatermarkStrategy<MonotonousTimestamps> {
+    WatermarkStrategy::for_monotonous_timestamps().with_alignment(
+        "events",
+        Duration::from_secs(5),
+        Duration::from_millis(20),
+    )
+}
+
 /// Who came and offered something within the same 10 s.
-fn new_sellers(env: &Environment, n: u64, out: &Path) -> Answer {
+fn new_sellers(env: &Environment, n: u64, out: &Path, watermarks: WatermarkStrategy<MonotonousTimestamps>) -> Answer {
     env.mode(ExecutionMode::Streaming);
     let events = events!(env, n)
-        .assign_timestamps_and_watermarks(Event::time, WatermarkStrategy::for_monotonous_timestamps())
+        .assign_timestamps_and_watermarks(Event::time, watermarks)
         .filter(|e| !matches!(e, Event::Bid(_)));
     let [persons, auctions] = events.split();
     let persons = persons.filter_map(|e| if let Event::Person(p) = e { Some((p.id, Str::from(p.name))) } else { None });
