@@ -34,6 +34,7 @@ pub mod executor;
 pub mod job;
 pub mod joined;
 pub mod keyed;
+pub mod operator;
 pub mod parsed;
 pub mod sinks;
 pub mod stream;
@@ -73,8 +74,8 @@ pub use thalweg_dataflow::{
         Source, TextBlock, TextBlocks, TextLines,
     },
     state::{
-        AggregatingState, KeyedState, KeyedStates, ListState, MapState, OperatorListState, OperatorStates,
-        ReducingState, StateTtl, ValueState,
+        AggregatingState, AggregatingView, KeyedState, KeyedStates, ListState, ListView, MapState, MapView,
+        OperatorListState, OperatorStates, ReducingState, ReducingView, StateAt, StateTtl, ValueState, ValueView,
     },
     window::{
         ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,

@@ -379,7 +379,8 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.apply("async-map", AsyncMap::new(options, f))
     }
 
-    /// The same with a function that blocks: each call has a thread for itself, as many as the options' capacity.
+    /// The same with a function that blocks: each call has a thread for itself, as many as the options' capacity. A call that
+    /// has taken too long cannot be ended: its thread goes on beside those of the calls that follow.
     #[track_caller]
     pub fn map_blocking<U, E, F>(
         self,

@@ -16,7 +16,7 @@ use crate::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     fmt::Display,
     marker::PhantomData,
     panic::AssertUnwindSafe,
@@ -66,8 +66,8 @@ impl AsyncOptions {
         Self { timeout: Some(after), ..self }
     }
 
-    /// A call that has failed is made so many times again, after a pause that doubles each time. Without it one failure
-    /// fails the job.
+    /// A call that has failed, panicked or taken too long is made so many times again, after a pause that doubles each
+    /// time. Without it one failure fails the job.
     pub fn retries(self, times: u32, pause: Duration) -> Self {
         Self { retries: times, pause, ..self }
     }
@@ -93,12 +93,10 @@ impl<F: Clone, Fut> Clone for AsyncMap<F, Fut> {
     }
 }
 
-/// What is under way, in the order in which it came.
+/// What is under way.
 enum Entry<T, U> {
     /// It is kept until its result has left: after a restore it is called for again.
     Called { at: Time, item: T, result: Option<U> },
-    /// Its result has left.
-    Left,
     /// A watermark that came behind what stands before it.
     Mark(Mark),
 }
@@ -109,9 +107,12 @@ type Answer<U> = (u64, Result<U, TaskFailure>);
 pub struct AsyncMapOp<T, U, F> {
     f: F,
     options: AsyncOptions,
-    entries: VecDeque<Entry<T, U>>,
-    /// Number of the first entry.
-    first: u64,
+    /// By number, in the order in which they came.
+    entries: BTreeMap<u64, Entry<T, U>>,
+    /// Entries that are records: at most the capacity.
+    records: usize,
+    /// Number of the next entry.
+    next: u64,
     /// Number of the first entry that was not called for yet.
     next_call: u64,
     calls: HashMap<u64, Task>,
@@ -135,19 +136,22 @@ where
     type Out = U;
     type Op = AsyncMapOp<T, U, F>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
-        let mut entries = VecDeque::new();
+        let (mut entries, mut next) = (BTreeMap::new(), 0);
         for (writer, part) in cx.restored().filter(|(writer, _)| writer % cx.parallelism == cx.subtask) {
             let part: Vec<(Time, T)> = codec::decode(part).map_err(|e| {
                 cx.failure(FailureKind::Storage, format!("the records that subtask {writer} had cannot be read: {e}"))
             })?;
-            entries.extend(part.into_iter().map(|(at, item)| Entry::Called { at, item, result: None }));
+            let part = part.into_iter().map(|(at, item)| Entry::Called { at, item, result: None });
+            entries.extend((next..).zip(part));
+            next = entries.len() as u64;
         }
         let (answer, answers) = channel();
         Ok(AsyncMapOp {
             f: self.f,
             options: self.options,
+            records: entries.len(),
             entries,
-            first: 0,
+            next,
             next_call: 0,
             calls: HashMap::new(),
             answers,
@@ -169,12 +173,17 @@ where
     F: FnMut(T) -> Fut + ClonedToSubtasks,
     Fut: Future<Output = Result<U, E>> + Send + 'static,
 {
+    fn add(&mut self, entry: Entry<T, U>) {
+        self.entries.insert(self.next, entry);
+        self.next += 1;
+    }
+
     /// Calls for as many as may be under way.
     fn call(&mut self) {
         while self.calls.len() < self.options.capacity {
-            let Some(entry) = self.entries.get((self.next_call - self.first) as usize) else { return };
-            let number = self.next_call;
-            self.next_call += 1;
+            let Some((number, entry)) = self.entries.range(self.next_call..).next() else { return };
+            let number = *number;
+            self.next_call = number + 1;
             let Entry::Called { item, .. } = entry else { continue };
             // A future is used up by one call: the next one is made of another clone of function and record.
             let (f, item, options) = (self.f.clone(), item.clone(), self.options);
@@ -200,18 +209,19 @@ where
                             }
                         }
                     };
-                    let why = match one.await {
+                    let (kind, why) = match one.await {
                         Some(Ok(Ok(value))) => break Ok(value),
-                        Some(Ok(Err(e))) => e,
-                        Some(Err(panic)) => {
-                            break Err(TaskFailure::new(FailureKind::UserPanic, panic_message(&*panic)));
+                        Some(Ok(Err(e))) => (FailureKind::User, e),
+                        Some(Err(panic)) => (FailureKind::UserPanic, panic_message(&*panic)),
+                        None => {
+                            let limit = options.timeout.unwrap_or_default();
+                            (FailureKind::User, format!("no answer within {limit:?}"))
                         }
-                        None => format!("no answer within {:?}", options.timeout.unwrap_or_default()),
                     };
                     if left == 0 {
-                        let tries = options.retries + 1;
+                        let tries = u64::from(options.retries) + 1;
                         let why = if tries > 1 { format!("{why} (tried {tries} times)") } else { why };
-                        break Err(TaskFailure::new(FailureKind::User, why));
+                        break Err(TaskFailure::new(kind, why));
                     }
                     left -= 1;
                     clock.sleep_until(clock.now() + pause).await;
@@ -233,8 +243,7 @@ where
             match result {
                 Err(failure) => self.cell.fail(failure),
                 Ok(value) => {
-                    let entry = number.checked_sub(self.first).and_then(|i| self.entries.get_mut(i as usize));
-                    if let Some(Entry::Called { result, .. }) = entry {
+                    if let Some(Entry::Called { result, .. }) = self.entries.get_mut(&number) {
                         *result = Some(value);
                     }
                 }
@@ -244,34 +253,21 @@ where
 
     /// Gives out what may leave; answers whether more may.
     fn give(&mut self, out: &mut impl Push<U>) -> bool {
-        let mut left = STRIDE;
-        while let Some(Entry::Called { result: Some(_), .. } | Entry::Left) = self.entries.front() {
-            if left == 0 {
-                return true;
-            }
-            if let Some(Entry::Called { at, result: Some(value), .. }) = self.entries.pop_front() {
-                left -= 1;
+        let ordered = self.options.ordered;
+        // Nothing passes a watermark, and in order nothing passes what is still under way.
+        let may_leave = self.entries.iter().take_while(|(_, entry)| match entry {
+            Entry::Called { result, .. } => result.is_some() || !ordered,
+            Entry::Mark(_) => false,
+        });
+        let back = may_leave.filter(|(_, entry)| matches!(entry, Entry::Called { result: Some(_), .. }));
+        let back: Vec<u64> = back.map(|(number, _)| *number).take(STRIDE).collect();
+        for number in &back {
+            if let Some(Entry::Called { at, result: Some(value), .. }) = self.entries.remove(number) {
+                self.records -= 1;
                 out.push(at, value);
             }
-            self.first += 1;
         }
-        if self.options.ordered {
-            return left < STRIDE;
-        }
-        for entry in &mut self.entries {
-            match entry {
-                Entry::Mark(_) => break,
-                Entry::Called { result: Some(_), .. } if left == 0 => return true,
-                Entry::Called { result: Some(_), .. } => {
-                    if let Entry::Called { at, result: Some(value), .. } = std::mem::replace(entry, Entry::Left) {
-                        left -= 1;
-                        out.push(at, value);
-                    }
-                }
-                _ => {}
-            }
-        }
-        left < STRIDE
+        !back.is_empty()
     }
 }
 
@@ -286,7 +282,8 @@ where
     type Out = U;
 
     fn item(&mut self, at: Time, item: T, _: &mut impl Push<U>) {
-        self.entries.push_back(Entry::Called { at, item, result: None });
+        self.add(Entry::Called { at, item, result: None });
+        self.records += 1;
         self.call();
     }
 
@@ -298,10 +295,10 @@ where
             return Ready::Busy;
         }
         // A watermark whose turn has come is told before anything else.
-        if matches!(self.entries.front(), Some(Entry::Mark(_))) {
+        if let Some((_, Entry::Mark(_))) = self.entries.first_key_value() {
             return Ready::Yes;
         }
-        let full = self.entries.len() >= self.options.capacity;
+        let full = self.records >= self.options.capacity;
         if full || self.ending && !self.entries.is_empty() { Ready::Blocked } else { Ready::Yes }
     }
 
@@ -311,10 +308,12 @@ where
             self.ending = true;
             return if self.entries.is_empty() { Flow::Done } else { Flow::More };
         }
-        if let Some(Entry::Mark(last)) = self.entries.back_mut() {
+        if let Some(mut entry) = self.entries.last_entry()
+            && let Entry::Mark(last) = entry.get_mut()
+        {
             *last = mark;
         } else {
-            self.entries.push_back(Entry::Mark(mark));
+            self.add(Entry::Mark(mark));
         }
         Flow::Done
     }
@@ -324,11 +323,9 @@ where
     }
 
     fn makes(&mut self) -> Option<Mark> {
-        let Some(Entry::Mark(mark)) = self.entries.front() else { return None };
-        let mark = *mark;
-        self.entries.pop_front();
-        self.first += 1;
-        self.next_call = self.next_call.max(self.first);
+        let first = self.entries.first_entry()?;
+        let Entry::Mark(mark) = *first.get() else { return None };
+        first.remove();
         Some(mark)
     }
 
@@ -340,9 +337,9 @@ where
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         let of = |entry: &Entry<T, U>| match entry {
             Entry::Called { at, item, .. } => Some((*at, item.clone())),
-            Entry::Left | Entry::Mark(_) => None,
+            Entry::Mark(_) => None,
         };
-        let entries: Vec<_> = self.entries.iter().filter_map(of).collect();
+        let entries: Vec<_> = self.entries.values().filter_map(of).collect();
         keep(codec::encode(&entries), &self.cell, &self.uid)
     }
 }
@@ -374,5 +371,109 @@ where
                 Err(e) => Err(e.to_string()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "what is waited for is not the tester's clock's")]
+mod tests {
+    use super::*;
+    use crate::testing::{OperatorTester, TestRuntime};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// What is under way now, and was at most.
+    #[derive(Clone, Default)]
+    struct Under(Arc<(AtomicUsize, AtomicUsize)>);
+
+    impl Under {
+        fn enter(&self) -> Self {
+            let now = self.0.0.fetch_add(1, Ordering::SeqCst) + 1;
+            self.0.1.fetch_max(now, Ordering::SeqCst);
+            self.clone()
+        }
+    }
+
+    fn out<T, X: Transform<T>>(tester: &mut OperatorTester<T, X>) -> Vec<X::Out> {
+        tester.take().into_iter().map(|(_, item)| item).collect()
+    }
+
+    #[test]
+    fn one_call_that_hangs_holds_nobody_up_where_no_order_is_asked_for() {
+        let rt = TestRuntime::new().unwrap();
+        let others = Arc::new(tokio::sync::Semaphore::new(0));
+        let hangs = others.clone();
+        let f = move |i: u64| {
+            let others = hangs.clone();
+            async move {
+                // The first waits for all that come behind it.
+                if i == 0 {
+                    others.acquire_many(40).await.map_err(|e| e.to_string())?.forget();
+                }
+                others.add_permits(usize::from(i != 0));
+                Ok::<_, String>(i)
+            }
+        };
+        let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(AsyncOptions::unordered().capacity(3), f)).unwrap();
+        (0..41).for_each(|i| tester.push(i, i as u64).unwrap());
+        tester.watermark(41).unwrap();
+        tester.end().unwrap();
+        let all = out(&mut tester);
+        let first = all.iter().position(|i| *i == 0);
+        assert!(all.len() == 41 && first >= Some(37), "with the last three at most: {all:?}");
+    }
+
+    #[test]
+    fn as_many_calls_are_under_way_as_the_capacity_says_and_order_is_kept_on_request() {
+        let rt = TestRuntime::new().unwrap();
+        for options in [AsyncOptions::ordered(), AsyncOptions::unordered()] {
+            let under = Under::default();
+            let counted = under.clone();
+            let f = move |i: u64| {
+                let under = counted.clone();
+                async move {
+                    let mine = under.enter();
+                    // Neighbours end in the wrong order.
+                    tokio::time::sleep(Duration::from_millis(if i.is_multiple_of(2) { 12 } else { 2 })).await;
+                    mine.0.0.fetch_sub(1, Ordering::SeqCst);
+                    Ok::<_, String>(i)
+                }
+            };
+            let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(options.capacity(4), f)).unwrap();
+            (0..40).for_each(|i| tester.push(i, i as u64).unwrap());
+            tester.end().unwrap();
+            let all = out(&mut tester);
+            assert_eq!(under.0.1.load(Ordering::SeqCst), 4);
+            let mut sorted = all.clone();
+            sorted.sort_unstable();
+            assert!(sorted.iter().copied().eq(0..40), "{all:?}");
+            assert_eq!(all == sorted, options.ordered, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_panics_is_made_again() {
+        let rt = TestRuntime::new().unwrap();
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let f = move |i: u64| {
+            let n = counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                assert!(n >= 2, "not yet");
+                Ok::<_, String>(i)
+            }
+        };
+        let options = AsyncOptions::ordered().retries(2, Duration::ZERO);
+        let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(options, f.clone())).unwrap();
+        tester.push(1, 7).unwrap();
+        tester.end().unwrap();
+        assert_eq!((out(&mut tester), tries.load(Ordering::SeqCst)), (vec![7], 3));
+
+        tries.store(0, Ordering::SeqCst);
+        let options = AsyncOptions::ordered().retries(1, Duration::ZERO);
+        let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(options, f)).unwrap();
+        tester.push(1, 7).unwrap();
+        let failure = tester.end().unwrap_err();
+        assert_eq!(failure.kind, FailureKind::UserPanic);
+        assert!(failure.message.contains("not yet (tried 2 times)"), "{failure:?}");
     }
 }

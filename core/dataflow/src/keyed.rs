@@ -337,18 +337,31 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
     {
         let Due { at, hash, key: owner } = due;
         let mut apart = None;
-        let (key, state) = if size_of::<V>() == 0 {
-            apart.insert((owner, V::default()))
-        } else {
-            self.rows.row(hash, |k| *k == owner, || (owner.clone(), V::default()))
+        // A key whose state was cleared, or forgotten, has no row, and gets one only if there is something to keep.
+        let (key, state) = match self.rows.row_mut(hash, &owner) {
+            Some(row) => row,
+            None => apart.insert((owner, V::default())),
         };
         let (mut cleared, mut late) = (None, 0);
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
         let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: &mut cleared, late: &mut late, out };
         self.f.on_timer(domain, state, cx);
+        if late > 0 {
+            self.cell.drops_late(&self.uid, late);
+        }
         if let Some(key) = cleared {
             self.rows.remove(hash, &key);
             self.named.remove(hash, &key);
+        } else if let Some((key, state)) = apart
+            && size_of::<V>() > 0
+            // Both fail for a state that cannot be encoded, which the next snapshot tells.
+            && codec::encode(&state).ok() != codec::encode(&V::default()).ok()
+        {
+            if let Some(ttl) = &mut self.ttl {
+                ttl.touch(hash, &key, self.times.wall());
+            }
+            let (_, row) = self.rows.row(hash, |k| *k == key, || (key.clone(), V::default()));
+            *row = state;
         }
     }
 }

@@ -22,6 +22,13 @@ use std::{
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
+#[derive(Clone, Copy)]
+struct Waiting {
+    reader: u32,
+    /// It has nothing to read meanwhile.
+    idle: bool,
+}
+
 struct CoordinatorTask<E: Enumerator> {
     enumerator: E,
     uid: Arc<str>,
@@ -29,8 +36,8 @@ struct CoordinatorTask<E: Enumerator> {
     out: ExchangeOut<Assign<E::Split>, DirectRouter>,
     head: Head,
     cell: Rc<TaskCell>,
-    /// Readers that have nothing left.
-    waiting: VecDeque<u32>,
+    /// Readers that have asked for a split.
+    waiting: VecDeque<Waiting>,
     /// Readers that know that there is nothing more.
     told: Vec<bool>,
     lowest: Lowest,
@@ -81,7 +88,16 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
                         heard = true;
                         add(&self.cell.metrics().records_in, batch.len() as u64);
                         batch.each(usize::MAX, |_, _, request| match request {
-                            Request::Split => self.waiting.push_back(reader as u32),
+                            Request::Split { idle } => {
+                                self.waiting.push_back(Waiting { reader: reader as u32, idle });
+                            }
+                            // Whoever was answered meanwhile has something to read again.
+                            Request::Idle => {
+                                let mut waiting = self.waiting.iter_mut();
+                                if let Some(one) = waiting.find(|w| w.reader == reader as u32) {
+                                    one.idle = true;
+                                }
+                            }
                             Request::At(at, every) => {
                                 let reach = at.map_or(Reach::Free, Reach::At);
                                 self.lowest.hear(reader, reach, Duration::from_millis(every));
@@ -103,20 +119,21 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
     fn answer(&mut self) -> Result<bool, TaskFailure> {
         let mut answered = false;
         for _ in 0..self.waiting.len() {
-            let Some(reader) = self.waiting.pop_front() else { break };
+            let Some(Waiting { reader, idle }) = self.waiting.pop_front() else { break };
             let guard = Guard::new(&self.uid);
             let assignment = self.enumerator.next(reader);
             guard.leave();
             match assignment? {
                 Assignment::Split(split) => self.out.emit(Assign { to: reader, what: What::Split(split) }),
-                Assignment::NoMore => {
+                Assignment::NoMore if idle => {
                     self.told[reader as usize] = true;
                     // It may end before the end that follows has reached it.
                     self.out.may_go(reader as usize);
                     self.out.emit(Assign { to: reader, what: What::NoMore });
                 }
-                Assignment::Wait => {
-                    self.waiting.push_back(reader);
+                // It is told when it has nothing left: until then it counts, and barriers begin here.
+                Assignment::NoMore | Assignment::Wait => {
+                    self.waiting.push_back(Waiting { reader, idle });
                     continue;
                 }
             }
@@ -133,7 +150,8 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
         let mut told = false;
         let (out, waiting, gone) = (&mut self.out, &self.waiting, &self.told);
         // Who waits for a split has nothing to read.
-        let counts = |reader: usize| !gone[reader] && !waiting.contains(&(reader as u32));
+        let idle = |reader: usize| waiting.iter().any(|w| w.idle && w.reader as usize == reader);
+        let counts = |reader: usize| !gone[reader] && !idle(reader);
         let others = match &mut self.member {
             None => Some(Time::MAX),
             Some(member) => {

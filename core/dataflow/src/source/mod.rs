@@ -2,7 +2,7 @@
 //!
 //! The coordinator is a vertex of its own, of parallelism 1, in the slot of reader 0. Splits go to readers on an
 //! ordinary edge, in order with barriers, so a barrier begins at the coordinator. Readers ask on a feedback edge when
-//! they have nothing left.
+//! they have nothing left, or would read one more.
 
 mod blocks;
 mod board;
@@ -83,7 +83,9 @@ pub enum Assignment<S> {
 pub trait Enumerator: 'static {
     /// What is dealt.
     type Split;
-    /// Reader `reader` has nothing left.
+    /// Reader `reader` asks for a split: it has nothing left, or [would read one more](Reader::wants_more). Which of the
+    /// two is not told: who reads on and is answered [`Assignment::NoMore`] hears of it once it has nothing left, and is
+    /// asked for again then.
     fn next(&mut self, reader: u32) -> Result<Assignment<Self::Split>, TaskFailure>;
     /// Bytes of all splits together, where that is known.
     fn total_bytes(&self) -> u64 {
@@ -129,6 +131,12 @@ pub trait Reader: 'static {
     /// nothing left. Each split has a watermark of its own then. `None`: all that is read counts as one split.
     fn reading(&self) -> Option<usize> {
         None
+    }
+    /// Would it read one more beside those that it has? Asked between two calls of [`poll`](Reader::poll). Splits that
+    /// never end, such as the partitions of a log, need a yes: a reader of one has never nothing left, and would get no
+    /// other. By default the next one comes when there is nothing left.
+    fn wants_more(&self) -> bool {
+        false
     }
     /// Are all splits read at once? Else one is read after the other, and those whose turn has not come are not idle,
     /// however long they wait.
@@ -202,8 +210,10 @@ impl<S> Addressed for Assign<S> {
 /// What a reader tells the coordinator.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// It has nothing left.
-    Split,
+    /// A split, to read now, or beside those that it has.
+    Split { idle: bool },
+    /// It has nothing left meanwhile. What was sent already counts as the answer.
+    Idle,
     /// Its watermark, `None` when it is idle, and how often it wants to hear of others, ms.
     At(Option<Time>, u64),
 }

@@ -75,7 +75,7 @@ impl<S: Source> Pipe for SourceHead<S> {
             apart: cx.cell.splits.is_watched(),
             ahead: cx.cell.splits.alignment().map(Ahead::new),
             active,
-            asked: false,
+            asked: Asked::Nothing,
             no_more: false,
             ending: false,
         }))
@@ -88,6 +88,16 @@ impl<S: Source> Pipe for SourceHead<S> {
     fn in_step(&self) -> bool {
         true
     }
+}
+
+/// What the coordinator has not answered yet: one request at most.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// One more, beside what is read.
+    More,
+    /// Something to read.
+    Split,
 }
 
 struct SourceTask<R: Reader, N> {
@@ -107,7 +117,7 @@ struct SourceTask<R: Reader, N> {
     ahead: Option<Ahead>,
     /// The reader has something to read.
     active: bool,
-    asked: bool,
+    asked: Asked,
     no_more: bool,
     ending: bool,
 }
@@ -145,7 +155,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                         self.reader.add(split);
                         self.splits.add(false);
                         self.active = true;
-                        self.asked = false;
+                        self.asked = Asked::Nothing;
                     }
                     What::NoMore => self.no_more = true,
                     What::Lowest(at) => self.ahead.iter_mut().for_each(|ahead| ahead.hear(at)),
@@ -186,7 +196,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
         if let Some(asks) = &mut self.asks
             && !self.no_more
             // It has nothing to read then, and the answer may be the coordinator's last.
-            && !self.asked
+            && self.asked != Asked::Split
             && asks.pump()
         {
             match ahead.report(board, turn == Turn::Wait, slot.now) {
@@ -206,10 +216,32 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             if self.no_more {
                 asks.lenient = true;
                 asks.send(Msg::End);
-            } else if !self.asked {
-                self.asked = true;
-                asks.send(Msg::Data(Batch::of(vec![Request::Split])));
+            } else {
+                let request = match self.asked {
+                    Asked::Nothing => Some(Request::Split { idle: true }),
+                    Asked::More => Some(Request::Idle),
+                    Asked::Split => None,
+                };
+                if let Some(request) = request {
+                    asks.send(Msg::Data(Batch::of(vec![request])));
+                }
+                self.asked = Asked::Split;
             }
+            asks.pump();
+        }
+    }
+
+    /// Asks for one more while it reads, if the reader would read one.
+    fn ask_for_more(&mut self) {
+        if let Some(asks) = &mut self.asks
+            && self.asked == Asked::Nothing
+            && !self.no_more
+            && self.reader.wants_more()
+            // What does not fit waits for a later step.
+            && asks.pump()
+        {
+            self.asked = Asked::More;
+            asks.send(Msg::Data(Batch::of(vec![Request::Split { idle: false }])));
             asks.pump();
         }
     }
@@ -253,6 +285,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 }
             }
             if self.active {
+                self.ask_for_more();
                 let mut out = Counted { next: &mut self.next, records: 0 };
                 let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics, one_split: self.apart };
                 let guard = Guard::new(&self.uid);

@@ -118,6 +118,11 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         self.table.get(hash, |row| row.0 == *key).map(|row| &row.1)
     }
 
+    /// The row of a key, to be changed, if there is one.
+    pub(crate) fn row_mut(&mut self, hash: u64, key: &K) -> Option<&mut (K, V)> {
+        self.table.get_mut(hash, |row| row.0 == *key)
+    }
+
     /// The value of a key, to be changed.
     pub(crate) fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
         self.table.get_mut(hash, |row| row.0 == *key).map(|row| &mut row.1)

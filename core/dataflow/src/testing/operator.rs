@@ -164,6 +164,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
             match self.op.ready() {
                 Ready::Yes => break,
                 Ready::Busy => {}
+                Ready::Blocked if self.cell.has_failed() => break,
                 Ready::Blocked if patience < 4999 => std::thread::sleep(Duration::from_millis(1)),
                 Ready::Blocked => {
                     let message = "the operator waits for something that does not come";
@@ -345,6 +346,62 @@ mod tests {
         again.advance(ms(1)).unwrap();
         again.push_untimed(2).unwrap();
         assert_eq!(counts(&mut again), [(1, 4), (2, 1)]);
+    }
+
+    /// Has a timer behind each record whose state is gone when it is due, and may keep something then.
+    #[derive(Clone)]
+    struct Reminded;
+
+    impl KeyedProcess<(u8, bool)> for Reminded {
+        type Key = u8;
+        type State = (u64, bool);
+        type Out = (u8, u64);
+        fn state_ttl(&self) -> Option<Duration> {
+            Some(Duration::from_millis(100))
+        }
+        fn process(&mut self, item: (u8, bool), _: &mut (u64, bool), ctx: &mut impl KeyedContext<u8, (u8, u64)>) {
+            ctx.register_event_time_timer(ctx.time() + 10);
+            if item.1 {
+                ctx.register_event_time_timer(ctx.time() + 20);
+            }
+            ctx.clear_state();
+        }
+        fn on_timer(&mut self, _: TimeDomain, s: &mut (u64, bool), ctx: &mut impl KeyedContext<u8, (u8, u64)>) {
+            ctx.emit((*ctx.key(), s.0));
+            // The second timer of a key finds what the first one kept.
+            if ctx.time() % 20 == 10 && *ctx.key() > 100 {
+                s.0 += 1;
+            }
+            if ctx.time() % 20 == 0 {
+                ctx.drop_late();
+            }
+        }
+    }
+
+    #[test]
+    fn a_timer_leaves_no_row_of_a_key_that_has_nothing_and_what_it_keeps_is_forgotten_too() {
+        let rt = TestRuntime::new().unwrap();
+        let spec = || ProcessSpec { f: Reminded, key: ByValue(|k: &(u8, bool)| k.0), sides: Sides::default() };
+        let mut tester = OperatorTester::new(&rt.env, spec()).unwrap();
+        let empty = tester.snapshot().unwrap().unwrap().len();
+        (1..100).for_each(|key| tester.push(0, (key, false)).unwrap());
+        tester.advance(Duration::from_millis(100)).unwrap();
+        tester.watermark(10).unwrap();
+        assert_eq!(tester.take().len(), 99);
+        assert_eq!(tester.snapshot().unwrap().unwrap().len(), empty, "nobody has state");
+        tester.push(20, (101, true)).unwrap();
+        tester.watermark(30).unwrap();
+        let kept = tester.snapshot().unwrap().unwrap().len();
+        assert!(kept > empty);
+        tester.watermark(40).unwrap();
+        assert_eq!(tester.take(), [(30, (101, 0)), (40, (101, 1))]);
+        assert_eq!(
+            tester.cell.metrics().late_dropped.load(std::sync::atomic::Ordering::Relaxed),
+            1,
+            "dropped in a timer"
+        );
+        tester.advance(Duration::from_millis(100)).unwrap();
+        assert_eq!(tester.snapshot().unwrap().unwrap().len(), empty);
     }
 
     #[test]
