@@ -14,18 +14,26 @@ use std::{
 };
 use thalweg_dataflow::{
     Plan,
+    broadcast::{BroadcastProcessFunction, BroadcastSpec},
+    either::{CoOf, EitherKey, KeyedCoProcess},
     fold::ToList,
     key::ByValue,
+    keyed::ProcessSpec as KeyedSpec,
+    keyed_broadcast::{KeyedBroadcastProcessFunction, KeyedBroadcastSpec},
+    ops::ClonedToSubtasks,
     process::ProcessSpec,
     side::Sides,
-    task::Snapshot,
     testing::{LocalResult, LocalRun, SteppedEnd, SteppedJob},
     window::{TimeWindows, WindowSpec},
 };
 use thalweg_model::{FailureKind, JobId, JobStatus, TaskFailure, UnixMillis, VertexRole};
 use thalweg_wire::{ExecutionMode, JobResult};
 
-pub use thalweg_dataflow::testing::{OperatorTester, TestRuntime};
+pub use thalweg_dataflow::{
+    Either,
+    task::Snapshot,
+    testing::{OperatorTester, TestRuntime},
+};
 
 /// A function without keys, for an [`OperatorTester`].
 pub fn process<F>(f: F) -> ProcessSpec<F> {
@@ -36,6 +44,32 @@ pub fn process<F>(f: F) -> ProcessSpec<F> {
 pub fn windows<T, S, R>(of: TimeWindows, key: S, f: R) -> WindowSpec<T, ToList, ByValue<S>, R> {
     let sides = Sides::default();
     WindowSpec { windows: of, lateness: 0, fold: ToList, key: ByValue(key), result: f, late: None, sides }
+}
+
+/// A function over two keyed streams, for an [`OperatorTester`] that is fed [`Either`]; and how the keys are found.
+pub fn co_process<A, B, F, S, R>(f: F, left: S, right: R) -> KeyedSpec<CoOf<F, A, B>, EitherKey<ByValue<S>, ByValue<R>>>
+where
+    F: KeyedCoProcess<A, B>,
+    S: Fn(&A) -> F::Key + ClonedToSubtasks,
+    R: Fn(&B) -> F::Key + ClonedToSubtasks,
+{
+    let key = EitherKey { left: ByValue(left), right: ByValue(right) };
+    KeyedSpec { f: CoOf::new(f), key, sides: Sides::default() }
+}
+
+/// A function of a stream and a broadcast one, for an [`OperatorTester`] that is fed [`Either`]: records on the left, what is
+/// broadcast on the right.
+pub fn broadcast_process<A, B, F: BroadcastProcessFunction<A, B>>(f: F) -> BroadcastSpec<F, A, B> {
+    BroadcastSpec::new(f, Sides::default())
+}
+
+/// The same with the state of keys, and how the key is found.
+pub fn keyed_broadcast_process<A, B, F, S>(f: F, key: S) -> KeyedBroadcastSpec<F, ByValue<S>, A, B>
+where
+    F: KeyedBroadcastProcessFunction<A, B>,
+    S: Fn(&A) -> F::Key + ClonedToSubtasks,
+{
+    KeyedBroadcastSpec::new(f, ByValue(key), Sides::default())
 }
 
 /// How a program's tasks are driven.

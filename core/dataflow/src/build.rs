@@ -9,6 +9,7 @@ use crate::{
     },
     key::{Data, key_group, subtask_of},
     plan::Plan,
+    side::GatheredSides,
     task::{Checkpoints, Snapshot, TaskCell},
 };
 use bytes::Bytes;
@@ -70,6 +71,8 @@ pub struct BuildCx {
     pub(crate) subtask: SubtaskId,
     pub(crate) cell: Rc<TaskCell>,
     pub(crate) publish: Option<Bytes>,
+    /// Only in tests of one operator: what it writes to side outputs.
+    pub(crate) sides: Option<GatheredSides>,
 }
 
 enum Distance {

@@ -158,6 +158,9 @@ pub trait KeyedCoProcess<A, B>: Clone + Send + 'static {
     fn left(&mut self, item: A, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
     /// One record of the second.
     fn right(&mut self, item: B, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
+    /// See [`KeyedProcess::resume`].
+    #[doc(hidden)]
+    fn resume(&mut self, _state: &mut Self::State, _ctx: &mut impl KeyedContext<Self::Key, Self::Out>) {}
     /// A time that was asked for has come.
     fn on_timer(
         &mut self,
@@ -215,6 +218,9 @@ impl<A: 'static, B: 'static, F: KeyedCoProcess<A, B>> KeyedProcess<Either<A, B>>
             Either::Left(a) => self.0.left(a, state, ctx),
             Either::Right(b) => self.0.right(b, state, ctx),
         }
+    }
+    fn resume(&mut self, state: &mut F::State, ctx: &mut impl KeyedContext<F::Key, F::Out>) {
+        self.0.resume(state, ctx);
     }
     fn on_timer(&mut self, domain: TimeDomain, state: &mut F::State, ctx: &mut impl KeyedContext<F::Key, F::Out>) {
         self.0.on_timer(domain, state, ctx);

@@ -17,7 +17,7 @@ use crate::{
     },
     task::TaskCell,
 };
-use std::{marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
 use thalweg_env::Clock;
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -60,6 +60,10 @@ pub trait KeyedContext<K, O> {
     fn state<'a, S: KeyedState<K>>(&'a mut self, state: &'a S) -> S::View<'a>;
     /// Forgets this key's state and named states when the function returns: it begins as its default again. Timers stay.
     fn clear_state(&mut self);
+    /// The function has more to give out for this record than it should at once: it is [`resumed`](KeyedProcess::resume)
+    /// when there is room, and before anything else comes.
+    #[doc(hidden)]
+    fn resume_later(&mut self);
 }
 
 /// A function over a keyed stream. The state of one key is one value of a plain type; it begins as its default.
@@ -81,6 +85,9 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// One record.
     fn process(&mut self, item: T, state: &mut Self::State, ctx: &mut impl KeyedContext<Self::Key, Self::Out>);
+    /// Goes on with what a record began.
+    #[doc(hidden)]
+    fn resume(&mut self, _state: &mut Self::State, _ctx: &mut impl KeyedContext<Self::Key, Self::Out>) {}
     /// A time that was asked for has come. `ctx.time()` is the time.
     fn on_timer(
         &mut self,
@@ -120,6 +127,7 @@ struct RowCx<'a, K, N> {
     // The key whose state is forgotten.
     cleared: &'a mut Option<K>,
     late: &'a mut u64,
+    more: &'a mut bool,
     out: &'a mut N,
 }
 
@@ -166,6 +174,9 @@ impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
     }
     fn clear_state(&mut self) {
         *self.cleared = Some(self.key.clone());
+    }
+    fn resume_later(&mut self) {
+        *self.more = true;
     }
 }
 
@@ -221,9 +232,18 @@ impl<K: OwnedKey> Ttl<K> {
     }
 }
 
+/// A record whose function has more to give out, and what came behind it meanwhile: at most a stride.
+struct Unfinished<T, K> {
+    at: Time,
+    hash: u64,
+    key: K,
+    waiting: VecDeque<(u64, Time, T)>,
+}
+
 /// A live one.
-pub struct ProcessOp<F, S, K, V> {
+pub struct ProcessOp<F, S, K, V, T> {
     f: F,
+    unfinished: Option<Box<Unfinished<T, K>>>,
     key: S,
     rows: Rows<K, V>,
     named: Named<K>,
@@ -243,7 +263,7 @@ impl<F, S> ProcessSpec<F, S> {
         mut self,
         cx: &OpCx,
         parts: impl Iterator<Item = (u32, &'a [u8])>,
-    ) -> Result<ProcessOp<F, S, F::Key, F::State>, TaskFailure>
+    ) -> Result<ProcessOp<F, S, F::Key, F::State, T>, TaskFailure>
     where
         F: KeyedProcess<T>,
     {
@@ -273,19 +293,30 @@ impl<F, S> ProcessSpec<F, S> {
             }
         }
         let sides = self.sides.open(cx.build)?;
-        Ok(ProcessOp { f: self.f, key: self.key, rows, named, ttl, times, sides, uid: cx.uid.clone(), cell: cx.cell() })
+        Ok(ProcessOp {
+            f: self.f,
+            unfinished: None,
+            key: self.key,
+            rows,
+            named,
+            ttl,
+            times,
+            sides,
+            uid: cx.uid.clone(),
+            cell: cx.cell(),
+        })
     }
 }
 
 impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T> for ProcessSpec<F, S> {
     type Out = F::Out;
-    type Op = ProcessOp<F, S, F::Key, F::State>;
+    type Op = ProcessOp<F, S, F::Key, F::State, T>;
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         self.open_from(cx, cx.restored())
     }
 }
 
-impl<F, S, K, V> ProcessOp<F, S, K, V> {
+impl<F, S, K, V, T> ProcessOp<F, S, K, V, T> {
     /// The function, the times that it sees, and its side outputs.
     pub(crate) fn parts(&mut self) -> (&mut F, &Times<K>, &mut LiveSides) {
         (&mut self.f, &self.times, &mut self.sides)
@@ -297,13 +328,17 @@ impl<F, S, K, V> ProcessOp<F, S, K, V> {
     }
 }
 
-impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
+impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
     #[inline(always)]
-    fn one<T>(&mut self, hash: u64, at: Time, item: T, out: &mut impl Push<F::Out>)
+    fn one(&mut self, hash: u64, at: Time, item: T, out: &mut impl Push<F::Out>)
     where
         F: KeyedProcess<T, Key = K, State = V>,
         S: KeySelect<T, Key = K>,
     {
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.waiting.push_back((hash, at, item));
+            return;
+        }
         let select = &self.key;
         if let Some(ttl) = &mut self.ttl {
             let key = select.own(&item);
@@ -318,12 +353,16 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
         } else {
             self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()))
         };
-        let (mut cleared, mut late) = (None, 0);
+        let (mut cleared, mut late, mut more) = (None, 0, false);
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
-        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: &mut cleared, late: &mut late, out };
+        let (cleared_, late_, more_) = (&mut cleared, &mut late, &mut more);
+        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, out };
         self.f.process(item, state, cx);
         if late > 0 {
             self.cell.drops_late(&self.uid, late);
+        }
+        if more {
+            self.unfinished = Some(Box::new(Unfinished { at, hash, key: key.clone(), waiting: VecDeque::new() }));
         }
         if let Some(key) = cleared {
             self.rows.remove(hash, &key);
@@ -331,7 +370,41 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
         }
     }
 
-    fn timer<T>(&mut self, domain: TimeDomain, due: Due<K>, out: &mut impl Push<F::Out>)
+    /// Goes on with the record that has more to give out, and then with what came behind it; answers whether there was
+    /// anything.
+    #[cold]
+    fn go_on(&mut self, out: &mut impl Push<F::Out>) -> bool
+    where
+        F: KeyedProcess<T, Key = K, State = V>,
+        S: KeySelect<T, Key = K>,
+    {
+        let Some(mut unfinished) = self.unfinished.take() else { return false };
+        let Unfinished { at, hash, ref key, .. } = *unfinished;
+        let mut more = false;
+        let mut apart = None;
+        let (key, state) = match self.rows.row_mut(hash, key) {
+            Some((key, state)) => (&*key, state),
+            None => (key, apart.insert(V::default())),
+        };
+        let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let (cleared, late) = (&mut None, &mut 0);
+        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared, late, more: &mut more, out };
+        self.f.resume(state, cx);
+        if more {
+            self.unfinished = Some(unfinished);
+            return true;
+        }
+        while let Some((hash, at, item)) = unfinished.waiting.pop_front() {
+            self.one(hash, at, item, out);
+            if let Some(next) = &mut self.unfinished {
+                next.waiting = std::mem::take(&mut unfinished.waiting);
+                break;
+            }
+        }
+        true
+    }
+
+    fn timer(&mut self, domain: TimeDomain, due: Due<K>, out: &mut impl Push<F::Out>)
     where
         F: KeyedProcess<T, Key = K, State = V>,
     {
@@ -342,10 +415,12 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
             Some(row) => row,
             None => apart.insert((owner, V::default())),
         };
-        let (mut cleared, mut late) = (None, 0);
+        let (mut cleared, mut late, mut more) = (None, 0, false);
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
-        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: &mut cleared, late: &mut late, out };
+        let (cleared_, late_, more_) = (&mut cleared, &mut late, &mut more);
+        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, out };
         self.f.on_timer(domain, state, cx);
+        debug_assert!(!more, "only records are resumed");
         if late > 0 {
             self.cell.drops_late(&self.uid, late);
         }
@@ -366,7 +441,9 @@ impl<F, S, K: OwnedKey, V: Default + Data> ProcessOp<F, S, K, V> {
     }
 }
 
-impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> for ProcessOp<F, S, F::Key, F::State> {
+impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T>
+    for ProcessOp<F, S, F::Key, F::State, T>
+{
     type Out = F::Out;
     #[inline(always)]
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<F::Out>) {
@@ -381,6 +458,9 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
         }
     }
     fn ready(&mut self, out: &mut impl Push<F::Out>) -> Ready {
+        if self.unfinished.is_some() && self.go_on(out) {
+            return Ready::Busy;
+        }
         let forgets = self.ttl.as_ref().and_then(|ttl| ttl.due.next());
         let Some(next) = self.times.processing.next().into_iter().chain(forgets).min() else { return Ready::Yes };
         let now = self.times.wall();
@@ -391,7 +471,7 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
         }
         for _ in 0..STRIDE {
             let Some(due) = self.times.processing.pop(now) else { break };
-            self.timer::<T>(TimeDomain::ProcessingTime, due, out);
+            self.timer(TimeDomain::ProcessingTime, due, out);
         }
         for _ in 0..STRIDE {
             let Some(due) = self.ttl.as_mut().and_then(|ttl| ttl.expired(now)) else { break };
@@ -406,7 +486,7 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T> 
         while *budget > 0 {
             let Some(due) = self.times.event.pop(at) else { return Flow::Done };
             *budget -= 1;
-            self.timer::<T>(TimeDomain::EventTime, due, out);
+            self.timer(TimeDomain::EventTime, due, out);
         }
         Flow::More
     }

@@ -120,7 +120,7 @@ impl<F: Clone, S: Clone, A, B> Clone for KeyedBroadcastSpec<F, S, A, B> {
 
 /// A live one.
 pub struct KeyedBroadcastOp<F: KeyedBroadcastProcessFunction<A, B>, S, A, B> {
-    keyed: ProcessOp<Knowing<F, F::Broadcast, A, B>, S, F::Key, F::State>,
+    keyed: ProcessOp<Knowing<F, F::Broadcast, A, B>, S, F::Key, F::State, A>,
     none: OperatorStates,
 }
 

@@ -10,7 +10,7 @@ use crate::{
     push::{Barrier, Control, Flow, Mark, Push, Ready},
 };
 use parking_lot::Mutex;
-use std::{any::Any, marker::PhantomData, sync::Arc};
+use std::{any::Any, cell::RefCell, marker::PhantomData, rc::Rc, sync::Arc};
 use thalweg_model::TaskFailure;
 
 /// Names a side output and knows the type of its records.
@@ -78,7 +78,21 @@ impl Sides {
     pub fn open(&self, cx: &BuildCx) -> Result<LiveSides, TaskFailure> {
         let all = self.0.lock();
         let open = all.iter().map(|(tag, open)| Ok((tag.clone(), open(cx)?)));
-        Ok(LiveSides { outs: open.collect::<Result<_, TaskFailure>>()?, passed: Vec::new() })
+        let outs = open.collect::<Result<_, TaskFailure>>()?;
+        Ok(LiveSides { outs, passed: Vec::new(), gathered: cx.sides.clone() })
+    }
+}
+
+/// What an operator under test has written to any tag, in order.
+#[derive(Clone, Default)]
+pub(crate) struct GatheredSides(Rc<RefCell<Vec<(Arc<str>, Time, Box<dyn Any>)>>>);
+
+impl GatheredSides {
+    /// What was written to this tag since the last call, each with its time.
+    pub(crate) fn take<T: 'static>(&self, tag: &OutputTag<T>) -> Vec<(Time, T)> {
+        let mut all = self.0.borrow_mut();
+        let mine = all.extract_if(.., |(of, _, item)| Arc::ptr_eq(of, &tag.identity) && item.is::<T>());
+        mine.filter_map(|(_, at, item)| Some((at, *item.downcast::<T>().ok()?))).collect()
     }
 }
 
@@ -86,6 +100,8 @@ impl Sides {
 #[derive(Default)]
 pub struct LiveSides {
     outs: Vec<(Arc<str>, Box<dyn SideOut>)>,
+    // Only in tests of one operator: where what goes to no stream is gathered.
+    gathered: Option<GatheredSides>,
     // Which are done with the mark or end that is on its way.
     passed: Vec<bool>,
 }
@@ -100,6 +116,9 @@ impl LiveSides {
             {
                 return out.push(at, item);
             }
+        }
+        if let Some(gathered) = &self.gathered {
+            gathered.0.borrow_mut().push((tag.identity.clone(), at, Box::new(item)));
         }
     }
 

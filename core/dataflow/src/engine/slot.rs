@@ -176,6 +176,7 @@ impl SlotThread {
             subtask: wanted.shared.subtask,
             cell: cell.clone(),
             publish: wanted.publish.clone(),
+            sides: None,
         };
         let built = panics::catch(&wanted.uid, || wanted.cx.plan.build(&cx)).and_then(|built| built);
         match built {

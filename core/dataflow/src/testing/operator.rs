@@ -13,7 +13,7 @@ use crate::{
     pipe::{Inlet, Transform},
     plan::{Freeze, PlanBuilder},
     push::{Barrier, Chained, CheckpointId, Control, Flow, Mark, Push, Ready},
-    side::Sides,
+    side::{GatheredSides, OutputTag, Sides},
     sink::{Discard, add_sink},
     task::{Checkpoints, Snapshot, TaskCell, TaskShared},
 };
@@ -72,6 +72,7 @@ impl<O> Push<O> for Gather<O> {
 pub struct OperatorTester<T: 'static, X: Transform<T>> {
     op: Chained<T, X::Op, Gather<X::Out>>,
     out: Out<X::Out>,
+    sides: GatheredSides,
     passed: Rc<RefCell<Option<Mark>>>,
     clock: Arc<ManualClock>,
     cell: Rc<TaskCell>,
@@ -149,12 +150,13 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         let subtask = SubtaskId { vertex: 0, index: 0 };
         let cell = TaskCell::new(Arc::new(TaskShared::new(subtask, FIRST)), checkpoints);
         let slot = SlotLocal::new(Arc::new(Signal::default()));
-        let cx = BuildCx { attempt, slot, subtask, cell: cell.clone(), publish: None };
+        let sides = GatheredSides::default();
+        let cx = BuildCx { attempt, slot, subtask, cell: cell.clone(), publish: None, sides: Some(sides.clone()) };
         let cx = cx.op(0)?;
         let (out, passed) = (Out::default(), Rc::default());
         let op = operator.open(&cx)?;
         let gather = Gather { out: Rc::clone(&out), watermark: Rc::clone(&passed) };
-        Ok(Self { op: Chained::new(op, cx.uid.clone(), gather), out, passed, clock, cell })
+        Ok(Self { op: Chained::new(op, cx.uid.clone(), gather), out, sides, passed, clock, cell })
     }
 
     /// The failure that the operator told, if it did.
@@ -180,6 +182,22 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         self.settle()?;
         self.op.push(at, item);
         self.settle()
+    }
+
+    /// One record, and how many have come out before the operator was asked for more.
+    #[cfg(test)]
+    pub(crate) fn at_once(&mut self, at: Time, item: T) -> Result<usize, TaskFailure> {
+        self.settle()?;
+        let before = self.out.borrow().len();
+        self.push_now(at, item);
+        let at_once = self.out.borrow().len() - before;
+        Ok(at_once)
+    }
+
+    /// One record, of a stride that comes without asking in between.
+    #[cfg(test)]
+    pub(crate) fn push_now(&mut self, at: Time, item: T) {
+        self.op.push(at, item);
     }
 
     /// One record without a time.
@@ -228,6 +246,11 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
     /// What has come out since the last call, each with its time.
     pub fn take(&mut self) -> Vec<(Time, X::Out)> {
         std::mem::take(&mut *self.out.borrow_mut())
+    }
+
+    /// What has come out by the side since the last call, each with its time.
+    pub fn take_side<U: 'static>(&mut self, tag: &OutputTag<U>) -> Vec<(Time, U)> {
+        self.sides.take(tag)
     }
 
     /// What the operator tells under this name, as REST shows it behind the operator's: `seen` of a counter or a gauge,

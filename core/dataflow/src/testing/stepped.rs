@@ -103,7 +103,8 @@ impl SteppedJob {
         for (subtask, place) in placement.subtasks_of(0) {
             let cell = TaskCell::new(Arc::new(TaskShared::new(subtask, FIRST)), checkpoints.clone());
             let slot = locals[place.slot as usize].clone();
-            let cx = BuildCx { attempt: attempt.clone(), slot, subtask, cell: cell.clone(), publish: None };
+            let cx =
+                BuildCx { attempt: attempt.clone(), slot, subtask, cell: cell.clone(), publish: None, sides: None };
             let task = Some(plan.build(&cx)?);
             let vertex = plan.graph().vertices.get(subtask.vertex as usize);
             let is_committer = vertex.is_some_and(|v| v.role == VertexRole::Committer);

@@ -1,0 +1,142 @@
+//! The operator tester with functions of every shape, and what they write to side outputs.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use thalweg_api::{
+    BroadcastProcessFunction, KeyedBroadcastProcessFunction, KeyedCoProcess,
+    prelude::*,
+    testing::{self, Either, OperatorTester, TestRuntime},
+};
+
+/// Tells what was shipped without an order by the side, once the watermark has passed it.
+#[derive(Clone)]
+struct Shipped {
+    lost: OutputTag<(u64, String)>,
+}
+
+impl KeyedCoProcess<(u64, u64), (u64, String)> for Shipped {
+    type Key = u64;
+    type State = (Option<u64>, Option<String>);
+    type Out = (u64, u64, String);
+    fn left(&mut self, order: (u64, u64), state: &mut Self::State, ctx: &mut impl KeyedContext<u64, Self::Out>) {
+        state.0 = Some(order.1);
+        self.pair(state, ctx);
+    }
+    fn right(&mut self, parcel: (u64, String), state: &mut Self::State, ctx: &mut impl KeyedContext<u64, Self::Out>) {
+        state.1 = Some(parcel.1);
+        ctx.register_event_time_timer(ctx.time() + 10);
+        self.pair(state, ctx);
+    }
+    fn on_timer(&mut self, _: TimeDomain, state: &mut Self::State, ctx: &mut impl KeyedContext<u64, Self::Out>) {
+        if let Some(parcel) = state.1.take() {
+            let key = *ctx.key();
+            ctx.output(&self.lost, (key, parcel));
+        }
+    }
+}
+
+impl Shipped {
+    fn pair(
+        &self,
+        state: &mut <Self as KeyedCoProcess<(u64, u64), (u64, String)>>::State,
+        ctx: &mut impl KeyedContext<u64, (u64, u64, String)>,
+    ) {
+        if let (Some(order), Some(_)) = state {
+            let (order, key) = (*order, *ctx.key());
+            if let Some(parcel) = state.1.take() {
+                ctx.emit((key, order, parcel));
+            }
+        }
+    }
+}
+
+#[test]
+fn two_streams_of_keys_are_fed_as_either_and_side_outputs_are_seen() {
+    let rt = TestRuntime::new().unwrap();
+    let lost = OutputTag::new("lost");
+    let other = OutputTag::<(u64, String)>::new("lost");
+    let f = Shipped { lost: lost.clone() };
+    let spec = testing::co_process(f, |o: &(u64, u64)| o.0, |p: &(u64, String)| p.0);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    tester.push(1, Either::Right((1, "first".into()))).unwrap();
+    tester.push(2, Either::Right((2, "second".into()))).unwrap();
+    tester.push(3, Either::Left((1, 70))).unwrap();
+    tester.watermark(12).unwrap();
+    assert_eq!(tester.take(), [(3, (1, 70, "first".into()))]);
+    assert_eq!(tester.take_side(&other), [], "tags are told apart by what they are, not by name");
+    assert_eq!(tester.take_side(&lost), [(12, (2, "second".into()))]);
+    assert_eq!(tester.take_side(&lost), [], "once");
+}
+
+/// Gives out what the rule of its kind lets through, and the rest by the side.
+#[derive(Clone)]
+struct Allowed {
+    refused: OutputTag<(u8, u64)>,
+}
+
+impl BroadcastProcessFunction<(u8, u64), (u8, u64)> for Allowed {
+    type State = BTreeMap<u8, u64>;
+    type Out = u64;
+    fn process(&mut self, item: (u8, u64), rules: &BTreeMap<u8, u64>, ctx: &mut impl ProcessContext<u64>) {
+        if rules.get(&item.0).is_some_and(|least| item.1 >= *least) {
+            ctx.emit(item.1);
+        } else {
+            ctx.output(&self.refused, item);
+        }
+    }
+    fn process_broadcast(&mut self, rule: (u8, u64), rules: &mut BTreeMap<u8, u64>, _: &mut impl ProcessContext<u64>) {
+        rules.insert(rule.0, rule.1);
+    }
+}
+
+#[test]
+fn what_is_broadcast_comes_on_the_right() {
+    let rt = TestRuntime::new().unwrap();
+    let refused = OutputTag::new("refused");
+    let spec = || testing::broadcast_process(Allowed { refused: refused.clone() });
+    let mut tester = OperatorTester::new(&rt.env, spec()).unwrap();
+    tester.push_untimed(Either::Left((1, 5))).unwrap();
+    tester.push_untimed(Either::Right((1, 5))).unwrap();
+    tester.push_untimed(Either::Left((1, 5))).unwrap();
+    tester.push_untimed(Either::Left((1, 4))).unwrap();
+    let items = |all: Vec<(i64, u64)>| all.into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+    assert_eq!(items(tester.take()), [5]);
+    let by_the_side: Vec<_> = tester.take_side(&refused).into_iter().map(|(_, r)| r).collect();
+    assert_eq!(by_the_side, [(1, 5), (1, 4)]);
+    let state = tester.snapshot().unwrap().unwrap();
+    let mut again = OperatorTester::restored(&rt.env, spec(), state).unwrap();
+    again.push_untimed(Either::Left((1, 6))).unwrap();
+    assert_eq!(items(again.take()), [6], "the rule was in the snapshot");
+}
+
+/// Counts a key's records that are at least as large as the limit.
+#[derive(Clone)]
+struct Large;
+
+impl KeyedBroadcastProcessFunction<(u8, u64), u64> for Large {
+    type Key = u8;
+    type State = u64;
+    type Broadcast = u64;
+    type Out = (u8, u64);
+    fn process(&mut self, item: (u8, u64), n: &mut u64, least: &u64, ctx: &mut impl KeyedContext<u8, (u8, u64)>) {
+        if item.1 >= *least {
+            *n += 1;
+            ctx.emit((item.0, *n));
+        }
+    }
+    fn process_broadcast(&mut self, least: u64, known: &mut u64, _: &mut impl ProcessContext<(u8, u64)>) {
+        *known = least;
+    }
+}
+
+#[test]
+fn keys_have_state_beside_what_is_broadcast() {
+    let rt = TestRuntime::new().unwrap();
+    let spec = testing::keyed_broadcast_process(Large, |item: &(u8, u64)| item.0);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    for item in [Either::Right(10), Either::Left((1, 10)), Either::Left((2, 9)), Either::Left((1, 11))] {
+        tester.push_untimed(item).unwrap();
+    }
+    let out: Vec<_> = tester.take().into_iter().map(|(_, o)| o).collect();
+    assert_eq!(out, [(1, 1), (1, 2)]);
+}
