@@ -223,8 +223,8 @@ fn csv_says_what_is_wrong() {
         ("1,a\n2,b", plain(), "a line break within"),
         ("x,a", plain(), "field 0: invalid digit"),
         ("1", plain(), "invalid length 1"),
-        ("1,2,3", plain().columns(["a", "b"]), "3 fields and 2 columns"),
-        ("1;a", plain().columns(["a", "b"]), "1 fields and 2 columns"),
+        ("1,2,3", plain().columns(["a", "b"]), "fields: 3, columns: 2"),
+        ("1;a", plain().columns(["a", "b"]), "fields: 1, columns: 2"),
         ("1,a", plain().delimiter(200), "delimited by byte 200"),
         ("1,a", plain().skip_headers(), "columns([…])"),
     ] {

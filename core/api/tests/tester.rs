@@ -1,9 +1,9 @@
 //! The operator tester with functions of every shape, and what they write to side outputs.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use thalweg_api::{
-    BroadcastProcessFunction, KeyedBroadcastProcessFunction, KeyedCoProcess,
+    BroadcastProcessFunction, KeyedBroadcastProcessFunction, KeyedCoProcess, KeyedStates, StateTtl, ValueState,
     prelude::*,
     testing::{self, Either, OperatorTester, TestRuntime},
 };
@@ -139,4 +139,40 @@ fn keys_have_state_beside_what_is_broadcast() {
     }
     let out: Vec<_> = tester.take().into_iter().map(|(_, o)| o).collect();
     assert_eq!(out, [(1, 1), (1, 2)]);
+}
+
+/// Keeps each key's last record for no time at all.
+#[derive(Clone)]
+struct NoTime {
+    last: ValueState<u64>,
+    all: Option<Duration>,
+}
+
+impl KeyedProcess<u64> for NoTime {
+    type Key = u64;
+    type State = u64;
+    type Out = u64;
+    fn state_ttl(&self) -> Option<Duration> {
+        self.all
+    }
+    fn states(&mut self, states: &mut KeyedStates<'_, u64>) {
+        states.add(&mut self.last);
+    }
+    fn process(&mut self, item: u64, _: &mut u64, ctx: &mut impl KeyedContext<u64, u64>) {
+        ctx.state(&self.last).set(item);
+    }
+}
+
+#[test]
+fn a_time_to_live_of_nothing_is_refused() {
+    let rt = TestRuntime::new().unwrap();
+    let refused =
+        |f: NoTime| OperatorTester::keyed(&rt.env, f, |n: &u64| *n).err().map(|e| e.message).unwrap_or_default();
+    let last = ValueState::new("last");
+    let named = NoTime { last: last.clone().ttl(StateTtl::of(Duration::from_micros(900))), all: None };
+    assert!(refused(named).contains("the time to live of state \"last\" is less than 1 ms"));
+    let all = NoTime { last: last.clone(), all: Some(Duration::ZERO) };
+    assert!(refused(all).contains("state_ttl is less than 1 ms"));
+    let good = NoTime { last: last.ttl(StateTtl::of(Duration::from_millis(1))), all: Some(Duration::from_millis(1)) };
+    assert_eq!(refused(good), "");
 }

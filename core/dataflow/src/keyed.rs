@@ -56,7 +56,8 @@ pub trait KeyedContext<K, O> {
     fn delete_processing_time_timer(&mut self, at: Time);
     /// Counts the record as one that came too late and was dropped.
     fn drop_late(&mut self);
-    /// A named state of this key.
+    /// A named state of this key. The view borrows the context: take one, and use it for reading and writing.
+    #[track_caller]
     fn state<'a, S: KeyedState<K>>(&'a mut self, state: &'a S) -> S::View<'a>;
     /// Forgets this key's state and named states when the function returns: it begins as its default again. Timers stay.
     fn clear_state(&mut self);
@@ -74,7 +75,7 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
-    /// Forgets the state of a key that has had no record for so long, by the machine's clock; ms precision. Asked once, when a
+    /// Forgets the state of a key that has had no record for so long, by the machine's clock; ms precision, at least 1 ms. Asked once, when a
     /// subtask begins. It costs a second look-up for each record. Timers of the key stay.
     fn state_ttl(&self) -> Option<Duration> {
         None
@@ -169,6 +170,7 @@ impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
         *self.late += 1;
     }
     #[inline]
+    #[track_caller]
     fn state<'a, S: KeyedState<K>>(&'a mut self, state: &'a S) -> S::View<'a> {
         self.named.at(state, self.hash, self.key)
     }
@@ -200,7 +202,7 @@ struct Ttl<K> {
 
 impl<K: OwnedKey> Ttl<K> {
     fn new(after: Duration) -> Self {
-        let after = Time::try_from(after.as_millis()).unwrap_or(Time::MAX).max(1);
+        let after = Time::try_from(after.as_millis()).unwrap_or(Time::MAX);
         Self { after, used: Rows::new(), due: Timers::default() }
     }
 
@@ -274,7 +276,12 @@ impl<F, S> ProcessSpec<F, S> {
         named.check(cx)?;
         cx.metrics(|metrics| self.f.metrics(metrics))?;
         let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
-        let mut ttl = self.f.state_ttl().map(Ttl::new);
+        let after = self.f.state_ttl();
+        if after.is_some_and(|after| after.as_millis() == 0) {
+            let why = "state_ttl is less than 1 ms: answer None for state that is kept, or a longer time";
+            return Err(cx.failure(FailureKind::User, why));
+        }
+        let mut ttl = after.map(Ttl::new);
         for (writer, part) in parts {
             let (part, event, processing, used, states): Saved<F::Key, F::State> =
                 codec::decode(part).map_err(|e| {

@@ -107,6 +107,13 @@ fn configuration() -> Result<Configuration, String> {
 async fn start(env: Env) -> Result<Arc<Cluster>, String> {
     let configuration = configuration()?;
     configuration.advice().iter().for_each(|advice| tracing::warn!("{advice}"));
+    if let Some(file) = std::env::var_os("THALWEG_CONF") {
+        let file = file.display();
+        tracing::warn!(
+            "THALWEG_CONF ({file}) has no effect in an embedded job, which reads no file: set its options by environment \
+             variables, such as THALWEG__RESTART__TYPE=none"
+        );
+    }
     for key in configuration.set_below(&NO_EFFECT) {
         tracing::warn!("{key} has no effect in an embedded job: it has no REST, no other processes and no client");
     }

@@ -52,13 +52,22 @@ pub(crate) struct Damaged(pub(crate) String);
 
 /// Bytes of state, of a split, of a committable: one value.
 pub(crate) fn encode<V: Serialize + ?Sized>(value: &V) -> Result<Vec<u8>, String> {
-    postcard::to_stdvec(value).map_err(|e| e.to_string())
+    postcard::to_stdvec(value).map_err(in_our_words)
 }
 
 /// The value of such bytes.
 pub(crate) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, String> {
-    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|e| e.to_string())?;
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(in_our_words)?;
     if rest.is_empty() { Ok(value) } else { Err(format!("{} bytes stand behind the value", rest.len())) }
+}
+
+fn in_our_words(e: postcard::Error) -> String {
+    match e {
+        postcard::Error::WontImplement => {
+            "it has a part that can be read only from a form which names its fields".into()
+        }
+        e => e.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
                 return Ok(None);
             }
             if columns.len() != self.fields.len() {
-                return Err(format!("there are {} fields and {} columns", self.fields.len(), columns.len()));
+                return Err(format!("fields: {}, columns: {}", self.fields.len(), columns.len()));
             }
         }
         self.fields.deserialize(columns).map(Some).map_err(|e| e.to_string())

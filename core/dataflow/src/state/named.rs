@@ -26,9 +26,9 @@ pub struct StateTtl {
 }
 
 impl StateTtl {
-    /// So long after it was written.
+    /// So long after it was written. At least 1 ms: a state without it fails the job.
     pub fn of(after: Duration) -> Self {
-        Self { after: Time::try_from(after.as_millis()).unwrap_or(Time::MAX).max(1), on_read: false }
+        Self { after: Time::try_from(after.as_millis()).unwrap_or(Time::MAX), on_read: false }
     }
 
     /// Reading counts as using too.
@@ -256,6 +256,12 @@ impl<K: OwnedKey> KeyedStates<'_, K> {
             let name = &handle.name;
             self.of.error.get_or_insert_with(|| format!("two states are named {name:?}: give each a name of its own"));
         }
+        if handle.ttl.is_some_and(|ttl| ttl.after < 1) {
+            let name = &handle.name;
+            let why =
+                || format!("the time to live of state {name:?} is less than 1 ms: leave it out, or make it longer");
+            self.of.error.get_or_insert_with(why);
+        }
         let rows = Box::new(StateTable::<K, S::Cell> { rows: Rows::new(), ttl: handle.ttl, place: Place::default() });
         self.of.tables.push(NamedTable { name: handle.name.clone(), ages: handle.ttl.is_some(), rows });
     }
@@ -342,6 +348,7 @@ impl<K: OwnedKey> Named<K> {
 
     /// The state of a key.
     #[inline]
+    #[track_caller]
     pub(crate) fn at<'a, S: KeyedState<K>>(&'a mut self, state: &'a S, hash: u64, key: &'a K) -> S::View<'a> {
         let handle = state.handle();
         let now = match self.tables.get(handle.index) {
@@ -358,6 +365,7 @@ impl<K: OwnedKey> Named<K> {
 
 /// A mistake in the function, told as its panic: there is no state that could be given.
 #[cold]
+#[track_caller]
 #[expect(clippy::panic, reason = "within a call of the user's function, whose panics are the task's failures")]
 pub(super) fn unknown(name: &str) -> ! {
     panic!("the state {name:?} was not added: the function's `states` must add each of its states")

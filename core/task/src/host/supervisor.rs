@@ -42,7 +42,11 @@ pub async fn supervise(
             Err(e) => {
                 return Err(TaskFailure::new(
                     FailureKind::Incompatible,
-                    format!("the executable ended before it reached execute(): is it a Thalweg job? ({e})"),
+                    format!(
+                        "the executable ended before it reached execute(), where main runs again on the worker ({e}); what it \
+                         wrote is in the job's .err file of that TaskManager (`thalweg logs`). A main that needs environment \
+                         variables forwards them with env.forward_env(..)"
+                    ),
                 ));
             }
         };
