@@ -18,7 +18,7 @@ use thalweg_dataflow::{
     either::{CoOf, EitherKey, KeyedCoProcess},
     fold::ToList,
     key::ByValue,
-    keyed::ProcessSpec as KeyedSpec,
+    keyed::{KeyedProcess, ProcessSpec as KeyedSpec},
     keyed_broadcast::{KeyedBroadcastProcessFunction, KeyedBroadcastSpec},
     ops::ClonedToSubtasks,
     process::ProcessSpec,
@@ -38,6 +38,15 @@ pub use thalweg_dataflow::{
 /// A function without keys, for an [`OperatorTester`].
 pub fn process<F>(f: F) -> ProcessSpec<F> {
     ProcessSpec { f, sides: Sides::default() }
+}
+
+/// A function over a stream of keys, for an [`OperatorTester`]; and how the key is found.
+pub fn keyed_process<T, F, S>(f: F, key: S) -> KeyedSpec<F, ByValue<S>>
+where
+    F: KeyedProcess<T>,
+    S: Fn(&T) -> F::Key + ClonedToSubtasks,
+{
+    KeyedSpec { f, key: ByValue(key), sides: Sides::default() }
 }
 
 /// A function of windows of one length, for an [`OperatorTester`]; and how the key is found.

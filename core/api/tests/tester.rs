@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 use thalweg_api::{
-    BroadcastProcessFunction, KeyedBroadcastProcessFunction, KeyedCoProcess, KeyedStates, StateTtl, ValueState,
+    BroadcastProcessFunction, FailureKind, KeyedBroadcastProcessFunction, KeyedCoProcess, KeyedStates, StateTtl,
+    TaskFailure, ValueState,
+    operator::{OpCx, Transform},
     prelude::*,
     testing::{self, Either, OperatorTester, TestRuntime},
 };
@@ -175,4 +177,104 @@ fn a_time_to_live_of_nothing_is_refused() {
     assert!(refused(all).contains("state_ttl is less than 1 ms"));
     let good = NoTime { last: last.ttl(StateTtl::of(Duration::from_millis(1))), all: Some(Duration::from_millis(1)) };
     assert_eq!(refused(good), "");
+}
+
+/// Reads its limits when it begins, and fails for what is beyond them.
+#[derive(Clone, Default)]
+struct Limited {
+    most: u64,
+    broken: bool,
+}
+
+impl Limited {
+    fn read(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.most = 10;
+        if self.broken { Err(cx.failure(FailureKind::User, "no limits")) } else { Ok(()) }
+    }
+    fn why(n: u64) -> String {
+        format!("{n} is beyond 10: raise the limit")
+    }
+}
+
+impl KeyedProcess<u64> for Limited {
+    type Key = u64;
+    type State = ();
+    type Out = u64;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.read(cx)
+    }
+    fn process(&mut self, n: u64, (): &mut (), ctx: &mut impl KeyedContext<u64, u64>) {
+        if n > self.most { ctx.fail(Self::why(n)) } else { ctx.emit(n) }
+    }
+}
+
+impl KeyedCoProcess<u64, u64> for Limited {
+    type Key = u64;
+    type State = ();
+    type Out = u64;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.read(cx)
+    }
+    fn left(&mut self, n: u64, (): &mut (), ctx: &mut impl KeyedContext<u64, u64>) {
+        if n > self.most { ctx.fail(Self::why(n)) } else { ctx.emit(n) }
+    }
+    fn right(&mut self, _: u64, (): &mut (), _: &mut impl KeyedContext<u64, u64>) {}
+}
+
+impl ProcessFunction<u64> for Limited {
+    type Out = u64;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.read(cx)
+    }
+    fn process(&mut self, n: u64, ctx: &mut impl ProcessContext<u64>) {
+        if n > self.most { ctx.fail(Self::why(n)) } else { ctx.emit(n) }
+    }
+}
+
+impl BroadcastProcessFunction<u64, u64> for Limited {
+    type State = u64;
+    type Out = u64;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.read(cx)
+    }
+    fn process(&mut self, n: u64, _: &u64, ctx: &mut impl ProcessContext<u64>) {
+        if n > self.most { ctx.fail(Self::why(n)) } else { ctx.emit(n) }
+    }
+    fn process_broadcast(&mut self, _: u64, _: &mut u64, _: &mut impl ProcessContext<u64>) {}
+}
+
+impl KeyedBroadcastProcessFunction<u64, u64> for Limited {
+    type Key = u64;
+    type State = ();
+    type Broadcast = u64;
+    type Out = u64;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.read(cx)
+    }
+    fn process(&mut self, n: u64, (): &mut (), _: &u64, ctx: &mut impl KeyedContext<u64, u64>) {
+        if n > self.most { ctx.fail(Self::why(n)) } else { ctx.emit(n) }
+    }
+    fn process_broadcast(&mut self, _: u64, _: &mut u64, _: &mut impl ProcessContext<u64>) {}
+}
+
+/// 10 passes, 11 fails the task with the function's words and the operator's uid, and so does a function that cannot begin.
+fn limited<T: 'static, X: Transform<T, Out = u64>>(of: impl Fn(Limited) -> X, record: fn(u64) -> T) {
+    let rt = TestRuntime::new().unwrap();
+    let mut tester = OperatorTester::new(&rt.env, of(Limited::default())).unwrap();
+    tester.push(1, record(10)).unwrap();
+    let failure = tester.push(2, record(11)).unwrap_err();
+    assert_eq!((failure.kind, failure.uid.as_deref()), (FailureKind::User, Some("tested")));
+    assert_eq!(failure.message, "11 is beyond 10: raise the limit");
+    assert_eq!(tester.take(), [(1, 10)]);
+    let unopened = OperatorTester::new(&rt.env, of(Limited { broken: true, ..Limited::default() }));
+    assert!(unopened.err().is_some_and(|e| e.message.contains("no limits")));
+}
+
+#[test]
+fn functions_of_every_shape_begin_with_open_and_fail_with_an_error_of_their_own() {
+    limited(testing::process, |n| n);
+    limited(|f| testing::keyed_process(f, |n: &u64| *n), |n| n);
+    limited(|f| testing::co_process(f, |n: &u64| *n, |n: &u64| *n), Either::<u64, u64>::Left);
+    limited(testing::broadcast_process, Either::<u64, u64>::Left);
+    limited(|f| testing::keyed_broadcast_process(f, |n: &u64| *n), Either::<u64, u64>::Left);
 }

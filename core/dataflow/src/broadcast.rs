@@ -26,6 +26,10 @@ pub trait BroadcastProcessFunction<A, B>: Clone + Send + 'static {
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
+    /// A subtask begins, on the thread that it will run on: connections are opened here.
+    fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
+        Ok(())
+    }
     /// A subtask begins: a function that has lists adds each of them.
     fn states(&mut self, _states: &mut OperatorStates) {}
     /// A subtask begins: a function that has metrics adds each of them.
@@ -75,8 +79,8 @@ impl<F, V> BroadcastOp<F, V> {
     #[inline(always)]
     fn call<O, N: Push<O>>(&mut self, at: Time, out: &mut N, call: impl FnOnce(&mut F, &mut V, &mut Cx<'_, N>)) {
         let (clock, sides, states) = (&*self.clock, &mut self.sides, &mut self.states);
-        let watermark = self.course.watermark;
-        call(&mut self.f, &mut self.state, &mut Cx { at, watermark, clock, sides, states, out });
+        let (watermark, task) = (self.course.watermark, (&*self.cell, &*self.uid));
+        call(&mut self.f, &mut self.state, &mut Cx { at, watermark, clock, sides, states, task, out });
     }
 }
 
@@ -84,6 +88,7 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either
     type Out = F::Out;
     type Op = BroadcastOp<F, F::State>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        self.f.open(cx)?;
         let mut states = OperatorStates::new();
         self.f.states(&mut states);
         cx.metrics(|metrics| self.f.metrics(metrics))?;

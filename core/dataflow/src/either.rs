@@ -4,6 +4,7 @@
 //! watermarks, state and windows are then those of one input.
 
 use crate::{
+    build::OpCx,
     fold::Fold,
     key::{Data, KeySelect, OwnedKey},
     keyed::{KeyedContext, KeyedProcess, TimeDomain},
@@ -14,6 +15,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{marker::PhantomData, time::Duration};
+use thalweg_model::TaskFailure;
 
 /// A record of the first or of the second of two streams.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -150,6 +152,10 @@ pub trait KeyedCoProcess<A, B>: Clone + Send + 'static {
     fn state_ttl(&self) -> Option<Duration> {
         None
     }
+    /// A subtask begins, on the thread that it will run on: connections are opened here.
+    fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
+        Ok(())
+    }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
     /// A subtask begins: a function that has metrics adds each of them.
@@ -205,6 +211,9 @@ impl<A: 'static, B: 'static, F: KeyedCoProcess<A, B>> KeyedProcess<Either<A, B>>
     type Out = F::Out;
     fn state_ttl(&self) -> Option<Duration> {
         self.0.state_ttl()
+    }
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.0.open(cx)
     }
     fn states(&mut self, states: &mut KeyedStates<'_, F::Key>) {
         self.0.states(states);

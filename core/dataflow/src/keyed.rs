@@ -17,7 +17,7 @@ use crate::{
     },
     task::TaskCell,
 };
-use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt::Display, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
 use thalweg_env::Clock;
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -61,6 +61,9 @@ pub trait KeyedContext<K, O> {
     fn state<'a, S: KeyedState<K>>(&'a mut self, state: &'a S) -> S::View<'a>;
     /// Forgets this key's state and named states when the function returns: it begins as its default again. Timers stay.
     fn clear_state(&mut self);
+    /// Fails the job with this error once the function returns: the record cannot be handled. It says what to do, for
+    /// whoever reads it at night.
+    fn fail(&mut self, why: impl Display);
     /// The function has more to give out for this record than it should at once: it is [`resumed`](KeyedProcess::resume)
     /// when there is room, and before anything else comes.
     #[doc(hidden)]
@@ -79,6 +82,10 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     /// subtask begins. It costs a second look-up for each record. Timers of the key stay.
     fn state_ttl(&self) -> Option<Duration> {
         None
+    }
+    /// A subtask begins, on the thread that it will run on: connections are opened here.
+    fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
+        Ok(())
     }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
@@ -129,6 +136,7 @@ struct RowCx<'a, K, N> {
     cleared: &'a mut Option<K>,
     late: &'a mut u64,
     more: &'a mut bool,
+    task: (&'a TaskCell, &'a str),
     out: &'a mut N,
 }
 
@@ -176,6 +184,11 @@ impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
     }
     fn clear_state(&mut self) {
         *self.cleared = Some(self.key.clone());
+    }
+    #[cold]
+    fn fail(&mut self, why: impl Display) {
+        let (cell, uid) = self.task;
+        cell.fail_in(uid, FailureKind::User, why.to_string());
     }
     fn resume_later(&mut self) {
         *self.more = true;
@@ -269,6 +282,7 @@ impl<F, S> ProcessSpec<F, S> {
     where
         F: KeyedProcess<T>,
     {
+        self.f.open(cx)?;
         let mut rows = Rows::new();
         let clock = cx.env().clock.clone();
         let mut named = Named::new(clock.clone());
@@ -324,9 +338,9 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Transform<T>
 }
 
 impl<F, S, K, V, T> ProcessOp<F, S, K, V, T> {
-    /// The function, the times that it sees, and its side outputs.
-    pub(crate) fn parts(&mut self) -> (&mut F, &Times<K>, &mut LiveSides) {
-        (&mut self.f, &self.times, &mut self.sides)
+    /// The function, the times that it sees, its side outputs, and the task with the operator's uid.
+    pub(crate) fn parts(&mut self) -> (&mut F, &Times<K>, &mut LiveSides, (&TaskCell, &str)) {
+        (&mut self.f, &self.times, &mut self.sides, (&self.cell, &self.uid))
     }
 
     /// The task and the operator's uid.
@@ -362,8 +376,10 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
         };
         let (mut cleared, mut late, mut more) = (None, 0, false);
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let task = (&*self.cell, &*self.uid);
         let (cleared_, late_, more_) = (&mut cleared, &mut late, &mut more);
-        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, out };
+        let cx =
+            &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, task, out };
         self.f.process(item, state, cx);
         if late > 0 {
             self.cell.drops_late(&self.uid, late);
@@ -394,8 +410,9 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
             None => (key, apart.insert(V::default())),
         };
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let task = (&*self.cell, &*self.uid);
         let (cleared, late) = (&mut None, &mut 0);
-        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared, late, more: &mut more, out };
+        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared, late, more: &mut more, task, out };
         self.f.resume(state, cx);
         if more {
             self.unfinished = Some(unfinished);
@@ -424,8 +441,10 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
         };
         let (mut cleared, mut late, mut more) = (None, 0, false);
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let task = (&*self.cell, &*self.uid);
         let (cleared_, late_, more_) = (&mut cleared, &mut late, &mut more);
-        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, out };
+        let cx =
+            &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, task, out };
         self.f.on_timer(domain, state, cx);
         debug_assert!(!more, "only records are resumed");
         if late > 0 {

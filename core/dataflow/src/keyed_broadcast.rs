@@ -33,6 +33,10 @@ pub trait KeyedBroadcastProcessFunction<A, B>: Clone + Send + 'static {
     fn state_ttl(&self) -> Option<Duration> {
         None
     }
+    /// A subtask begins, on the thread that it will run on: connections are opened here.
+    fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
+        Ok(())
+    }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut KeyedStates<'_, Self::Key>) {}
     /// A subtask begins: a function that has metrics adds each of them.
@@ -81,6 +85,9 @@ impl<A: 'static, B: 'static, F: KeyedBroadcastProcessFunction<A, B>> KeyedProces
     type Out = F::Out;
     fn state_ttl(&self) -> Option<Duration> {
         self.f.state_ttl()
+    }
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.f.open(cx)
     }
     fn states(&mut self, states: &mut KeyedStates<'_, F::Key>) {
         self.f.states(states);
@@ -161,9 +168,9 @@ where
         match item {
             Either::Left(item) => self.keyed.item(at, item, out),
             Either::Right(item) => {
-                let (function, times, sides) = self.keyed.parts();
+                let (function, times, sides, task) = self.keyed.parts();
                 let (watermark, clock) = times.now();
-                let mut cx = Cx { at, watermark, clock, sides, states: &mut self.none, out };
+                let mut cx = Cx { at, watermark, clock, sides, states: &mut self.none, task, out };
                 function.f.process_broadcast(item, &mut function.known, &mut cx);
             }
         }

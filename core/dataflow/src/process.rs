@@ -13,9 +13,9 @@ use crate::{
     state::{OperatorListState, OperatorStates},
     task::TaskCell,
 };
-use std::{rc::Rc, sync::Arc};
+use std::{fmt::Display, rc::Rc, sync::Arc};
 use thalweg_env::Clock;
-use thalweg_model::TaskFailure;
+use thalweg_model::{FailureKind, TaskFailure};
 
 /// What a function may ask and do.
 pub trait ProcessContext<O> {
@@ -31,13 +31,16 @@ pub trait ProcessContext<O> {
     fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U);
     /// A list of this subtask, that the function has added; changed as you like.
     fn list<'a, V: Data>(&'a mut self, state: &OperatorListState<V>) -> &'a mut Vec<V>;
+    /// Fails the job with this error once the function returns: the record cannot be handled. It says what to do, for
+    /// whoever reads it at night.
+    fn fail(&mut self, why: impl Display);
 }
 
 /// A function over a stream.
 pub trait ProcessFunction<T>: Clone + Send + 'static {
     /// What comes out.
     type Out: 'static;
-    /// A subtask begins, on the thread that it will run on.
+    /// A subtask begins, on the thread that it will run on: connections are opened here.
     fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
         Ok(())
     }
@@ -57,6 +60,7 @@ pub(crate) struct Cx<'a, N> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) sides: &'a mut LiveSides,
     pub(crate) states: &'a mut OperatorStates,
+    pub(crate) task: (&'a TaskCell, &'a str),
     pub(crate) out: &'a mut N,
 }
 
@@ -82,6 +86,11 @@ impl<O, N: Push<O>> ProcessContext<O> for Cx<'_, N> {
     #[inline]
     fn list<'b, V: Data>(&'b mut self, state: &OperatorListState<V>) -> &'b mut Vec<V> {
         self.states.list(state)
+    }
+    #[cold]
+    fn fail(&mut self, why: impl Display) {
+        let (cell, uid) = self.task;
+        cell.fail_in(uid, FailureKind::User, why.to_string());
     }
 }
 
@@ -149,8 +158,8 @@ impl<F> ProcessOp<F> {
     #[inline(always)]
     fn call<O, N: Push<O>>(&mut self, at: Time, out: &mut N, call: impl FnOnce(&mut F, &mut Cx<'_, N>)) {
         let (clock, sides, states) = (&*self.clock, &mut self.sides, &mut self.states);
-        let watermark = self.course.watermark;
-        call(&mut self.f, &mut Cx { at, watermark, clock, sides, states, out });
+        let (watermark, task) = (self.course.watermark, (&*self.cell, &*self.uid));
+        call(&mut self.f, &mut Cx { at, watermark, clock, sides, states, task, out });
     }
 }
 
