@@ -1,8 +1,7 @@
 //! What the example jobs share.
 
-pub mod nexmark;
-
 use clap::Parser;
+pub use thalweg::nexmark;
 use thalweg::prelude::*;
 
 /// What every example takes.

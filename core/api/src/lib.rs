@@ -34,6 +34,7 @@ pub mod executor;
 pub mod job;
 pub mod joined;
 pub mod keyed;
+pub mod nexmark;
 pub mod operator;
 pub mod parsed;
 pub mod sinks;

@@ -1,5 +1,17 @@
-//! The auction house of the Nexmark benchmark: people come, offer things, and bid. Event number `i` is made from `i` alone, so
-//! that every run and every subtask sees the same house.
+//! The auction house of the Nexmark benchmark, for first jobs and for measuring: people come, offer things, and bid. Event
+//! number `i` is made from `i` alone, so that every run and every subtask sees the same house. The queries are not here:
+//! they are an example.
+//!
+//! ```
+//! # let env = thalweg_api::testing::environment(2, std::env::temp_dir())?;
+//! use thalweg_api::{Sequence, nexmark::{Event, event}};
+//!
+//! // Without an end and at a rate: Sequence::endless().rate(10_000.0).
+//! let bids = env.generate(Sequence::new(0..100), |i| event(i)).filter(|e| matches!(e, Event::Bid(_))).collect();
+//! # let result = env.execute("bids")?;
+//! assert_eq!(result.collected(&bids)?.len(), 92);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 
