@@ -276,6 +276,9 @@ fn derived_uids_are_stable_and_companions_follow_their_operator() {
     assert_eq!(graph.diff(plan().graph()), None);
     let uids: Vec<_> = graph.vertices.iter().flat_map(|v| &v.operators).map(|o| o.uid.as_str()).collect();
     assert_eq!(uids, ["numbers", "collect-sink-1", "numbers/coordinator", "collect-sink-1/committer"]);
+    let names: Vec<_> = graph.vertices.iter().map(|v| v.name()).collect();
+    let told_apart = ["sequence-source -> collect-sink", "numbers/coordinator", "collect-sink-1/committer"];
+    assert_eq!(names, told_apart, "as people see them");
     let roles: Vec<_> = graph.vertices.iter().map(|v| (v.role, v.parallelism)).collect();
     assert_eq!(roles, [(VertexRole::Task, 2), (VertexRole::Coordinator, 1), (VertexRole::Committer, 1)]);
 }

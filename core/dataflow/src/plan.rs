@@ -397,7 +397,11 @@ impl PlanBuilder {
             }
             let operators = v.operators.iter().zip(uids).map(|(o, uid)| OperatorInfo {
                 uid: uid.clone(),
-                name: o.name.clone().unwrap_or_else(|| o.kind.to_owned()),
+                // A coordinator or committer is told from others by whose it is.
+                name: o.name.clone().unwrap_or_else(|| match o.uid {
+                    Uid::Of(..) => uid.clone(),
+                    _ => o.kind.to_owned(),
+                }),
                 kind: o.kind.to_owned(),
                 states: o.states.clone(),
             });
