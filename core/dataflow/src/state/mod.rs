@@ -1,6 +1,8 @@
 //! State of operators: the rows of keyed ones, named states of functions beside them, lists of operators without keys.
 
 mod flat;
+#[cfg(test)]
+mod measure_tests;
 pub(crate) mod named;
 pub(crate) mod operator;
 mod rows;
