@@ -3,18 +3,19 @@
 use crate::{DataStream, KeyedStream, WindowedStream};
 use std::{ops::AddAssign, time::Duration};
 use thalweg_dataflow::{
-    Data, OpCx, Operator, OutputTag, Push, TaskFailure, Time,
-    fold::{AggregateFunction, Aggregating, Count, Fold, Reduce, Sum, ToList},
+    Data, OutputTag, Time,
+    fold::{AggregateFunction, Aggregating, Count, Reduce, Sum, ToList},
     gate_task::add_gate,
     key::KeySelect,
     ops::ClonedToSubtasks,
-    pipe::{Inlet, Pipe, Then, Transform, close},
+    pipe::{Inlet, Pipe, Then, close},
     routes::KeyRoute,
     side::Sides,
     window::{
-        Aggregated, Apply, DynamicSessionWindows, EventTimeTrigger, Evictor, GlobalWindows, NoEvictor, OfTimedRecords,
+        Aggregated, Apply, DynamicSessionWindows, EventTimeTrigger, Evictor, Gather, GlobalWindows, NoEvictor,
         ProcessingTimeTrigger, ProcessingTimeWindows, RecordAssigner, SessionWindows, TimeWindow, TimeWindows, Trigger,
-        TriggerContext, TriggerResult, TriggeredSpec, WindowAssigner, WindowFunction, WindowTime, WithWindow,
+        TriggerContext, TriggerResult, TriggeredSpec, Untimed, WindowAssigner, WindowFunction, WindowTime, WithTimes,
+        WithWindow,
     },
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -136,7 +137,7 @@ pub struct TriggeredStream<T, S, P, W, G> {
 
 /// What comes out of them.
 type Triggered<T, S, W, G, V, F, R> = DataStream<
-    <R as WindowFunction<<S as KeySelect<T>>::Key, <F as Fold<T>>::Acc>>::Out,
+    <R as WindowFunction<<S as KeySelect<T>>::Key, <F as Gather<T>>::Acc>>::Out,
     Then<Inlet<T>, TriggeredSpec<T, W, G, V, F, S, R>>,
 >;
 
@@ -181,8 +182,8 @@ where
 {
     /// How many records of each key in each window.
     #[track_caller]
-    pub fn count(self) -> Triggered<T, S, W, G, NoEvictor, Count, WithWindow> {
-        self.with("window-count", NoEvictor, Count, WithWindow)
+    pub fn count(self) -> Triggered<T, S, W, G, NoEvictor, Untimed<Count>, WithWindow> {
+        self.with("window-count", NoEvictor, Untimed(Count), WithWindow)
     }
 
     /// The sum of what the function gives, of each key in each window.
@@ -190,8 +191,8 @@ where
     pub fn sum<N: Data + Clone + AddAssign, F: FnMut(T) -> N + ClonedToSubtasks>(
         self,
         f: F,
-    ) -> Triggered<T, S, W, G, NoEvictor, Sum<F>, WithWindow> {
-        self.with("window-sum", NoEvictor, Sum(f), WithWindow)
+    ) -> Triggered<T, S, W, G, NoEvictor, Untimed<Sum<F>>, WithWindow> {
+        self.with("window-sum", NoEvictor, Untimed(Sum(f)), WithWindow)
     }
 
     /// One record of each key and window, into which the function merges the others.
@@ -199,8 +200,8 @@ where
     pub fn reduce<F: FnMut(&mut T, T) + ClonedToSubtasks>(
         self,
         f: F,
-    ) -> Triggered<T, S, W, G, NoEvictor, Reduce<F>, WithWindow> {
-        self.with("window-reduce", NoEvictor, Reduce(f), WithWindow)
+    ) -> Triggered<T, S, W, G, NoEvictor, Untimed<Reduce<F>>, WithWindow> {
+        self.with("window-reduce", NoEvictor, Untimed(Reduce(f)), WithWindow)
     }
 
     /// An aggregate of your own for each key and window.
@@ -208,32 +209,35 @@ where
     pub fn aggregate<A: AggregateFunction<T>>(
         self,
         f: A,
-    ) -> Triggered<T, S, W, G, NoEvictor, Aggregating<A>, Aggregated<A, T>> {
-        self.with("window-aggregate", NoEvictor, Aggregating(f.clone()), Aggregated::new(f))
+    ) -> Triggered<T, S, W, G, NoEvictor, Untimed<Aggregating<A>>, Aggregated<A, T>> {
+        self.with("window-aggregate", NoEvictor, Untimed(Aggregating(f.clone())), Aggregated::new(f))
     }
 
     /// A function of all records of each key and window, in the order in which they came.
     #[track_caller]
-    pub fn apply<I, F>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, ToList, Apply<F, I>>
+    pub fn apply<I, F>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, Untimed<ToList>, Apply<F, I>>
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
         F: FnMut(S::Key, TimeWindow, Vec<T>) -> I + ClonedToSubtasks,
     {
-        self.with("window-apply", NoEvictor, ToList, Apply::new(f))
+        self.with("window-apply", NoEvictor, Untimed(ToList), Apply::new(f))
     }
 
     /// A [`WindowFunction`] of all records of each key and window, in the order in which they came: for functions with
     /// metrics.
     #[track_caller]
-    pub fn process<F: WindowFunction<S::Key, Vec<T>>>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, ToList, F> {
-        self.with("window-process", NoEvictor, ToList, f)
+    pub fn process<F: WindowFunction<S::Key, Vec<T>>>(
+        self,
+        f: F,
+    ) -> Triggered<T, S, W, G, NoEvictor, Untimed<ToList>, F> {
+        self.with("window-process", NoEvictor, Untimed(ToList), f)
     }
 
     #[track_caller]
     fn with<V, F, R>(self, kind: &'static str, evictor: V, fold: F, result: R) -> Triggered<T, S, W, G, V, F, R>
     where
         V: Evictor<F::Acc>,
-        F: Fold<T>,
+        F: Gather<T>,
         R: WindowFunction<S::Key, F::Acc>,
     {
         let Self { keyed, assigner, trigger, lateness, late } = self;
@@ -258,82 +262,6 @@ pub struct EvictedStream<T, S, P, W, G, V> {
     evictor: V,
 }
 
-/// Records with their times.
-#[derive(Clone, Copy)]
-pub struct WithTime;
-
-impl<T: 'static> Transform<T> for WithTime {
-    type Out = (Time, T);
-    type Op = Self;
-    fn open(self, _: &OpCx) -> Result<Self, TaskFailure> {
-        Ok(self)
-    }
-}
-
-impl<T: 'static> Operator<T> for WithTime {
-    type Out = (Time, T);
-    #[inline(always)]
-    fn item(&mut self, at: Time, item: T, out: &mut impl Push<(Time, T)>) {
-        out.push(at, (at, item));
-    }
-}
-
-/// The key of a record with its time.
-#[derive(Clone)]
-pub struct OfTimed<S>(S);
-
-impl<T: 'static, S: KeySelect<T>> KeySelect<(Time, T)> for OfTimed<S> {
-    type Key = S::Key;
-    fn hash(&self, item: &(Time, T)) -> u64 {
-        self.0.hash(&item.1)
-    }
-    fn same(&self, item: &(Time, T), key: &S::Key) -> bool {
-        self.0.same(&item.1, key)
-    }
-    fn own(&self, item: &(Time, T)) -> S::Key {
-        self.0.own(&item.1)
-    }
-}
-
-/// A trigger of records without their times.
-#[derive(Clone)]
-pub struct OfUntimed<G, T>(G, std::marker::PhantomData<fn(T)>);
-
-impl<T: Clone + 'static, G: Trigger<T>> Trigger<(Time, T)> for OfUntimed<G, T> {
-    type State = G::State;
-    fn on_element(
-        &mut self,
-        item: &(Time, T),
-        at: Time,
-        window: &TimeWindow,
-        state: &mut G::State,
-        ctx: &mut TriggerContext,
-    ) -> TriggerResult {
-        self.0.on_element(&item.1, at, window, state, ctx)
-    }
-    fn on_event_time(
-        &mut self,
-        at: Time,
-        window: &TimeWindow,
-        state: &mut G::State,
-        ctx: &mut TriggerContext,
-    ) -> TriggerResult {
-        self.0.on_event_time(at, window, state, ctx)
-    }
-    fn on_processing_time(
-        &mut self,
-        at: Time,
-        window: &TimeWindow,
-        state: &mut G::State,
-        ctx: &mut TriggerContext,
-    ) -> TriggerResult {
-        self.0.on_processing_time(at, window, state, ctx)
-    }
-    fn on_merge(&mut self, window: &TimeWindow, state: &mut G::State, other: G::State, ctx: &mut TriggerContext) {
-        self.0.on_merge(window, state, other, ctx);
-    }
-}
-
 impl<T, S, P, W, G, V> EvictedStream<T, S, P, W, G, V>
 where
     T: Data + Clone,
@@ -345,19 +273,11 @@ where
 {
     /// A function of the records that are left of each key and window, each with its time.
     #[track_caller]
-    pub fn apply<I, F>(
-        self,
-        f: F,
-    ) -> Triggered<(Time, T), OfTimed<S>, OfTimedRecords<W>, OfUntimed<G, T>, V, ToList, Apply<F, I>>
+    pub fn apply<I, F>(self, f: F) -> Triggered<T, S, W, G, V, WithTimes, Apply<F, I>>
     where
         I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
         F: FnMut(S::Key, TimeWindow, Vec<(Time, T)>) -> I + ClonedToSubtasks,
     {
-        let TriggeredStream { keyed, assigner, trigger, lateness, .. } = self.windows;
-        let (up, key) = keyed.parts();
-        let keyed = KeyedStream::new(up.apply("with-time", WithTime), OfTimed(key));
-        let (assigner, trigger) = (OfTimedRecords(assigner), OfUntimed(trigger, std::marker::PhantomData));
-        let windows = TriggeredStream { keyed, assigner, trigger, lateness, late: None };
-        windows.with("window-apply", self.evictor, ToList, Apply::new(f))
+        self.windows.with("window-apply", self.evictor, WithTimes, Apply::new(f))
     }
 }

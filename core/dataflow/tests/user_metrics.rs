@@ -20,8 +20,8 @@ use thalweg_dataflow::{
     source::{Sequence, add_source},
     testing::{LocalRun, OperatorTester, TestRuntime},
     window::{
-        CountTrigger, GlobalWindows, NoEvictor, TimeWindow, TriggeredSpec, TumblingEventTimeWindows, WindowFunction,
-        WindowSpec,
+        CountTrigger, GlobalWindows, NoEvictor, TimeWindow, TriggeredSpec, TumblingEventTimeWindows, Untimed,
+        WindowFunction, WindowSpec,
     },
 };
 use thalweg_model::{Partitioner, TaskFailure, UserMetric, VertexRole};
@@ -169,7 +169,7 @@ fn every_kind_of_function_has_metrics() {
         trigger: CountTrigger::of(4),
         evictor: NoEvictor,
         lateness: 0,
-        fold: ToList,
+        fold: Untimed(ToList),
         key: one,
         result: Counts::new(),
         late: None,

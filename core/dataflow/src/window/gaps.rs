@@ -88,20 +88,3 @@ impl<T, F: Fn(&T) -> Duration + ClonedToSubtasks> RecordAssigner<T> for DynamicS
         Ok(())
     }
 }
-
-/// The same windows of records that carry their times along.
-#[derive(Clone, Copy, Debug)]
-pub struct OfTimedRecords<W>(pub W);
-
-impl<T, W: RecordAssigner<T>> RecordAssigner<(Time, T)> for OfTimedRecords<W> {
-    fn time(&self) -> WindowTime {
-        self.0.time()
-    }
-    fn merges(&self) -> bool {
-        self.0.merges()
-    }
-    #[inline]
-    fn assign_record(&self, item: &(Time, T), at: Time, to: &mut Vec<TimeWindow>) -> Result<(), String> {
-        self.0.assign_record(&item.1, at, to)
-    }
-}

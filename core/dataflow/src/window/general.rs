@@ -5,6 +5,7 @@ use super::{
     TimeWindow, WindowFunction,
     assigner::WindowTime,
     gaps::RecordAssigner,
+    gather::Gather,
     trigger::{Asked, Evictor, Trigger, TriggerContext, TriggerResult},
 };
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
     build::OpCx,
     codec,
     event_time::{Due, Timers},
-    fold::Fold,
     key::KeySelect,
     keyed::keep,
     pipe::Transform,
@@ -77,7 +77,7 @@ impl<T, W: Clone, G: Clone, V: Clone, F: Clone, S: Clone, R: Clone> Clone for Tr
 pub struct TriggeredOp<T, W, G, V, F, S, R>
 where
     G: Trigger<T>,
-    F: Fold<T>,
+    F: Gather<T>,
     S: KeySelect<T>,
     R: WindowFunction<S::Key, F::Acc>,
 {
@@ -105,7 +105,7 @@ where
     W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<F::Acc>,
-    F: Fold<T>,
+    F: Gather<T>,
     S: KeySelect<T>,
     R: WindowFunction<S::Key, F::Acc>,
 {
@@ -198,7 +198,7 @@ where
     W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<F::Acc>,
-    F: Fold<T>,
+    F: Gather<T>,
     S: KeySelect<T>,
     R: WindowFunction<S::Key, F::Acc>,
 {
@@ -320,8 +320,8 @@ where
             }
         }
         match &mut open.contents {
-            Some(contents) => spec.fold.add(contents, item.clone()),
-            contents @ None => *contents = Some(spec.fold.lift(item.clone())),
+            Some(contents) => spec.fold.add(contents, at, item.clone()),
+            contents @ None => *contents = Some(spec.fold.lift(at, item.clone())),
         }
         let trigger = &mut spec.trigger;
         let wish = turn.ask(open, |window, state, cx| trigger.on_element(item, at, window, state, cx));
@@ -398,7 +398,7 @@ where
     W: RecordAssigner<T>,
     G: Trigger<T>,
     V: Evictor<F::Acc>,
-    F: Fold<T>,
+    F: Gather<T>,
     S: KeySelect<T>,
     R: WindowFunction<S::Key, F::Acc>,
 {

@@ -8,6 +8,7 @@ mod assigner;
 mod combine;
 mod function;
 mod gaps;
+mod gather;
 mod general;
 mod panes;
 mod trigger;
@@ -19,7 +20,8 @@ pub use assigner::{
 };
 pub use combine::{WindowCombine, WindowCombineOp};
 pub use function::{Aggregated, Apply, WindowFunction, Windowed, WithWindow};
-pub use gaps::{DynamicSessionWindows, OfTimedRecords, RecordAssigner};
+pub use gaps::{DynamicSessionWindows, RecordAssigner};
+pub use gather::{Gather, Untimed, WithTimes};
 pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
 pub use trigger::{
