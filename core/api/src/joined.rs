@@ -92,6 +92,13 @@ where
         self.with("window-co-group", Apply::new(f))
     }
 
+    /// A [`WindowFunction`] of all records of both streams of one key and window, also where one side has nothing: for
+    /// functions that ask for time, and have side outputs, states or metrics.
+    #[track_caller]
+    pub fn process<W: WindowFunction<S::Key, (Vec<A>, Vec<B>)>>(self, f: W) -> Joined<A, B, S, R, W> {
+        self.with("window-join-process", f)
+    }
+
     #[track_caller]
     fn with<W: WindowFunction<S::Key, (Vec<A>, Vec<B>)>>(self, kind: &'static str, result: W) -> Joined<A, B, S, R, W> {
         let JoinedStreams { left, right } = self.streams;

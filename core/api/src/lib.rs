@@ -30,6 +30,7 @@ mod chaining;
 pub mod connected;
 pub mod environment;
 pub mod error;
+pub mod evicted;
 pub mod executor;
 pub mod job;
 pub mod joined;
@@ -48,6 +49,7 @@ pub use connected::{
 };
 pub use environment::Environment;
 pub use error::JobError;
+pub use evicted::EvictedStream;
 pub use executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob};
 pub use job::{JobHandle, JobResult};
 pub use joined::{JoinedStreams, JoinedWindows};
@@ -84,12 +86,12 @@ pub use thalweg_dataflow::{
         ProcessingTimeSessionWindows, ProcessingTimeTrigger, ProcessingTimeWindows, PurgingTrigger, RecordAssigner,
         SessionWindows, SlidingEventTimeWindows, SlidingProcessingTimeWindows, TimeEvictor, TimeWindow, TimeWindows,
         Trigger, TriggerContext, TriggerResult, TumblingEventTimeWindows, TumblingProcessingTimeWindows,
-        WindowAssigner, WindowFunction, WindowTime, Windowed,
+        WindowAssigner, WindowContext, WindowFunction, WindowStates, WindowTime, Windowed,
     },
 };
 pub use thalweg_model::{FailureKind, TaskFailure};
 pub use thalweg_wire::{ExecutionMode, RestartStrategy};
-pub use triggered::{DefaultTrigger, EvictedStream, TriggeredStream, Windows};
+pub use triggered::{DefaultTrigger, TriggeredStream, Windows};
 pub use windowed::{LateAware, WindowedStream};
 
 /// What most programs need.

@@ -1,6 +1,6 @@
 //! Keyed streams whose windows are of any kind, with triggers and evictors.
 
-use crate::{DataStream, KeyedStream, WindowedStream};
+use crate::{DataStream, EvictedStream, KeyedStream, WindowedStream};
 use std::{ops::AddAssign, time::Duration};
 use thalweg_dataflow::{
     Data, OutputTag, Time,
@@ -12,10 +12,10 @@ use thalweg_dataflow::{
     routes::KeyRoute,
     side::Sides,
     window::{
-        Aggregated, Apply, DynamicSessionWindows, EventTimeTrigger, Evictor, Gather, GlobalWindows, NoEvictor,
-        ProcessingTimeTrigger, ProcessingTimeWindows, RecordAssigner, SessionWindows, TimeWindow, TimeWindows, Trigger,
-        TriggerContext, TriggerResult, TriggeredSpec, Untimed, WindowAssigner, WindowFunction, WindowTime, WithTimes,
-        WithWindow,
+        Aggregated, AggregatedWith, Apply, DynamicSessionWindows, EventTimeTrigger, Evictor, Gather, GlobalWindows,
+        NoEvictor, ProcessingTimeTrigger, ProcessingTimeWindows, RecordAssigner, SessionWindows, TimeWindow,
+        TimeWindows, Trigger, TriggerContext, TriggerResult, TriggeredSpec, Untimed, WindowAssigner, WindowFunction,
+        WindowTime, WithWindow,
     },
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -136,7 +136,7 @@ pub struct TriggeredStream<T, S, P, W, G> {
 }
 
 /// What comes out of them.
-type Triggered<T, S, W, G, V, F, R> = DataStream<
+pub(crate) type Triggered<T, S, W, G, V, F, R> = DataStream<
     <R as WindowFunction<<S as KeySelect<T>>::Key, <F as Gather<T>>::Acc>>::Out,
     Then<Inlet<T>, TriggeredSpec<T, W, G, V, F, S, R>>,
 >;
@@ -168,7 +168,7 @@ impl<T, S, P, W, G> TriggeredStream<T, S, P, W, G> {
 
     /// What is dropped of a window before it fires. All its records are kept until then.
     pub fn evictor<V: Evictor<Vec<(Time, T)>>>(self, evictor: V) -> EvictedStream<T, S, P, W, G, V> {
-        EvictedStream { windows: self, evictor }
+        EvictedStream::new(self, evictor)
     }
 }
 
@@ -204,6 +204,16 @@ where
         self.with("window-reduce", NoEvictor, Untimed(Reduce(f)), WithWindow)
     }
 
+    /// [`TriggeredStream::reduce`], and a [`WindowFunction`] of what it gives.
+    #[track_caller]
+    pub fn reduce_with<F, R>(self, f: F, function: R) -> Triggered<T, S, W, G, NoEvictor, Untimed<Reduce<F>>, R>
+    where
+        F: FnMut(&mut T, T) + ClonedToSubtasks,
+        R: WindowFunction<S::Key, T>,
+    {
+        self.with("window-reduce", NoEvictor, Untimed(Reduce(f)), function)
+    }
+
     /// An aggregate of your own for each key and window.
     #[track_caller]
     pub fn aggregate<A: AggregateFunction<T>>(
@@ -211,6 +221,17 @@ where
         f: A,
     ) -> Triggered<T, S, W, G, NoEvictor, Untimed<Aggregating<A>>, Aggregated<A, T>> {
         self.with("window-aggregate", NoEvictor, Untimed(Aggregating(f.clone())), Aggregated::new(f))
+    }
+
+    /// [`TriggeredStream::aggregate`], and a [`WindowFunction`] of what it gives.
+    #[track_caller]
+    pub fn aggregate_with<A: AggregateFunction<T>, R: WindowFunction<S::Key, A::Out>>(
+        self,
+        f: A,
+        function: R,
+    ) -> Triggered<T, S, W, G, NoEvictor, Untimed<Aggregating<A>>, AggregatedWith<A, T, R>> {
+        let result = AggregatedWith::new(f.clone(), function);
+        self.with("window-aggregate", NoEvictor, Untimed(Aggregating(f)), result)
     }
 
     /// A function of all records of each key and window, in the order in which they came.
@@ -223,8 +244,8 @@ where
         self.with("window-apply", NoEvictor, Untimed(ToList), Apply::new(f))
     }
 
-    /// A [`WindowFunction`] of all records of each key and window, in the order in which they came: for functions with
-    /// metrics.
+    /// A [`WindowFunction`] of all records of each key and window, in the order in which they came: for functions that
+    /// ask for time, and have side outputs, states or metrics.
     #[track_caller]
     pub fn process<F: WindowFunction<S::Key, Vec<T>>>(
         self,
@@ -234,7 +255,13 @@ where
     }
 
     #[track_caller]
-    fn with<V, F, R>(self, kind: &'static str, evictor: V, fold: F, result: R) -> Triggered<T, S, W, G, V, F, R>
+    pub(crate) fn with<V, F, R>(
+        self,
+        kind: &'static str,
+        evictor: V,
+        fold: F,
+        result: R,
+    ) -> Triggered<T, S, W, G, V, F, R>
     where
         V: Evictor<F::Acc>,
         F: Gather<T>,
@@ -252,32 +279,5 @@ where
         let spec =
             TriggeredSpec { assigner, trigger, evictor, lateness, fold, key, result, late, sides: sides.clone() };
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
-    }
-}
-
-/// Windows from which records are dropped before they fire.
-#[must_use = "windows do nothing until they have a function"]
-pub struct EvictedStream<T, S, P, W, G, V> {
-    windows: TriggeredStream<T, S, P, W, G>,
-    evictor: V,
-}
-
-impl<T, S, P, W, G, V> EvictedStream<T, S, P, W, G, V>
-where
-    T: Data + Clone,
-    S: KeySelect<T>,
-    P: Pipe<Item = T>,
-    W: RecordAssigner<T>,
-    G: Trigger<T>,
-    V: Evictor<Vec<(Time, T)>>,
-{
-    /// A function of the records that are left of each key and window, each with its time.
-    #[track_caller]
-    pub fn apply<I, F>(self, f: F) -> Triggered<T, S, W, G, V, WithTimes, Apply<F, I>>
-    where
-        I: IntoIterator<Item: 'static, IntoIter: 'static> + 'static,
-        F: FnMut(S::Key, TimeWindow, Vec<(Time, T)>) -> I + ClonedToSubtasks,
-    {
-        self.windows.with("window-apply", self.evictor, WithTimes, Apply::new(f))
     }
 }

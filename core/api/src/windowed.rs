@@ -12,8 +12,8 @@ use thalweg_dataflow::{
     routes::KeyRoute,
     side::Sides,
     window::{
-        Aggregated, Apply, EventTimeTrigger, Evictor, TimeWindow, TimeWindows, Trigger, WindowCombine, WindowFunction,
-        WindowSpec, WithWindow,
+        Aggregated, AggregatedWith, Apply, EventTimeTrigger, Evictor, TimeWindow, TimeWindows, Trigger, WindowCombine,
+        WindowFunction, WindowSpec, WithWindow,
     },
 };
 use thalweg_model::{Partitioner, VertexRole};
@@ -81,6 +81,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         let pipe = Then::new(up.pipe, combine, before.op);
         close(&plan, up.op.vertex, pipe, KeyRoute { edge, timed: true, key: ByFirst });
         let inlet = add_gate(&plan, to, vec![edge], op);
+        let sides = Sides::default();
         let spec = WindowSpec {
             windows,
             lateness: self.lateness,
@@ -88,9 +89,9 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
             key: ByFirst,
             result,
             late: None,
-            sides: Sides::default(),
+            sides: sides.clone(),
         };
-        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true)
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
     }
 
     /// How many records of each key in each window.
@@ -123,6 +124,29 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         self.combined("window-aggregate", Aggregating(f.clone()), Aggregated::new(f))
     }
 
+    /// [`WindowedStream::reduce`], and a [`WindowFunction`] of what it gives: records are combined before they travel, and
+    /// the function sees key, window and one record.
+    #[track_caller]
+    pub fn reduce_with<F, R>(self, f: F, function: R) -> Combined<T, S, Reduce<F>, R>
+    where
+        T: Data + Clone,
+        F: FnMut(&mut T, T) + ClonedToSubtasks,
+        R: WindowFunction<S::Key, T>,
+    {
+        self.combined("window-reduce", Reduce(f), function)
+    }
+
+    /// [`WindowedStream::aggregate`], and a [`WindowFunction`] of what it gives: records are combined before they travel,
+    /// and the function sees key, window and one result.
+    #[track_caller]
+    pub fn aggregate_with<A: AggregateFunction<T>, R: WindowFunction<S::Key, A::Out>>(
+        self,
+        f: A,
+        function: R,
+    ) -> Combined<T, S, Aggregating<A>, AggregatedWith<A, T, R>> {
+        self.combined("window-aggregate", Aggregating(f.clone()), AggregatedWith::new(f, function))
+    }
+
     /// A function of all records of each key and window, in no order. They are kept until the window's time has come:
     /// aggregate them instead where that is possible.
     #[track_caller]
@@ -135,7 +159,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         self.whole("window-apply", ToList, Apply::new(f))
     }
 
-    /// A [`WindowFunction`] of all records of each key and window, in no order: for functions with metrics. See
+    /// A [`WindowFunction`] of all records of each key and window, in no order: for functions that ask for
+    /// time, and have side outputs, states or metrics. See
     /// [`WindowedStream::apply`].
     #[track_caller]
     pub fn process<F: WindowFunction<S::Key, Vec<T>>>(self, f: F) -> Whole<T, S, ToList, F>
@@ -192,6 +217,19 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
         Self(self.0.allowed_lateness(lateness))
     }
 
+    /// See [`WindowedStream::trigger`].
+    pub fn trigger<G: Trigger<T>>(self, trigger: G) -> TriggeredStream<T, S, P, TimeWindows, G> {
+        self.0.trigger(trigger)
+    }
+
+    /// See [`WindowedStream::evictor`].
+    pub fn evictor<V: Evictor<Vec<(Time, T)>>>(
+        self,
+        evictor: V,
+    ) -> EvictedStream<T, S, P, TimeWindows, EventTimeTrigger, V> {
+        self.0.evictor(evictor)
+    }
+
     /// See [`WindowedStream::count`].
     #[track_caller]
     pub fn count(self) -> Whole<T, S, Count, WithWindow> {
@@ -222,6 +260,27 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
         self.0.whole("window-aggregate", Aggregating(f.clone()), Aggregated::new(f))
     }
 
+    /// See [`WindowedStream::reduce_with`].
+    #[track_caller]
+    pub fn reduce_with<F, R>(self, f: F, function: R) -> Whole<T, S, Reduce<F>, R>
+    where
+        T: Clone,
+        F: FnMut(&mut T, T) + ClonedToSubtasks,
+        R: WindowFunction<S::Key, T>,
+    {
+        self.0.whole("window-reduce", Reduce(f), function)
+    }
+
+    /// See [`WindowedStream::aggregate_with`].
+    #[track_caller]
+    pub fn aggregate_with<A: AggregateFunction<T>, R: WindowFunction<S::Key, A::Out>>(
+        self,
+        f: A,
+        function: R,
+    ) -> Whole<T, S, Aggregating<A>, AggregatedWith<A, T, R>> {
+        self.0.whole("window-aggregate", Aggregating(f.clone()), AggregatedWith::new(f, function))
+    }
+
     /// See [`WindowedStream::apply`].
     #[track_caller]
     pub fn apply<I, F>(self, f: F) -> Whole<T, S, ToList, Apply<F, I>>
@@ -233,7 +292,8 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
         self.0.whole("window-apply", ToList, Apply::new(f))
     }
 
-    /// A [`WindowFunction`] of all records of each key and window, in no order: for functions with metrics. See
+    /// A [`WindowFunction`] of all records of each key and window, in no order: for functions that ask for
+    /// time, and have side outputs, states or metrics. See
     /// [`WindowedStream::apply`].
     #[track_caller]
     pub fn process<F: WindowFunction<S::Key, Vec<T>>>(self, f: F) -> Whole<T, S, ToList, F>

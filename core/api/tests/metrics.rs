@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 use thalweg_api::{
-    CountTrigger, Counter, GlobalWindows, Metrics, OutputTag, WindowFunction,
+    CountTrigger, Counter, GlobalWindows, Metrics, OutputTag, WindowContext, WindowFunction,
     prelude::*,
     testing::{self, OperatorTester, TestRuntime},
 };
@@ -26,11 +26,11 @@ impl WindowFunction<u64, Vec<u64>> for Sizes {
     fn metrics(&mut self, metrics: &mut Metrics<'_>) {
         metrics.add(&mut self.lonely);
     }
-    fn apply(&mut self, key: u64, _: TimeWindow, gathered: Vec<u64>) -> Self::Results {
+    fn apply(&mut self, gathered: Vec<u64>, ctx: WindowContext<'_, u64>) -> Self::Results {
         if gathered.len() == 1 {
             self.lonely.inc();
         }
-        Some((key, gathered.len())).into_iter()
+        Some((ctx.into_key(), gathered.len())).into_iter()
     }
 }
 

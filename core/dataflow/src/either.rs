@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     ops::ClonedToSubtasks,
     state::KeyedStates,
-    window::{TimeWindow, WindowFunction},
+    window::{WindowContext, WindowFunction},
 };
 use serde::{Deserialize, Serialize};
 use std::{marker::PhantomData, time::Duration};
@@ -135,7 +135,7 @@ where
     type Out = O;
     type Results = Pairing<A, B, F>;
     #[inline(always)]
-    fn apply(&mut self, _: K, _: TimeWindow, (left, right): (Vec<A>, Vec<B>)) -> Self::Results {
+    fn apply(&mut self, (left, right): (Vec<A>, Vec<B>), _: WindowContext<'_, K>) -> Self::Results {
         Pairing { left, right, at: (0, 0), f: self.0.clone() }
     }
 }

@@ -20,7 +20,7 @@ use thalweg_dataflow::{
     source::{Sequence, add_source},
     testing::{LocalRun, OperatorTester, TestRuntime},
     window::{
-        CountTrigger, GlobalWindows, NoEvictor, TimeWindow, TriggeredSpec, TumblingEventTimeWindows, Untimed,
+        CountTrigger, GlobalWindows, NoEvictor, TriggeredSpec, TumblingEventTimeWindows, Untimed, WindowContext,
         WindowFunction, WindowSpec,
     },
 };
@@ -126,7 +126,7 @@ impl WindowFunction<u64, Vec<u64>> for Counts {
     type Out = u64;
     type Results = std::vec::IntoIter<u64>;
     adds!();
-    fn apply(&mut self, _: u64, _: TimeWindow, gathered: Vec<u64>) -> Self::Results {
+    fn apply(&mut self, gathered: Vec<u64>, _: WindowContext<'_, u64>) -> Self::Results {
         gathered.iter().for_each(|i| self.see(*i));
         gathered.into_iter()
     }

@@ -290,8 +290,11 @@ pub(super) struct StateTable<K, C> {
 /// A table whose values' type is forgotten.
 trait AnyTable<K>: Any {
     fn restore(&mut self, cx: &OpCx, part: &[u8]) -> Result<(), String>;
-    fn snapshot(&self) -> Result<Vec<u8>, String>;
+    /// None where the state is kept elsewhere.
+    fn snapshot(&self) -> Option<Result<Vec<u8>, String>>;
     fn remove(&mut self, hash: u64, key: &K);
+    /// An empty one of the same kind.
+    fn blank(&self) -> Box<dyn AnyTable<K>>;
 }
 
 impl<K: OwnedKey, C: Cell> AnyTable<K> for StateTable<K, C> {
@@ -299,11 +302,31 @@ impl<K: OwnedKey, C: Cell> AnyTable<K> for StateTable<K, C> {
         self.rows.restore(cx, codec::decode(part)?);
         Ok(())
     }
-    fn snapshot(&self) -> Result<Vec<u8>, String> {
-        self.rows.snapshot()
+    fn snapshot(&self) -> Option<Result<Vec<u8>, String>> {
+        Some(self.rows.snapshot())
     }
     fn remove(&mut self, hash: u64, key: &K) {
         self.rows.remove(hash, key);
+    }
+    fn blank(&self) -> Box<dyn AnyTable<K>> {
+        Box::new(Self { rows: Rows::new(), ttl: self.ttl, place: Place::default() })
+    }
+}
+
+/// Holds the place of a state that another [`Named`] of the same function keeps: handles are indices, and one that is used
+/// in the wrong place must find nothing.
+struct Elsewhere;
+
+impl<K> AnyTable<K> for Elsewhere {
+    fn restore(&mut self, _: &OpCx, _: &[u8]) -> Result<(), String> {
+        Err("the function keeps it elsewhere now".to_owned())
+    }
+    fn snapshot(&self) -> Option<Result<Vec<u8>, String>> {
+        None
+    }
+    fn remove(&mut self, _: u64, _: &K) {}
+    fn blank(&self) -> Box<dyn AnyTable<K>> {
+        Box::new(Self)
     }
 }
 
@@ -337,8 +360,26 @@ impl<K: OwnedKey> Named<K> {
     }
 
     pub(crate) fn snapshot(&self) -> Result<SavedStates, String> {
-        let one = |t: &NamedTable<K>| Ok((t.name.to_string(), t.rows.snapshot()?));
-        self.tables.iter().map(one).collect()
+        let one = |t: &NamedTable<K>| Some(t.rows.snapshot()?.map(|rows| (t.name.to_string(), rows)));
+        self.tables.iter().filter_map(one).collect()
+    }
+
+    /// The names of the states that are kept here.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let is_here = |t: &&NamedTable<K>| !(&*t.rows as &dyn Any).is::<Elsewhere>();
+        self.tables.iter().filter(is_here).map(|t| &*t.name)
+    }
+
+    /// The function has this state, and it is kept elsewhere.
+    pub(crate) fn keeps_elsewhere<S: KeyedState<K>>(&mut self, state: &S) {
+        let name = state.handle().name.clone();
+        self.tables.push(NamedTable { name, ages: false, rows: Box::new(Elsewhere) });
+    }
+
+    /// The same states, empty.
+    pub(crate) fn blank(&self) -> Self {
+        let one = |t: &NamedTable<K>| NamedTable { name: t.name.clone(), ages: t.ages, rows: t.rows.blank() };
+        Self { tables: self.tables.iter().map(one).collect(), error: None, clock: self.clock.clone() }
     }
 
     /// Forgets all states of a key.
@@ -368,5 +409,8 @@ impl<K: OwnedKey> Named<K> {
 #[track_caller]
 #[expect(clippy::panic, reason = "within a call of the user's function, whose panics are the task's failures")]
 pub(super) fn unknown(name: &str) -> ! {
-    panic!("the state {name:?} was not added: the function's `states` must add each of its states")
+    panic!(
+        "the state {name:?} was not added: the function's `states` must add each of its states, and a window function's as \
+            one of keys or of windows, whichever it asks for"
+    )
 }

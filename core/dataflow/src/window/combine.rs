@@ -68,7 +68,7 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for WindowCombine<F, 
         let mut panes = Panes::new(self.windows);
         // Any subtask may gather any key: parts are dealt out by who wrote them.
         for (writer, part) in cx.restored().filter(|(writer, _)| writer % cx.parallelism == cx.subtask) {
-            panes.restore(cx, writer, part, |_| true, |a, b| self.fold.merge(a, b))?;
+            let _: (Time, ()) = panes.restore(cx, writer, part, |_| true, |a, b| self.fold.merge(a, b))?;
         }
         Ok(WindowCombineOp {
             fold: self.fold,
@@ -163,6 +163,6 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for WindowCombineOp<T,
     }
 
     fn snapshot(&mut self) -> Option<Vec<u8>> {
-        keep(self.panes.snapshot(NO_TIME), &self.cell, &self.uid)
+        keep(self.panes.snapshot(NO_TIME, ()), &self.cell, &self.uid)
     }
 }

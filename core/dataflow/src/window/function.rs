@@ -1,20 +1,25 @@
 //! What a window gives out when its time has come.
 
-use super::TimeWindow;
+use super::{TimeWindow, WindowContext, WindowStates};
 use crate::{fold::AggregateFunction, metrics::Metrics, ops::ClonedToSubtasks};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 
 /// Makes results of what a window gathered of a key.
+///
+/// It is asked each time that the window fires. The context says of which key and window, and at which time; it has side
+/// outputs and states.
 pub trait WindowFunction<K, A>: Clone + Send + 'static {
     /// What comes out.
     type Out: 'static;
     /// Results are taken one by one while there is room for them.
     type Results: Iterator<Item = Self::Out> + 'static;
+    /// A subtask begins: a function that has named states adds each of them.
+    fn states(&mut self, _states: &mut WindowStates<'_, K>) {}
     /// A subtask begins: a function that has metrics adds each of them.
     fn metrics(&mut self, _metrics: &mut Metrics<'_>) {}
     /// Of one key and window.
-    fn apply(&mut self, key: K, window: TimeWindow, gathered: A) -> Self::Results;
+    fn apply(&mut self, gathered: A, ctx: WindowContext<'_, K>) -> Self::Results;
 }
 
 /// A result with its key and its window.
@@ -36,8 +41,9 @@ impl<K: 'static, A: 'static> WindowFunction<K, A> for WithWindow {
     type Out = Windowed<K, A>;
     type Results = std::option::IntoIter<Windowed<K, A>>;
     #[inline(always)]
-    fn apply(&mut self, key: K, window: TimeWindow, gathered: A) -> Self::Results {
-        Some(Windowed { key, window, value: gathered }).into_iter()
+    fn apply(&mut self, gathered: A, ctx: WindowContext<'_, K>) -> Self::Results {
+        let window = ctx.window();
+        Some(Windowed { key: ctx.into_key(), window, value: gathered }).into_iter()
     }
 }
 
@@ -65,8 +71,9 @@ where
     type Out = I::Item;
     type Results = I::IntoIter;
     #[inline(always)]
-    fn apply(&mut self, key: K, window: TimeWindow, gathered: A) -> I::IntoIter {
-        (self.0)(key, window, gathered).into_iter()
+    fn apply(&mut self, gathered: A, ctx: WindowContext<'_, K>) -> I::IntoIter {
+        let window = ctx.window();
+        (self.0)(ctx.into_key(), window, gathered).into_iter()
     }
 }
 
@@ -90,7 +97,43 @@ impl<K: 'static, T: 'static, A: AggregateFunction<T>> WindowFunction<K, A::Acc> 
     type Out = Windowed<K, A::Out>;
     type Results = std::option::IntoIter<Self::Out>;
     #[inline(always)]
-    fn apply(&mut self, key: K, window: TimeWindow, gathered: A::Acc) -> Self::Results {
-        Some(Windowed { key, window, value: self.0.result(gathered) }).into_iter()
+    fn apply(&mut self, gathered: A::Acc, ctx: WindowContext<'_, K>) -> Self::Results {
+        WithWindow.apply(self.0.result(gathered), ctx)
+    }
+}
+
+/// A function of what an [`AggregateFunction`] makes of what it gathered.
+pub struct AggregatedWith<A, T, R>(A, R, PhantomData<fn(T)>);
+
+impl<A, T, R> AggregatedWith<A, T, R> {
+    /// By these two.
+    pub fn new(f: A, function: R) -> Self {
+        Self(f, function, PhantomData)
+    }
+}
+
+impl<A: Clone, T, R: Clone> Clone for AggregatedWith<A, T, R> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone(), self.1.clone())
+    }
+}
+
+impl<K, T, A, R> WindowFunction<K, A::Acc> for AggregatedWith<A, T, R>
+where
+    T: 'static,
+    A: AggregateFunction<T>,
+    R: WindowFunction<K, A::Out>,
+{
+    type Out = R::Out;
+    type Results = R::Results;
+    fn states(&mut self, states: &mut WindowStates<'_, K>) {
+        self.1.states(states);
+    }
+    fn metrics(&mut self, metrics: &mut Metrics<'_>) {
+        self.1.metrics(metrics);
+    }
+    #[inline(always)]
+    fn apply(&mut self, gathered: A::Acc, ctx: WindowContext<'_, K>) -> Self::Results {
+        self.1.apply(self.0.result(gathered), ctx)
     }
 }

@@ -1,7 +1,9 @@
 //! What a window of any kind gathers of its records: an aggregate of them, or all of them with their times, so that an
 //! evictor can choose.
 
-use crate::{batch::Time, fold::Fold, key::Data};
+use super::{WindowContext, WindowFunction, WindowStates};
+use crate::{batch::Time, fold::Fold, key::Data, metrics::Metrics};
+use std::{iter::Flatten, marker::PhantomData, option};
 
 /// An aggregate of records and their times.
 pub trait Gather<T>: Clone + Send + 'static {
@@ -52,5 +54,47 @@ impl<T: Data + Clone> Gather<T> for WithTimes {
     #[inline(always)]
     fn merge(&mut self, acc: &mut Self::Acc, mut more: Self::Acc) {
         acc.append(&mut more);
+    }
+}
+
+/// An aggregate of the records that an evictor has left, and what a function makes of it. Where nothing is left nothing
+/// comes out.
+pub struct OfLeft<T, F, R>(F, R, PhantomData<fn(T)>);
+
+impl<T, F, R> OfLeft<T, F, R> {
+    /// By these two.
+    pub fn new(fold: F, function: R) -> Self {
+        Self(fold, function, PhantomData)
+    }
+}
+
+impl<T, F: Clone, R: Clone> Clone for OfLeft<T, F, R> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone(), self.1.clone())
+    }
+}
+
+impl<K, T, F, R> WindowFunction<K, Vec<(Time, T)>> for OfLeft<T, F, R>
+where
+    T: 'static,
+    F: Fold<T>,
+    R: WindowFunction<K, F::Acc>,
+{
+    type Out = R::Out;
+    type Results = Flatten<option::IntoIter<R::Results>>;
+    fn states(&mut self, states: &mut WindowStates<'_, K>) {
+        self.1.states(states);
+    }
+    fn metrics(&mut self, metrics: &mut Metrics<'_>) {
+        self.1.metrics(metrics);
+    }
+    fn apply(&mut self, left: Vec<(Time, T)>, ctx: WindowContext<'_, K>) -> Self::Results {
+        let mut left = left.into_iter().map(|(_, item)| item);
+        let first = left.next().map(|item| self.0.lift(item));
+        let all = first.map(|mut acc| {
+            left.for_each(|item| self.0.add(&mut acc, item));
+            acc
+        });
+        all.map(|acc| self.1.apply(acc, ctx)).into_iter().flatten()
     }
 }

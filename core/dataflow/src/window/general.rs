@@ -2,8 +2,9 @@
 //! evictor. Each key keeps a short list of its open windows.
 
 use super::{
-    TimeWindow, WindowFunction,
+    TimeWindow, WindowContext, WindowFunction,
     assigner::WindowTime,
+    context::{Around, SavedAround},
     gaps::RecordAssigner,
     gather::Gather,
     trigger::{Asked, Evictor, Trigger, TriggerContext, TriggerResult},
@@ -17,13 +18,12 @@ use crate::{
     keyed::keep,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
-    side::{LiveSides, OutputTag, Sides},
+    side::{OutputTag, Sides},
     state::{RowTable, Rows},
     task::TaskCell,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
-use thalweg_env::Clock;
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// An open window of a key.
@@ -86,18 +86,17 @@ where
     event: Timers<S::Key>,
     processing: Timers<S::Key>,
     watermark: Time,
-    clock: Arc<dyn Clock>,
     /// Results that wait for room, and their time.
     results: VecDeque<(Time, R::Results)>,
     /// Windows that a record belongs to, gathered here.
     assigned: Vec<TimeWindow>,
-    sides: LiveSides,
+    around: Around<S::Key>,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
     _t: PhantomData<fn(T)>,
 }
 
-type Saved<K, A, G> = (Vec<(K, Vec<Open<A, G>>)>, Vec<(Time, K)>, Vec<(Time, K)>, Time);
+type Saved<K, A, G> = (Vec<(K, Vec<Open<A, G>>)>, Vec<(Time, K)>, Vec<(Time, K)>, Time, SavedAround);
 
 impl<T, W, G, V, F, S, R> Transform<T> for TriggeredSpec<T, W, G, V, F, S, R>
 where
@@ -112,30 +111,33 @@ where
     type Out = R::Out;
     type Op = TriggeredOp<T, W, G, V, F, S, R>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
-        cx.metrics(|metrics| self.result.metrics(metrics))?;
+        let mut around = Around::open(cx, &mut self.result, self.assigner.merges(), &self.sides)?;
         let mut rows = Rows::new();
         let (mut event, mut processing, mut watermark) = (Timers::default(), Timers::default(), NO_TIME);
         for (writer, part) in cx.restored() {
-            let (part, by_event, by_wall, at): Saved<S::Key, F::Acc, G::State> = codec::decode(part).map_err(|e| {
-                cx.failure(FailureKind::Storage, format!("the windows that subtask {writer} wrote cannot be read: {e}"))
-            })?;
+            let (part, by_event, by_wall, at, beside): Saved<S::Key, F::Acc, G::State> =
+                codec::decode(part).map_err(|e| {
+                    cx.failure(
+                        FailureKind::Storage,
+                        format!("the windows that subtask {writer} wrote cannot be read: {e}"),
+                    )
+                })?;
             rows.restore(cx, part);
+            around.restore(cx, beside)?;
             event.restore(cx, by_event);
             processing.restore(cx, by_wall);
             // All subtasks had heard the same watermarks when the barrier came.
             watermark = watermark.max(at);
         }
-        let sides = self.sides.open(cx.build)?;
         Ok(TriggeredOp {
             spec: self,
             rows,
             event,
             processing,
             watermark,
-            clock: cx.env().clock.clone(),
             results: VecDeque::new(),
             assigned: Vec::new(),
-            sides,
+            around,
             uid: cx.uid.clone(),
             cell: cx.cell(),
             _t: PhantomData,
@@ -145,6 +147,7 @@ where
 
 /// Asks a trigger, and has its window fire as it says.
 struct Turn<'a, K, A, I> {
+    around: &'a mut Around<K>,
     key: &'a K,
     hash: u64,
     watermark: Time,
@@ -183,7 +186,9 @@ impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
             && let Some(contents) = &mut open.contents
         {
             evictor.evict(contents, &open.window);
-            let results = result.apply(self.key.clone(), open.window, contents.clone());
+            let (key, window, watermark) = (self.key.clone(), open.window, self.watermark);
+            let ctx = WindowContext { key, window, watermark, around: self.around };
+            let results = result.apply(contents.clone(), ctx);
             self.results.push_back((open.window.max_timestamp(), results));
         }
         if wish.purges() {
@@ -203,7 +208,7 @@ where
     R: WindowFunction<S::Key, F::Acc>,
 {
     fn wall(&self) -> Time {
-        Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
+        self.around.wall()
     }
 
     /// When a window's contents are no longer needed; windows by the machine's clock have no lateness.
@@ -237,7 +242,7 @@ where
         self.assigned = assigned;
         if all_late {
             match &self.spec.late {
-                Some(late) => self.sides.emit(late, at, item),
+                Some(late) => self.around.sides.emit(late, at, item),
                 None => self.cell.drops_late(&self.uid, 1),
             }
         }
@@ -259,6 +264,7 @@ where
         let select = &spec.key;
         let (key, list) = self.rows.row(hash, |k| select.same(item, k), || (select.own(item), Vec::new()));
         let mut turn = Turn {
+            around: &mut self.around,
             key,
             hash,
             watermark: self.watermark,
@@ -330,7 +336,7 @@ where
     }
 
     /// A time has come for a key.
-    fn timer(&mut self, by_event: bool, due: Due<S::Key>) {
+    fn timer(&mut self, by_event: bool, watermark: Time, due: Due<S::Key>) {
         let wall = self.wall();
         let Due { at, hash, key } = due;
         let cleanup_of = |lateness: Time, window: &TimeWindow| window.max_timestamp().saturating_add(lateness);
@@ -340,9 +346,10 @@ where
         let spec = &mut self.spec;
         let Some(list) = self.rows.get_mut(hash, &key) else { return };
         let mut turn = Turn {
+            around: &mut self.around,
             key: &key,
             hash,
-            watermark: if by_event { at } else { self.watermark },
+            watermark,
             wall,
             event: &mut self.event,
             processing: &mut self.processing,
@@ -415,11 +422,11 @@ where
             if next <= now {
                 for _ in 0..STRIDE {
                     let Some(due) = self.processing.pop(now) else { break };
-                    self.timer(false, due);
+                    self.timer(false, self.watermark, due);
                 }
                 busy = true;
             } else {
-                self.cell.wake_at(self.clock.now() + Duration::from_millis(next.abs_diff(now)));
+                self.cell.wake_at(self.around.clock().now() + Duration::from_millis(next.abs_diff(now)));
             }
         }
         if !self.results.is_empty() {
@@ -438,9 +445,12 @@ where
             }
             let Some(due) = self.event.pop(at) else { break };
             *budget -= 1;
-            self.timer(true, due);
+            self.timer(true, at, due);
         }
         self.watermark = self.watermark.max(at);
+        if self.spec.assigner.time() == WindowTime::Event {
+            self.around.forget_until(self.watermark.saturating_sub(self.spec.lateness));
+        }
         Flow::Done
     }
 
@@ -453,17 +463,19 @@ where
             }
             let Some(due) = self.processing.pop(until) else { return Flow::Done };
             *budget -= 1;
-            self.timer(false, due);
+            self.timer(false, self.watermark, due);
         }
     }
 
     fn side(&mut self) -> Option<&mut dyn Control> {
-        self.sides.control()
+        self.around.sides.control()
     }
 
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         let (event, processing): (Vec<_>, Vec<_>) = (self.event.iter().collect(), self.processing.iter().collect());
         let rows: Vec<_> = self.rows.iter().collect();
-        keep(codec::encode(&(rows, event, processing, self.watermark)), &self.cell, &self.uid)
+        let all = self.around.snapshot();
+        let all = all.and_then(|around| codec::encode(&(rows, event, processing, self.watermark, around)));
+        keep(all, &self.cell, &self.uid)
     }
 }

@@ -6,6 +6,7 @@
 
 mod assigner;
 mod combine;
+mod context;
 mod function;
 mod gaps;
 mod gather;
@@ -19,9 +20,10 @@ pub use assigner::{
     TumblingProcessingTimeWindows, WindowAssigner, WindowTime,
 };
 pub use combine::{WindowCombine, WindowCombineOp};
-pub use function::{Aggregated, Apply, WindowFunction, Windowed, WithWindow};
+pub use context::{WindowContext, WindowStates};
+pub use function::{Aggregated, AggregatedWith, Apply, WindowFunction, Windowed, WithWindow};
 pub use gaps::{DynamicSessionWindows, RecordAssigner};
-pub use gather::{Gather, Untimed, WithTimes};
+pub use gather::{Gather, OfLeft, Untimed, WithTimes};
 pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
 pub use trigger::{

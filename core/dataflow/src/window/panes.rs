@@ -4,7 +4,10 @@
 //! passes a window's end, its panes are put together key by key, within the budget; panes that no window needs any more
 //! are dropped whole. No timer is kept and no key is looked for twice.
 
-use super::{TimeWindow, TimeWindows, WindowFunction};
+use super::{
+    TimeWindow, TimeWindows, WindowContext, WindowFunction,
+    context::{Around, SavedAround},
+};
 use crate::{
     batch::{Batch, NO_TIME, Time},
     build::OpCx,
@@ -14,10 +17,11 @@ use crate::{
     keyed::keep,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
-    side::{LiveSides, OutputTag, Sides},
+    side::{OutputTag, Sides},
     state::{IntoEntries, Place, RowTable, Rows, TILE},
     task::TaskCell,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc};
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -95,21 +99,22 @@ impl<K: OwnedKey, A: Data, R: RowTable<K, A>> Panes<K, A, R> {
         self.list.iter().map(|p| p.rows.len()).sum()
     }
 
-    pub(super) fn snapshot(&self, watermark: Time) -> Result<Vec<u8>, String> {
+    pub(super) fn snapshot(&self, watermark: Time, beside: impl Serialize) -> Result<Vec<u8>, String> {
         let panes: Vec<(Time, Vec<&(K, A)>)> = self.list.iter().map(|p| (p.start, p.rows.iter().collect())).collect();
-        codec::encode(&(watermark, panes))
+        codec::encode(&(watermark, panes, beside))
     }
 
-    /// Adds what a snapshot has of the keys that `mine` says yes to; answers the watermark it was made at.
-    pub(super) fn restore(
+    /// Adds what a snapshot has of the keys that `mine` says yes to; answers the watermark it was made at, and what was
+    /// put beside it.
+    pub(super) fn restore<B: DeserializeOwned>(
         &mut self,
         cx: &OpCx,
         writer: u32,
         part: &[u8],
         mine: impl Fn(u64) -> bool,
         mut merge: impl FnMut(&mut A, A),
-    ) -> Result<Time, TaskFailure> {
-        let (watermark, panes): (Time, Vec<(Time, Vec<(K, A)>)>) = codec::decode(part).map_err(|e| {
+    ) -> Result<(Time, B), TaskFailure> {
+        let (watermark, panes, beside): (Time, Vec<(Time, Vec<(K, A)>)>, B) = codec::decode(part).map_err(|e| {
             cx.failure(FailureKind::Storage, format!("the windows that subtask {writer} wrote cannot be read: {e}"))
         })?;
         for (start, rows) in panes {
@@ -121,7 +126,7 @@ impl<K: OwnedKey, A: Data, R: RowTable<K, A>> Panes<K, A, R> {
                 }
             }
         }
-        Ok(watermark)
+        Ok((watermark, beside))
     }
 }
 
@@ -214,7 +219,7 @@ pub struct WindowOp<T, F: Fold<T>, S: KeySelect<T>, R: WindowFunction<S::Key, F:
     /// Results of windows that fire again, for one key.
     again: VecDeque<(Time, R::Results)>,
     late: Option<OutputTag<T>>,
-    sides: LiveSides,
+    around: Around<S::Key>,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
     _t: PhantomData<fn(T)>,
@@ -230,11 +235,13 @@ where
     type Out = R::Out;
     type Op = WindowOp<T, F, S, R>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
-        cx.metrics(|metrics| self.result.metrics(metrics))?;
+        let mut around = Around::open(cx, &mut self.result, false, &self.sides)?;
         let mut panes = Panes::new(self.windows);
         let mut watermark = NO_TIME;
         for (writer, part) in cx.restored() {
-            let at = panes.restore(cx, writer, part, |hash| cx.owns(hash), |a, b| self.fold.merge(a, b))?;
+            let (at, beside): (Time, SavedAround) =
+                panes.restore(cx, writer, part, |hash| cx.owns(hash), |a, b| self.fold.merge(a, b))?;
+            around.restore(cx, beside)?;
             // All subtasks had heard the same watermarks when the barrier came.
             watermark = watermark.max(at);
         }
@@ -249,7 +256,7 @@ where
             firing: None,
             again: VecDeque::new(),
             late: self.late,
-            sides: self.sides.open(cx.build)?,
+            around,
             uid: cx.uid.clone(),
             cell: cx.cell(),
             _t: PhantomData,
@@ -297,7 +304,7 @@ where
         }
         if last.max_timestamp().saturating_add(self.lateness) <= self.watermark {
             match &self.late {
-                Some(late) => self.sides.emit(late, at, item),
+                Some(late) => self.around.sides.emit(late, at, item),
                 None => self.cell.drops_late(&self.uid, 1),
             }
             return;
@@ -311,7 +318,9 @@ where
                 let fold = &mut self.fold;
                 let acc = self.panes.of_key(&window, hash, &key, |a, b| fold.merge(a, b));
                 if let Some(acc) = acc {
-                    self.again.push_back((window.max_timestamp(), self.result.apply(key.clone(), window, acc)));
+                    let (key, watermark) = (key.clone(), self.watermark);
+                    let ctx = WindowContext { key, window, watermark, around: &mut self.around };
+                    self.again.push_back((window.max_timestamp(), self.result.apply(acc, ctx)));
                 }
             }
             window = windows.window_from(window.start.saturating_add(windows.slide()));
@@ -393,6 +402,7 @@ where
     fn fire(
         &mut self,
         firing: &mut Firing<S::Key, F::Acc, R::Results>,
+        watermark: Time,
         budget: &mut usize,
         out: &mut impl Push<R::Out>,
     ) -> Flow {
@@ -416,7 +426,10 @@ where
                 return Flow::More;
             }
             match self.next_row(&mut firing.rows) {
-                Some((key, acc)) => firing.results = Some(self.result.apply(key, firing.window, acc)),
+                Some((key, acc)) => {
+                    let ctx = WindowContext { key, window: firing.window, watermark, around: &mut self.around };
+                    firing.results = Some(self.result.apply(acc, ctx));
+                }
                 None => return Flow::Done,
             }
         }
@@ -465,22 +478,25 @@ where
     fn mark(&mut self, mark: Mark, budget: &mut usize, out: &mut impl Push<R::Out>) -> Flow {
         let Mark::At(at) = mark else { return Flow::Done };
         while let Some(mut firing) = self.firing.take().or_else(|| self.next_due(at)) {
-            if self.fire(&mut firing, budget, out) == Flow::More {
+            if self.fire(&mut firing, at, budget, out) == Flow::More {
                 self.firing = Some(firing);
                 return Flow::More;
             }
         }
         self.watermark = self.watermark.max(at);
         self.fired = self.fired.max(self.watermark.saturating_add(1));
-        drop(self.panes.take_until(self.watermark.saturating_sub(self.lateness)));
+        let over = self.watermark.saturating_sub(self.lateness);
+        drop(self.panes.take_until(over));
+        self.around.forget_until(over);
         Flow::Done
     }
 
     fn side(&mut self) -> Option<&mut dyn Control> {
-        self.sides.control()
+        self.around.sides.control()
     }
 
     fn snapshot(&mut self) -> Option<Vec<u8>> {
-        keep(self.panes.snapshot(self.watermark), &self.cell, &self.uid)
+        let all = self.around.snapshot().and_then(|around| self.panes.snapshot(self.watermark, around));
+        keep(all, &self.cell, &self.uid)
     }
 }
