@@ -7,7 +7,7 @@ use super::{
     context::{Around, SavedAround},
     gaps::RecordAssigner,
     gather::Gather,
-    trigger::{Asked, Evictor, Trigger, TriggerContext, TriggerResult},
+    trigger::{Asked, Evictor, Trigger, TriggerContext, TriggerResult, Wishes},
 };
 use crate::{
     batch::{NO_TIME, Time},
@@ -150,6 +150,7 @@ struct Turn<'a, K, A, I> {
     around: &'a mut Around<K>,
     key: &'a K,
     hash: u64,
+    time: WindowTime,
     watermark: Time,
     wall: Time,
     event: &'a mut Timers<K>,
@@ -164,14 +165,13 @@ impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
         open: &mut Open<A, G>,
         ask: impl FnOnce(&TimeWindow, &mut G, &mut TriggerContext) -> TriggerResult,
     ) -> TriggerResult {
-        let Asked { event, processing } = &mut open.asked;
-        let (had_event, had_processing) = (event.len(), processing.len());
-        let mut cx = TriggerContext { watermark: self.watermark, wall: self.wall, event, processing };
+        let (event, processing) = (Wishes::of(&mut open.asked.event), Wishes::of(&mut open.asked.processing));
+        let mut cx = TriggerContext { time: self.time, watermark: self.watermark, wall: self.wall, event, processing };
         let result = ask(&open.window, &mut open.trigger, &mut cx);
-        for at in open.asked.event.iter().skip(had_event) {
+        for at in cx.event.new_ones() {
             self.event.add(*at, self.hash, self.key);
         }
-        for at in open.asked.processing.iter().skip(had_processing) {
+        for at in cx.processing.new_ones() {
             self.processing.add(*at, self.hash, self.key);
         }
         result
@@ -267,6 +267,7 @@ where
             around: &mut self.around,
             key,
             hash,
+            time: spec.assigner.time(),
             watermark: self.watermark,
             wall,
             event: &mut self.event,
@@ -332,12 +333,18 @@ where
         let trigger = &mut spec.trigger;
         let wish = turn.ask(open, |window, state, cx| trigger.on_element(item, at, window, state, cx));
         turn.obey(open, wish, &mut spec.result, &mut spec.evictor);
+        if spec.assigner.time() == WindowTime::Never && keeps_nothing(open, &spec.trigger) {
+            list.retain(|open| !keeps_nothing(open, &spec.trigger));
+            if list.is_empty() {
+                let key = select.own(item);
+                self.rows.remove(hash, &key);
+            }
+        }
         false
     }
 
     /// A time has come for a key.
-    fn timer(&mut self, by_event: bool, watermark: Time, due: Due<S::Key>) {
-        let wall = self.wall();
+    fn timer(&mut self, by_event: bool, watermark: Time, wall: Time, due: Due<S::Key>) {
         let Due { at, hash, key } = due;
         let cleanup_of = |lateness: Time, window: &TimeWindow| window.max_timestamp().saturating_add(lateness);
         let time = self.spec.assigner.time();
@@ -349,6 +356,7 @@ where
             around: &mut self.around,
             key: &key,
             hash,
+            time,
             watermark,
             wall,
             event: &mut self.event,
@@ -373,6 +381,9 @@ where
         if cleans {
             list.retain(|open| cleanup_of(lateness, &open.window) > at);
         }
+        if time == WindowTime::Never {
+            list.retain(|open| !keeps_nothing(open, &spec.trigger));
+        }
         if list.is_empty() {
             self.rows.remove(hash, &key);
         }
@@ -392,6 +403,12 @@ where
         }
         Flow::Done
     }
+}
+
+/// Is a window as if it had never been? No time comes at which one for all time would be dropped.
+fn keeps_nothing<T, A, G: Trigger<T>>(open: &Open<A, G::State>, trigger: &G) -> bool {
+    let Asked { event, processing } = &open.asked;
+    open.contents.is_none() && event.is_empty() && processing.is_empty() && trigger.is_fresh(&open.trigger)
 }
 
 /// Was the window put to the end of the list?
@@ -419,14 +436,20 @@ where
         let mut busy = false;
         if let Some(next) = self.processing.next() {
             let now = self.wall();
-            if next <= now {
+            // A moment is over when the next one has begun: until then records come that belong to it.
+            let over = now.saturating_sub(1);
+            if next <= over {
                 for _ in 0..STRIDE {
-                    let Some(due) = self.processing.pop(now) else { break };
-                    self.timer(false, self.watermark, due);
+                    let Some(due) = self.processing.pop(over) else { break };
+                    self.timer(false, self.watermark, now, due);
                 }
                 busy = true;
             } else {
-                self.cell.wake_at(self.around.clock().now() + Duration::from_millis(next.abs_diff(now)));
+                self.cell.wake_at(self.around.clock().now() + Duration::from_millis(next.abs_diff(over)));
+            }
+            if self.spec.assigner.time() == WindowTime::Processing && self.processing.next().is_none_or(|at| at > over)
+            {
+                self.around.forget_until(over);
             }
         }
         if !self.results.is_empty() {
@@ -445,7 +468,8 @@ where
             }
             let Some(due) = self.event.pop(at) else { break };
             *budget -= 1;
-            self.timer(true, at, due);
+            let wall = self.wall();
+            self.timer(true, at, wall, due);
         }
         self.watermark = self.watermark.max(at);
         if self.spec.assigner.time() == WindowTime::Event {
@@ -463,7 +487,7 @@ where
             }
             let Some(due) = self.processing.pop(until) else { return Flow::Done };
             *budget -= 1;
-            self.timer(false, self.watermark, due);
+            self.timer(false, self.watermark, Time::MAX, due);
         }
     }
 

@@ -1,7 +1,10 @@
 //! When a window gives out what it has.
 
-use super::TimeWindow;
-use crate::{batch::Time, key::Data};
+use super::{TimeWindow, WindowTime};
+use crate::{
+    batch::{NO_TIME, Time},
+    key::Data,
+};
 use serde::{Deserialize, Serialize};
 use std::{marker::PhantomData, time::Duration};
 
@@ -29,32 +32,73 @@ impl TriggerResult {
 
 /// What a trigger may ask and do.
 pub struct TriggerContext<'a> {
+    pub(super) time: WindowTime,
     pub(super) watermark: Time,
     pub(super) wall: Time,
-    pub(super) event: &'a mut Vec<Time>,
-    pub(super) processing: &'a mut Vec<Time>,
+    pub(super) event: Wishes<'a>,
+    pub(super) processing: Wishes<'a>,
+}
+
+/// The times that are asked for; the last ones are new.
+pub(super) struct Wishes<'a> {
+    all: &'a mut Vec<Time>,
+    old: usize,
+}
+
+impl<'a> Wishes<'a> {
+    pub(super) fn of(all: &'a mut Vec<Time>) -> Self {
+        let old = all.len();
+        Self { all, old }
+    }
+
+    fn add(&mut self, at: Time) {
+        if !self.all.contains(&at) {
+            self.all.push(at);
+        }
+    }
+
+    fn delete(&mut self, at: Time) {
+        if let Some(i) = self.all.iter().position(|t| *t == at) {
+            self.all.remove(i);
+            self.old -= usize::from(i < self.old);
+        }
+    }
+
+    pub(super) fn new_ones(&self) -> &[Time] {
+        self.all.get(self.old..).unwrap_or_default()
+    }
 }
 
 impl TriggerContext<'_> {
+    /// Whose time the windows are of: the watermark passes their end, the machine's clock does, or they have none.
+    pub fn window_time(&self) -> WindowTime {
+        self.time
+    }
     /// No record with this time or an earlier one is expected any more.
     pub fn watermark(&self) -> Time {
         self.watermark
     }
-    /// The machine's clock, ms since 1970 UTC.
+    /// The machine's clock, ms since 1970 UTC; `Time::MAX` when the input has ended and windows by the machine's clock fire
+    /// for the last time.
     pub fn processing_time(&self) -> Time {
         self.wall
     }
-    /// Calls `on_event_time` when the watermark has reached `at`.
+    /// Calls `on_event_time` when the watermark has reached `at`. Asked for again, it changes nothing.
     pub fn register_event_time_timer(&mut self, at: Time) {
-        if !self.event.contains(&at) {
-            self.event.push(at);
-        }
+        self.event.add(at);
     }
-    /// Calls `on_processing_time` when the machine's clock has reached `at`.
+    /// Takes that back.
+    pub fn delete_event_time_timer(&mut self, at: Time) {
+        self.event.delete(at);
+    }
+    /// Calls `on_processing_time` when the machine's clock has passed `at`: all that comes in that millisecond is there.
+    /// Asked for again, it changes nothing.
     pub fn register_processing_time_timer(&mut self, at: Time) {
-        if !self.processing.contains(&at) {
-            self.processing.push(at);
-        }
+        self.processing.add(at);
+    }
+    /// Takes that back.
+    pub fn delete_processing_time_timer(&mut self, at: Time) {
+        self.processing.delete(at);
     }
 }
 
@@ -90,6 +134,11 @@ pub trait Trigger<T>: Clone + Send + 'static {
         _ctx: &mut TriggerContext,
     ) -> TriggerResult {
         TriggerResult::Continue
+    }
+    /// Has this state nothing that a new one has not? If so, nothing is kept of a purged window for all time: else its key is
+    /// kept for ever.
+    fn is_fresh(&self, _state: &Self::State) -> bool {
+        size_of::<Self::State>() == 0
     }
     /// Another window has become part of this one, which is `window` now. Timers of both are there.
     fn on_merge(&mut self, window: &TimeWindow, state: &mut Self::State, other: Self::State, ctx: &mut TriggerContext);
@@ -177,12 +226,42 @@ impl<T> Trigger<T> for CountTrigger {
         *count = 0;
         TriggerResult::Fire
     }
+    fn is_fresh(&self, count: &u64) -> bool {
+        *count == 0
+    }
     fn on_merge(&mut self, _: &TimeWindow, count: &mut u64, other: u64, _: &mut TriggerContext) {
         *count += other;
     }
 }
 
-/// Fires each so often by the records' times, and at the window's end.
+/// The first multiple of an interval after a time.
+fn next_multiple(at: Time, interval: Time) -> Time {
+    at.saturating_sub(at.rem_euclid(interval)).saturating_add(interval)
+}
+
+/// Asks for the window's end, by whose time the windows are. Answers whether that has passed already, so that what came is
+/// late but allowed.
+fn ask_for_end(window: &TimeWindow, ctx: &mut TriggerContext) -> bool {
+    let end = window.max_timestamp();
+    match ctx.window_time() {
+        WindowTime::Event if end <= ctx.watermark() => return true,
+        WindowTime::Event => ctx.register_event_time_timer(end),
+        WindowTime::Processing => ctx.register_processing_time_timer(end),
+        WindowTime::Never => {}
+    }
+    false
+}
+
+/// When a continuous trigger fires next, if that is known. The window's end is asked for beside it.
+type Next = Option<Time>;
+
+/// The earlier one of two windows that have become one.
+fn earlier(a: Next, b: Next) -> Next {
+    a.into_iter().chain(b).min()
+}
+
+/// Fires each so often by the records' times, and at the window's end. A watermark that passes several of these times at once
+/// gives one result: nothing came between them.
 #[derive(Clone, Copy, Debug)]
 pub struct ContinuousEventTimeTrigger(Time);
 
@@ -192,30 +271,34 @@ impl ContinuousEventTimeTrigger {
         Self(super::assigner::ms(interval).max(1))
     }
 
-    fn next(&self, at: Time) -> Time {
-        at.saturating_sub(at.rem_euclid(self.0)).saturating_add(self.0)
+    /// Asks for the first of its times after `at`, where the window is not over by then.
+    fn ask(self, at: Time, window: &TimeWindow, ctx: &mut TriggerContext) -> Next {
+        let due = next_multiple(at, self.0);
+        let ends = ctx.window_time() == WindowTime::Event && due >= window.max_timestamp();
+        // After the last watermark there are no times.
+        let next = (!ends && ctx.watermark() != Time::MAX).then_some(due);
+        if let Some(due) = next {
+            ctx.register_event_time_timer(due);
+        }
+        next
     }
 }
 
 impl<T> Trigger<T> for ContinuousEventTimeTrigger {
-    /// When it fires next, if that is known.
-    type State = Option<Time>;
+    type State = Next;
     fn on_element(
         &mut self,
         _: &T,
         at: Time,
         window: &TimeWindow,
-        next: &mut Option<Time>,
+        next: &mut Next,
         ctx: &mut TriggerContext,
     ) -> TriggerResult {
-        if window.max_timestamp() <= ctx.watermark() {
+        if ask_for_end(window, ctx) {
             return TriggerResult::Fire;
         }
-        ctx.register_event_time_timer(window.max_timestamp());
         if next.is_none() {
-            let due = self.next(at.max(ctx.watermark()));
-            *next = Some(due);
-            ctx.register_event_time_timer(due);
+            *next = self.ask(at.max(ctx.watermark()), window, ctx);
         }
         TriggerResult::Continue
     }
@@ -223,43 +306,39 @@ impl<T> Trigger<T> for ContinuousEventTimeTrigger {
         &mut self,
         at: Time,
         window: &TimeWindow,
-        next: &mut Option<Time>,
+        next: &mut Next,
         ctx: &mut TriggerContext,
     ) -> TriggerResult {
-        if at == window.max_timestamp() {
+        if ctx.window_time() == WindowTime::Event && at == window.max_timestamp() {
+            *next = None;
             return TriggerResult::Fire;
         }
         if *next != Some(at) {
             return TriggerResult::Continue;
         }
-        let due = at.saturating_add(self.0);
-        *next = (due < window.max_timestamp()).then_some(due);
-        if due < window.max_timestamp() {
-            ctx.register_event_time_timer(due);
-        }
+        *next = self.ask(at.max(ctx.watermark()), window, ctx);
         TriggerResult::Fire
     }
-    fn on_merge(
+    fn on_processing_time(
         &mut self,
+        at: Time,
         window: &TimeWindow,
-        next: &mut Option<Time>,
-        other: Option<Time>,
+        _: &mut Next,
         ctx: &mut TriggerContext,
-    ) {
-        *next = match (*next, other) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if let Some(due) = *next {
-            ctx.register_event_time_timer(due);
-        }
-        if window.max_timestamp() > ctx.watermark() {
-            ctx.register_event_time_timer(window.max_timestamp());
-        }
+    ) -> TriggerResult {
+        let ends = ctx.window_time() == WindowTime::Processing && at == window.max_timestamp();
+        if ends { TriggerResult::Fire } else { TriggerResult::Continue }
+    }
+    fn is_fresh(&self, next: &Next) -> bool {
+        next.is_none()
+    }
+    fn on_merge(&mut self, window: &TimeWindow, next: &mut Next, other: Next, ctx: &mut TriggerContext) {
+        *next = earlier(*next, other);
+        ask_for_end(window, ctx);
     }
 }
 
-/// Fires each so often by the machine's clock.
+/// Fires each so often by the machine's clock, and at the window's end: by the watermark, where the windows are by event time.
 #[derive(Clone, Copy, Debug)]
 pub struct ContinuousProcessingTimeTrigger(Time);
 
@@ -268,49 +347,75 @@ impl ContinuousProcessingTimeTrigger {
     pub fn of(interval: Duration) -> Self {
         Self(super::assigner::ms(interval).max(1))
     }
+
+    /// Asks for the next of its times, where the window is not over by then.
+    fn ask(self, window: &TimeWindow, ctx: &mut TriggerContext) -> Next {
+        let due = next_multiple(ctx.processing_time(), self.0);
+        let ends = ctx.window_time() == WindowTime::Processing && due >= window.max_timestamp();
+        let next = (!ends && ctx.processing_time() != Time::MAX).then_some(due);
+        if let Some(due) = next {
+            ctx.register_processing_time_timer(due);
+        }
+        next
+    }
 }
 
 impl<T> Trigger<T> for ContinuousProcessingTimeTrigger {
-    type State = Option<Time>;
+    type State = Next;
     fn on_element(
         &mut self,
         _: &T,
         _: Time,
-        _: &TimeWindow,
-        next: &mut Option<Time>,
+        window: &TimeWindow,
+        next: &mut Next,
         ctx: &mut TriggerContext,
     ) -> TriggerResult {
+        if ask_for_end(window, ctx) {
+            return TriggerResult::Fire;
+        }
         if next.is_none() {
-            let now = ctx.processing_time();
-            let due = now.saturating_sub(now.rem_euclid(self.0)).saturating_add(self.0);
-            *next = Some(due);
-            ctx.register_processing_time_timer(due);
+            *next = self.ask(window, ctx);
         }
         TriggerResult::Continue
+    }
+    fn on_event_time(
+        &mut self,
+        at: Time,
+        window: &TimeWindow,
+        _: &mut Next,
+        ctx: &mut TriggerContext,
+    ) -> TriggerResult {
+        let ends = ctx.window_time() == WindowTime::Event && at == window.max_timestamp();
+        if ends { TriggerResult::Fire } else { TriggerResult::Continue }
     }
     fn on_processing_time(
         &mut self,
         at: Time,
-        _: &TimeWindow,
-        next: &mut Option<Time>,
+        window: &TimeWindow,
+        next: &mut Next,
         ctx: &mut TriggerContext,
     ) -> TriggerResult {
+        if ctx.window_time() == WindowTime::Processing && at == window.max_timestamp() {
+            *next = None;
+            return TriggerResult::Fire;
+        }
         if *next != Some(at) {
             return TriggerResult::Continue;
         }
-        let due = at.saturating_add(self.0);
-        *next = Some(due);
-        ctx.register_processing_time_timer(due);
+        *next = None;
+        if ctx.window_time() == WindowTime::Event && window.max_timestamp() <= ctx.watermark() {
+            // It has given its last result; what is late fires by itself.
+            return TriggerResult::Continue;
+        }
+        *next = self.ask(window, ctx);
         TriggerResult::Fire
     }
-    fn on_merge(&mut self, _: &TimeWindow, next: &mut Option<Time>, other: Option<Time>, ctx: &mut TriggerContext) {
-        *next = match (*next, other) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if let Some(due) = *next {
-            ctx.register_processing_time_timer(due);
-        }
+    fn is_fresh(&self, next: &Next) -> bool {
+        next.is_none()
+    }
+    fn on_merge(&mut self, window: &TimeWindow, next: &mut Next, other: Next, ctx: &mut TriggerContext) {
+        *next = earlier(*next, other);
+        ask_for_end(window, ctx);
     }
 }
 
@@ -359,6 +464,9 @@ impl<T, G: Trigger<T>> Trigger<T> for PurgingTrigger<G> {
     ) -> TriggerResult {
         purging(self.0.on_processing_time(at, window, state, ctx))
     }
+    fn is_fresh(&self, state: &G::State) -> bool {
+        self.0.is_fresh(state)
+    }
     fn on_merge(&mut self, window: &TimeWindow, state: &mut G::State, other: G::State, ctx: &mut TriggerContext) {
         self.0.on_merge(window, state, other, ctx);
     }
@@ -396,7 +504,7 @@ impl<T: 'static> Evictor<Vec<(Time, T)>> for CountEvictor {
     }
 }
 
-/// Keeps the records of the last stretch of time before the newest.
+/// Keeps the records of the last stretch of time before the newest, by the records' own times; all, where they have none.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeEvictor(Time);
 
@@ -409,7 +517,11 @@ impl TimeEvictor {
 
 impl<T: 'static> Evictor<Vec<(Time, T)>> for TimeEvictor {
     fn evict(&mut self, contents: &mut Vec<(Time, T)>, _: &TimeWindow) {
-        let newest = contents.iter().map(|(at, _)| *at).max().unwrap_or(Time::MIN);
+        let newest = contents.iter().map(|(at, _)| *at).max().unwrap_or(NO_TIME);
+        if newest == NO_TIME {
+            // A stream without event time: nobody can say what is old.
+            return;
+        }
         let limit = newest.saturating_sub(self.0);
         contents.retain(|(at, _)| *at > limit);
     }

@@ -1,0 +1,330 @@
+//! Windows fed by hand: what they give at which moment of either clock, and what they keep.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::time::Duration;
+use thalweg_dataflow::{
+    NO_TIME, Time,
+    fold::Count,
+    key::ByValue,
+    pipe::Transform,
+    side::Sides,
+    state::ValueState,
+    testing::{OperatorTester, TestRuntime},
+    window::*,
+};
+
+fn ms(n: i64) -> Duration {
+    Duration::from_millis(n as u64)
+}
+
+type Spec<W, G, S> = TriggeredSpec<u64, W, G, NoEvictor, Untimed<Count>, ByValue<S>, WithWindow>;
+
+/// Counts of each key modulo this.
+fn counts<W, G>(assigner: W, trigger: G, keys: u64) -> Spec<W, G, impl Fn(&u64) -> u64 + Clone + Send + 'static> {
+    let key = ByValue(move |i: &u64| i % keys);
+    let sides = Sides::default();
+    TriggeredSpec {
+        assigner,
+        trigger,
+        evictor: NoEvictor,
+        lateness: 0,
+        fold: Untimed(Count),
+        key,
+        result: WithWindow,
+        late: None,
+        sides,
+    }
+}
+
+fn values(got: Vec<(Time, Windowed<u64, u64>)>) -> Vec<u64> {
+    got.into_iter().map(|(_, w)| w.value).collect()
+}
+
+#[test]
+fn a_continuous_trigger_by_the_clock_gives_the_last_result_at_the_windows_end() {
+    let rt = TestRuntime::new().unwrap();
+    // 25 ms are no multiple of 10.
+    let spec = counts(TumblingProcessingTimeWindows::of(ms(25)), ContinuousProcessingTimeTrigger::of(ms(10)), 1);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    for step in 0..50 {
+        assert_eq!(tester.processing_time(), step);
+        tester.push(NO_TIME, 0).unwrap();
+        tester.advance(ms(1)).unwrap();
+    }
+    // A time is over when the next one has begun: at 10 come eleven records, and at 24 those up to 24.
+    assert_eq!(values(tester.take()), [11, 21, 25, 6, 16, 25]);
+}
+
+#[test]
+fn windows_by_the_clock_fire_once_with_all_that_came_in_their_last_moment() {
+    let rt = TestRuntime::new().unwrap();
+    let spec = counts(TumblingProcessingTimeWindows::of(ms(10)), ProcessingTimeTrigger, 1);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    for _ in 0..30 {
+        tester.push(NO_TIME, 0).unwrap();
+        tester.push(NO_TIME, 0).unwrap();
+        tester.advance(ms(1)).unwrap();
+    }
+    assert_eq!(values(tester.take()), [20, 20, 20]);
+}
+
+#[test]
+fn continuous_triggers_lose_nothing_of_windows_by_the_other_clock() {
+    let rt = TestRuntime::new().unwrap();
+    let windows = TumblingEventTimeWindows::of(ms(100));
+    let spec = TriggeredSpec { lateness: 50, ..counts(windows, ContinuousProcessingTimeTrigger::of(ms(10)), 1) };
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    tester.push(1, 0).unwrap();
+    tester.advance(ms(11)).unwrap();
+    tester.push(2, 0).unwrap();
+    assert_eq!(values(tester.take()), [1], "early, by the clock");
+    tester.watermark(99).unwrap();
+    assert_eq!(values(tester.take()), [2], "at the end, by the watermark");
+    tester.push(3, 0).unwrap();
+    assert_eq!(values(tester.take()), [3], "late and allowed");
+    tester.advance(ms(1000)).unwrap();
+    tester.end().unwrap();
+    assert!(tester.take().is_empty(), "it has said all");
+
+    let windows = TumblingProcessingTimeWindows::of(ms(100));
+    let mut tester = OperatorTester::new(&rt.env, counts(windows, ContinuousEventTimeTrigger::of(ms(10)), 1)).unwrap();
+    tester.push(1, 0).unwrap();
+    tester.watermark(10).unwrap();
+    tester.push(12, 0).unwrap();
+    assert_eq!(values(tester.take()), [1], "early, by the watermark");
+    tester.advance(ms(100)).unwrap();
+    assert_eq!(values(tester.take()), [2], "at the end, by the clock");
+}
+
+#[test]
+fn a_watermark_or_an_end_that_passes_many_times_gives_one_result_and_the_last() {
+    let rt = TestRuntime::new().unwrap();
+    let day = Duration::from_secs(86_400);
+    let spec = counts(TumblingEventTimeWindows::of(day), ContinuousEventTimeTrigger::of(ms(1)), 1);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    tester.push(5, 0).unwrap();
+    tester.watermark(10_000_000).unwrap();
+    assert_eq!(values(tester.take()), [1]);
+    tester.push(10_000_001, 0).unwrap();
+    tester.end().unwrap();
+    assert_eq!(values(tester.take()), [2, 2]);
+    let spec = counts(TumblingProcessingTimeWindows::of(day), ContinuousProcessingTimeTrigger::of(ms(1)), 1);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    tester.push(NO_TIME, 0).unwrap();
+    tester.end().unwrap();
+    assert_eq!(values(tester.take()), [1, 1]);
+}
+
+/// Fires 10 ms after the last record of a window, by event time.
+#[derive(Clone)]
+struct Quiet;
+
+impl Trigger<u64> for Quiet {
+    type State = Option<Time>;
+    fn on_element(
+        &mut self,
+        _: &u64,
+        at: Time,
+        _: &TimeWindow,
+        due: &mut Option<Time>,
+        ctx: &mut TriggerContext,
+    ) -> TriggerResult {
+        if let Some(before) = due.take() {
+            ctx.delete_event_time_timer(before);
+        }
+        *due = Some(at + 10);
+        ctx.register_event_time_timer(at + 10);
+        ctx.register_processing_time_timer(77);
+        ctx.delete_processing_time_timer(77);
+        TriggerResult::Continue
+    }
+    fn on_event_time(
+        &mut self,
+        at: Time,
+        _: &TimeWindow,
+        due: &mut Option<Time>,
+        _: &mut TriggerContext,
+    ) -> TriggerResult {
+        assert_eq!(due.take(), Some(at), "the others were taken back");
+        TriggerResult::FireAndPurge
+    }
+    fn on_processing_time(
+        &mut self,
+        _: Time,
+        _: &TimeWindow,
+        _: &mut Option<Time>,
+        _: &mut TriggerContext,
+    ) -> TriggerResult {
+        panic!("it was taken back");
+    }
+    fn is_fresh(&self, due: &Option<Time>) -> bool {
+        due.is_none()
+    }
+    fn on_merge(&mut self, _: &TimeWindow, _: &mut Option<Time>, _: Option<Time>, _: &mut TriggerContext) {}
+}
+
+#[test]
+fn a_trigger_of_ones_own_takes_timers_back_and_leaves_nothing() {
+    let rt = TestRuntime::new().unwrap();
+    let mut tester = OperatorTester::new(&rt.env, counts(GlobalWindows, Quiet, 2)).unwrap();
+    for at in [1, 5, 8] {
+        tester.push(at, 0).unwrap();
+    }
+    tester.push(6, 1).unwrap();
+    tester.advance(ms(100)).unwrap();
+    tester.watermark(17).unwrap();
+    assert_eq!(values(tester.take()), [1], "the other key");
+    let mut again =
+        OperatorTester::restored(&rt.env, counts(GlobalWindows, Quiet, 2), tester.snapshot().unwrap().unwrap())
+            .unwrap();
+    for tester in [&mut tester, &mut again] {
+        tester.watermark(18).unwrap();
+        assert_eq!(values(tester.take()), [3]);
+    }
+    let mut empty = OperatorTester::new(&rt.env, counts(GlobalWindows, Quiet, 2)).unwrap();
+    empty.watermark(18).unwrap();
+    assert_eq!(tester.snapshot().unwrap(), empty.snapshot().unwrap());
+}
+
+#[test]
+fn nothing_is_kept_of_keys_whose_windows_are_purged() {
+    let rt = TestRuntime::new().unwrap();
+    let spec = counts(GlobalWindows, PurgingTrigger::of(CountTrigger::of(2)), 1 << 40);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    let empty = tester.snapshot().unwrap().unwrap().len();
+    for i in (0..1000).chain(0..1000) {
+        tester.push(NO_TIME, i).unwrap();
+    }
+    assert_eq!(values(tester.take()), [2; 1000]);
+    assert_eq!(tester.snapshot().unwrap().unwrap().len(), empty);
+}
+
+#[test]
+fn an_evictor_by_time_keeps_records_without_times() {
+    let mut contents = vec![(NO_TIME, 1), (NO_TIME, 2)];
+    TimeEvictor::of(ms(10)).evict(&mut contents, &TimeWindow { start: 0, end: 10 });
+    assert_eq!(contents.len(), 2);
+}
+
+#[test]
+fn a_window_for_all_time_with_a_continuous_trigger_ends_with_its_input() {
+    let rt = TestRuntime::new().unwrap();
+    let spec = counts(GlobalWindows, ContinuousEventTimeTrigger::of(ms(10)), 1);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    tester.push(5, 0).unwrap();
+    tester.push(7, 0).unwrap();
+    tester.end().unwrap();
+    assert_eq!(values(tester.take()), [2]);
+}
+
+/// Tells which firing it is of its window and of its key.
+#[derive(Clone)]
+struct Nth {
+    of_window: ValueState<u64>,
+    of_key: ValueState<u64>,
+}
+
+impl WindowFunction<u64, u64> for Nth {
+    type Out = (TimeWindow, u64, u64, u64);
+    type Results = std::option::IntoIter<Self::Out>;
+    fn states(&mut self, states: &mut WindowStates<'_, u64>) {
+        states.add_of_window(&mut self.of_window);
+        states.add(&mut self.of_key);
+    }
+    fn apply(&mut self, n: u64, mut ctx: WindowContext<'_, u64>) -> Self::Results {
+        *ctx.state(&self.of_key).or_default() += 1;
+        *ctx.window_state(&self.of_window).or_default() += 1;
+        let of_window = *ctx.window_state(&self.of_window).or_default();
+        let of_key = *ctx.state(&self.of_key).or_default();
+        Some((ctx.window(), n, of_window, of_key)).into_iter()
+    }
+}
+
+/// Tests panes and lists of windows alike.
+fn each_kind(test: impl Fn(&dyn Fn(Option<Vec<u8>>) -> Box<dyn Fed>)) {
+    let rt = TestRuntime::new().unwrap();
+    let windows = TumblingEventTimeWindows::of(ms(10));
+    let (sides, key) = (Sides::default(), ByValue(|i: &u64| i % 2));
+    let result = Nth { of_window: ValueState::new("of window"), of_key: ValueState::new("of key") };
+    let spec = WindowSpec { windows, lateness: 20, fold: Count, key, result, late: None, sides };
+    test(&|from| match from {
+        Some(from) => Box::new(OperatorTester::restored(&rt.env, spec.clone(), from).unwrap()),
+        None => Box::new(OperatorTester::new(&rt.env, spec.clone()).unwrap()),
+    });
+    let spec = TriggeredSpec {
+        assigner: windows,
+        trigger: EventTimeTrigger,
+        evictor: NoEvictor,
+        lateness: 20,
+        fold: Untimed(Count),
+        key: spec.key,
+        result: spec.result,
+        late: None,
+        sides: spec.sides,
+    };
+    test(&|from| match from {
+        Some(from) => Box::new(OperatorTester::restored(&rt.env, spec.clone(), from).unwrap()),
+        None => Box::new(OperatorTester::new(&rt.env, spec.clone()).unwrap()),
+    });
+}
+
+/// A tester whose operator's type is forgotten.
+trait Fed {
+    fn record(&mut self, at: Time, item: u64);
+    fn passes(&mut self, at: Time);
+    /// Of each firing: start of the window, what it has, which it is of its window and of its key.
+    fn told(&mut self) -> Vec<(Time, u64, u64, u64)>;
+    fn state(&mut self) -> Vec<u8>;
+}
+
+impl<X: Transform<u64, Out = (TimeWindow, u64, u64, u64)>> Fed for OperatorTester<u64, X> {
+    fn record(&mut self, at: Time, item: u64) {
+        self.push(at, item).unwrap();
+    }
+    fn passes(&mut self, at: Time) {
+        self.watermark(at).unwrap();
+    }
+    fn told(&mut self) -> Vec<(Time, u64, u64, u64)> {
+        let mut told: Vec<_> = self.take().into_iter().map(|(_, (w, n, a, b))| (w.start, n, a, b)).collect();
+        told.sort_unstable();
+        told
+    }
+    fn state(&mut self) -> Vec<u8> {
+        self.snapshot().unwrap().unwrap()
+    }
+}
+
+#[test]
+fn states_of_windows_live_as_long_as_late_records_may_come() {
+    each_kind(|begin| {
+        let mut tester = begin(None);
+        let empty = tester.state().len();
+        tester.record(1, 0);
+        tester.record(2, 0);
+        tester.record(15, 1);
+        tester.passes(9);
+        assert_eq!(tester.told(), [(0, 2, 1, 1)]);
+        tester.record(3, 0);
+        assert_eq!(tester.told(), [(0, 3, 2, 2)]);
+        let saved = tester.state();
+        let mut tester = begin(Some(saved));
+        tester.record(3, 0);
+        tester.record(4, 1);
+        assert_eq!(tester.told(), [(0, 1, 1, 1), (0, 4, 3, 3)], "each key has states of its own");
+        tester.passes(28);
+        assert_eq!(tester.told(), [(10, 1, 1, 2)]);
+        tester.record(3, 0);
+        assert_eq!(tester.told(), [(0, 5, 4, 4)]);
+        tester.passes(29);
+        tester.record(3, 0);
+        assert_eq!(tester.told(), [], "it is too late now");
+        let with_one = tester.state().len();
+        tester.passes(100);
+        let of_keys_alone = tester.state().len();
+        assert!(of_keys_alone < with_one && with_one < empty + 100, "{empty} {with_one} {of_keys_alone}");
+        let mut tester = begin(Some(tester.state()));
+        tester.record(101, 0);
+        tester.passes(110);
+        assert_eq!(tester.told(), [(100, 1, 1, 5)], "states of keys stay");
+    });
+}
