@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 use thalweg_dataflow::{
-    NO_TIME, Time,
+    NO_TIME, OpCx, TaskFailure, Time,
     fold::Count,
     key::ByValue,
     pipe::Transform,
@@ -12,6 +12,7 @@ use thalweg_dataflow::{
     testing::{OperatorTester, TestRuntime},
     window::*,
 };
+use thalweg_model::FailureKind;
 
 fn ms(n: i64) -> Duration {
     Duration::from_millis(n as u64)
@@ -232,12 +233,45 @@ impl WindowFunction<u64, u64> for Nth {
         states.add(&mut self.of_key);
     }
     fn apply(&mut self, n: u64, mut ctx: WindowContext<'_, u64>) -> Self::Results {
+        if n > 1_000 {
+            ctx.fail("more than a thousand: filter them before");
+        }
         *ctx.state(&self.of_key).or_default() += 1;
         *ctx.window_state(&self.of_window).or_default() += 1;
         let of_window = *ctx.window_state(&self.of_window).or_default();
         let of_key = *ctx.state(&self.of_key).or_default();
         Some((ctx.window(), n, of_window, of_key)).into_iter()
     }
+}
+
+#[test]
+fn a_window_function_opens_and_fails_in_words_of_its_own() {
+    #[derive(Clone)]
+    struct Closed;
+    impl WindowFunction<u64, u64> for Closed {
+        type Out = u64;
+        type Results = std::option::IntoIter<u64>;
+        fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+            Err(cx.failure(FailureKind::User, "no connection"))
+        }
+        fn apply(&mut self, n: u64, _: WindowContext<'_, u64>) -> Self::Results {
+            Some(n).into_iter()
+        }
+    }
+    let rt = TestRuntime::new().unwrap();
+    let windows = TumblingEventTimeWindows::of(ms(10));
+    let (sides, key) = (Sides::default(), ByValue(|i: &u64| i % 2));
+    let spec = WindowSpec { windows, lateness: 0, fold: Count, key, result: Closed, late: None, sides };
+    let failure = OperatorTester::<u64, _>::new(&rt.env, spec.clone()).err().unwrap();
+    assert!(failure.message.contains("no connection"), "{failure}");
+
+    let result = Nth { of_window: ValueState::new("of window"), of_key: ValueState::new("of key") };
+    let spec = WindowSpec { windows, lateness: 0, fold: Count, key: spec.key, result, late: None, sides: spec.sides };
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    (0..1_001).for_each(|_| tester.push(1, 0).unwrap());
+    let failure = tester.watermark(9).unwrap_err();
+    assert!(failure.message.contains("filter them before"), "{failure}");
+    assert_eq!(failure.uid.as_deref(), Some("tested"));
 }
 
 /// Tests panes and lists of windows alike.

@@ -11,8 +11,9 @@ use crate::{
         KeyedState, KeyedStates,
         named::{Named, SavedStates},
     },
+    task::TaskCell,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, rc::Rc, sync::Arc};
 use thalweg_env::Clock;
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -54,17 +55,26 @@ impl<K> WindowContext<'_, K> {
     pub fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U) {
         self.around.sides.emit(tag, self.window.max_timestamp(), item);
     }
+    /// Fails the job with this error once the function returns. It says what to do, for whoever reads it at night.
+    #[cold]
+    pub fn fail(&mut self, why: impl Display) {
+        let (cell, uid) = &self.around.task;
+        cell.fail_in(uid, FailureKind::User, why.to_string());
+    }
 }
 
 impl<K: OwnedKey> WindowContext<'_, K> {
-    /// A named state of this key, which all its windows share. It stays until it is cleared or its time to live is over.
+    /// A named state of this key, which all its windows share. It stays until it is cleared or its time to live is over. The
+    /// view borrows the context: take one, and use it for reading and writing.
     #[inline]
+    #[track_caller]
     pub fn state<'b, S: KeyedState<K>>(&'b mut self, state: &'b S) -> S::View<'b> {
         self.around.of_key.at(state, self.key.stable_hash(), &self.key)
     }
     /// A named state of this key in this window, for windows that fire more than once. It goes with the window: when the
     /// window's end and the allowed lateness have passed. In a window for all time it stays until it is cleared.
     #[inline]
+    #[track_caller]
     pub fn window_state<'b, S: KeyedState<K>>(&'b mut self, state: &'b S) -> S::View<'b> {
         self.around.of_window(self.window).at(state, self.key.stable_hash(), &self.key)
     }
@@ -93,6 +103,7 @@ impl<K: OwnedKey> WindowStates<'_, K> {
 /// What lies around the window functions of one subtask.
 pub(super) struct Around<K> {
     clock: Arc<dyn Clock>,
+    task: (Rc<TaskCell>, Arc<str>),
     pub(super) sides: LiveSides,
     of_key: Named<K>,
     /// Empty tables, as each window begins with.
@@ -123,6 +134,7 @@ impl<K: OwnedKey> Around<K> {
         merges: bool,
         sides: &Sides,
     ) -> Result<Self, TaskFailure> {
+        function.open(cx)?;
         cx.metrics(|metrics| function.metrics(metrics))?;
         let clock = cx.env().clock.clone();
         let (mut of_key, mut blank) = (Named::new(clock.clone()), Named::new(clock.clone()));
@@ -136,7 +148,8 @@ impl<K: OwnedKey> Around<K> {
             );
             return Err(cx.failure(FailureKind::User, message));
         }
-        Ok(Self { clock, sides: sides.open(cx.build)?, of_key, blank, of_windows: BTreeMap::new() })
+        let (task, sides) = ((cx.cell(), cx.uid.clone()), sides.open(cx.build)?);
+        Ok(Self { clock, task, sides, of_key, blank, of_windows: BTreeMap::new() })
     }
 
     fn of_window(&mut self, window: TimeWindow) -> &mut Named<K> {

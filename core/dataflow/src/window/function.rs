@@ -1,9 +1,10 @@
 //! What a window gives out when its time has come.
 
 use super::{TimeWindow, WindowContext, WindowStates};
-use crate::{fold::AggregateFunction, metrics::Metrics, ops::ClonedToSubtasks};
+use crate::{build::OpCx, fold::AggregateFunction, metrics::Metrics, ops::ClonedToSubtasks};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
+use thalweg_model::TaskFailure;
 
 /// Makes results of what a window gathered of a key.
 ///
@@ -14,6 +15,10 @@ pub trait WindowFunction<K, A>: Clone + Send + 'static {
     type Out: 'static;
     /// Results are taken one by one while there is room for them.
     type Results: Iterator<Item = Self::Out> + 'static;
+    /// A subtask begins, on the thread that it will run on: connections are opened here.
+    fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
+        Ok(())
+    }
     /// A subtask begins: a function that has named states adds each of them.
     fn states(&mut self, _states: &mut WindowStates<'_, K>) {}
     /// A subtask begins: a function that has metrics adds each of them.
@@ -126,6 +131,9 @@ where
 {
     type Out = R::Out;
     type Results = R::Results;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.1.open(cx)
+    }
     fn states(&mut self, states: &mut WindowStates<'_, K>) {
         self.1.states(states);
     }

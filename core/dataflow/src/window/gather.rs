@@ -2,8 +2,9 @@
 //! evictor can choose.
 
 use super::{WindowContext, WindowFunction, WindowStates};
-use crate::{batch::Time, fold::Fold, key::Data, metrics::Metrics};
+use crate::{batch::Time, build::OpCx, fold::Fold, key::Data, metrics::Metrics};
 use std::{iter::Flatten, marker::PhantomData, option};
+use thalweg_model::TaskFailure;
 
 /// An aggregate of records and their times.
 pub trait Gather<T>: Clone + Send + 'static {
@@ -82,6 +83,9 @@ where
 {
     type Out = R::Out;
     type Results = Flatten<option::IntoIter<R::Results>>;
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.1.open(cx)
+    }
     fn states(&mut self, states: &mut WindowStates<'_, K>) {
         self.1.states(states);
     }

@@ -379,7 +379,21 @@ where
             turn.obey(open, wish, &mut spec.result, &mut spec.evictor);
         }
         if cleans {
-            list.retain(|open| cleanup_of(lateness, &open.window) > at);
+            let stays = |open: &Open<F::Acc, G::State>| cleanup_of(lateness, &open.window) > at;
+            while let Some(i) = list.iter().position(|open| !stays(open)) {
+                let Asked { event, processing } = list.remove(i).asked;
+                // What it asked for is no longer waited for, unless another of the key's windows waits for it too.
+                for t in event {
+                    if !list.iter().any(|o| o.asked.event.contains(&t) || cleanup_of(lateness, &o.window) == t) {
+                        turn.event.remove(t, hash, &key);
+                    }
+                }
+                for t in processing {
+                    if !list.iter().any(|o| o.asked.processing.contains(&t) || cleanup_of(lateness, &o.window) == t) {
+                        turn.processing.remove(t, hash, &key);
+                    }
+                }
+            }
         }
         if time == WindowTime::Never {
             list.retain(|open| !keeps_nothing(open, &spec.trigger));
