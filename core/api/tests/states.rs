@@ -172,7 +172,7 @@ impl Model {
 #[test]
 fn named_states_are_what_a_plain_model_has() {
     let replay = std::env::var("THALWEG_SEED").ok().map(|seed| seed.parse().unwrap());
-    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300_u64);
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1170_u64);
     for seed in replay.map_or(0..n, |seed| seed..seed + 1) {
         let mut random = SmallRng::seed_from_u64(seed);
         let n = random.random_range(1..300);
@@ -185,6 +185,7 @@ fn named_states_are_what_a_plain_model_has() {
             testing::stepped(parallelism, dir, seed)
         };
         let env = env.unwrap();
+        env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
         let seen = env.from_collection(all.clone()).parallelism(1).key_by(|r| r.0).process(All::new()).collect();
         let result = env.execute("states").unwrap();
         let mut got = result.collected(&seen).unwrap();
