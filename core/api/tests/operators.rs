@@ -15,9 +15,16 @@ use std::{
     time::Duration,
 };
 use thalweg_api::{
-    AsyncOptions, BroadcastProcessFunction, Either, KeyedCoProcess, ProcessContext, ProcessFunction, prelude::*,
-    testing,
+    AsyncOptions, BroadcastProcessFunction, Collected, Data, Either, JobResult, KeyedCoProcess, OperatorListState,
+    OperatorStates, ProcessContext, ProcessFunction, TaskFailure, prelude::*, testing,
 };
+use thalweg_dataflow::OpCx;
+
+fn sorted<T: Data + Ord>(result: &JobResult, collected: &Collected<T>) -> Vec<T> {
+    let mut all = result.collected(collected).unwrap();
+    all.sort_unstable();
+    all
+}
 
 /// Remembers the last left record of a key for the right ones that follow.
 #[derive(Clone)]
@@ -25,12 +32,14 @@ struct Enrich;
 
 impl KeyedCoProcess<(u64, u64), u64> for Enrich {
     type Key = u64;
-    type State = (Option<u64>, u64);
+    type State = (u64, u64);
     type Out = (u64, u64);
     fn left(&mut self, item: (u64, u64), state: &mut Self::State, _: &mut impl KeyedContext<u64, (u64, u64)>) {
-        state.0 = Some(item.1);
+        state.0 = item.1;
     }
     fn right(&mut self, item: u64, state: &mut Self::State, ctx: &mut impl KeyedContext<u64, (u64, u64)>) {
+        // What the left ones left behind is of the same key.
+        assert!(state.0 % 5 == item % 5 || state.0 == 0, "{state:?} at {item}");
         state.1 += 1;
         ctx.emit((item, state.1));
     }
@@ -55,6 +64,46 @@ impl BroadcastProcessFunction<u64, u64> for Rules {
     }
 }
 
+/// Tells numbers at once, and of texts how many there were when nothing follows.
+#[derive(Clone)]
+struct Apart(OperatorListState<String>);
+
+impl ProcessFunction<Either<u64, String>> for Apart {
+    type Out = (u64, u64);
+    fn states(&mut self, states: &mut OperatorStates) {
+        states.add(&mut self.0);
+    }
+    fn process(&mut self, item: Either<u64, String>, ctx: &mut impl ProcessContext<(u64, u64)>) {
+        match item {
+            Either::Left(number) => ctx.emit((number, 0)),
+            Either::Right(text) => ctx.list(&self.0).push(text),
+        }
+    }
+    fn end(&mut self, ctx: &mut impl ProcessContext<(u64, u64)>) {
+        let length = ctx.list(&self.0).iter().map(|text| text.len() as u64).sum();
+        ctx.emit((u64::MAX, length));
+    }
+}
+
+#[test]
+fn streams_are_connected_without_keys_and_handled_as_either() {
+    each(100, |env, random| {
+        let (n, texts) = (random.random_range(0..200u64), random.random_range(0..100usize));
+        env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
+        let parallelism = random.random_range(1..4);
+        let words = env.from_collection((0..texts).map(|i| "x".repeat(i)));
+        let apart = Apart(OperatorListState::new("texts"));
+        let apart = env.sequence(0..n).connect(words).either().process(apart).parallelism(parallelism).collect();
+        let mut got = env.execute("either").unwrap().collected(&apart).unwrap();
+        got.sort_unstable();
+        let ends = got.split_off(n as usize);
+        assert_eq!(got, (0..n).map(|i| (i, 0)).collect::<Vec<_>>());
+        assert_eq!(ends.len(), parallelism as usize, "each subtask ends once");
+        assert!(ends.iter().all(|end| end.0 == u64::MAX));
+        assert_eq!(ends.iter().map(|end| end.1).sum::<u64>(), (0..texts as u64).sum::<u64>());
+    });
+}
+
 #[test]
 fn streams_are_connected_and_broadcast() {
     each(100, |env, random| {
@@ -76,29 +125,66 @@ fn streams_are_connected_and_broadcast() {
             .process(Rules)
             .parallelism(parallelism)
             .collect();
-        let spread = env.sequence(0..n).broadcast().map(|i| i).parallelism(parallelism).collect();
-        let global = env.sequence(0..n).global().map(|i| i).parallelism(parallelism).collect();
-        let shuffled = env.sequence(0..n).shuffle().map(|i| i).parallelism(parallelism).collect();
         let chained = env.sequence(0..n).start_new_chain().map(|i| i).collect();
-        let custom = env.sequence(0..n).partition_custom(|i, n| *i as usize % n).map(|i| i).collect();
-        let rescaled = env.sequence(0..n).rescale().map(|i| i).parallelism(parallelism).collect();
         let result = env.execute("connected").unwrap();
-        assert_eq!(result.collected(&mapped).unwrap().len() as u64, n + 1);
-        assert_eq!(result.collected(&flat).unwrap().len() as u64, (0..n).map(|i| i % 3).sum::<u64>() + 1);
-        let mut counted: Vec<_> = result.collected(&counted).unwrap();
-        counted.sort_unstable();
+        let mut expected: Vec<_> = (0..n).map(|i| i.to_string()).chain(["x".to_owned()]).collect();
+        expected.sort_unstable();
+        assert_eq!(sorted(&result, &mapped), expected);
+        let mut expected: Vec<_> = (0..n).flat_map(|i| 0..i % 3).chain([7]).collect();
+        expected.sort_unstable();
+        assert_eq!(sorted(&result, &flat), expected);
+        let counted = sorted(&result, &counted);
         assert_eq!(counted, (0..n).map(|i| (i, i / 5 + 1)).collect::<Vec<_>>());
         let ruled = result.collected(&ruled).unwrap();
         assert_eq!(ruled.iter().filter(|i| (1000..2000).contains(*i)).count(), 10 * parallelism as usize);
         let ends: Vec<_> = ruled.iter().filter(|i| **i >= 2000).collect();
         assert_eq!(ends, vec![&2010; parallelism as usize], "each subtask ends once, behind both streams");
         assert_eq!(ruled.iter().filter(|i| **i < 1000).count() as u64, n);
-        assert_eq!(result.collected(&spread).unwrap().len() as u64, n * u64::from(parallelism));
-        for all in [global, shuffled, custom, chained, rescaled] {
-            let mut all: Vec<u64> = result.collected(&all).unwrap();
-            all.sort_unstable();
-            assert_eq!(all, (0..n).collect::<Vec<_>>());
+        assert_eq!(sorted(&result, &chained), (0..n).collect::<Vec<_>>());
+    });
+}
+
+/// Says which subtask has a record.
+#[derive(Clone)]
+struct Where(u32);
+
+impl ProcessFunction<u64> for Where {
+    type Out = (u64, u32);
+    fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
+        self.0 = cx.subtask;
+        Ok(())
+    }
+    fn process(&mut self, item: u64, ctx: &mut impl ProcessContext<(u64, u32)>) {
+        ctx.emit((item, self.0));
+    }
+}
+
+#[test]
+fn each_way_to_deal_records_out_reaches_the_subtasks_that_it_promises() {
+    each(100, |env, random| {
+        let (n, sources, to) =
+            (random.random_range(0..200u64), random.random_range(1..4), random.random_range(1..4u32));
+        env.mode(if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming });
+        let numbers = || env.sequence(0..n).parallelism(sources);
+        let dealt = |stream: DataStream<u64>| stream.process(Where(0)).parallelism(to).collect();
+        let (rebalanced, rescaled, shuffled) =
+            (dealt(numbers().rebalance()), dealt(numbers().rescale()), dealt(numbers().shuffle()));
+        let (spread, global) = (dealt(numbers().broadcast()), dealt(numbers().global()));
+        let custom = dealt(numbers().partition_custom(|i, n| *i as usize * 7 + n));
+        let result = env.execute("dealt").unwrap();
+        let at = |subtask: fn(u64, u32) -> u32| (0..n).map(|i| (i, subtask(i, to))).collect::<Vec<_>>();
+        assert_eq!(sorted(&result, &global), at(|_, _| 0));
+        assert_eq!(sorted(&result, &custom), at(|i, n| (i * 7 % u64::from(n)) as u32));
+        let everywhere: Vec<_> = (0..n).flat_map(|i| (0..to).map(move |subtask| (i, subtask))).collect();
+        assert_eq!(sorted(&result, &spread), everywhere);
+        for by_turns in [&rebalanced, &rescaled, &shuffled] {
+            let numbers: Vec<_> = sorted(&result, by_turns).into_iter().map(|(i, _)| i).collect();
+            assert_eq!(numbers, (0..n).collect::<Vec<_>>());
         }
+        let shares = (0..to).map(|to| result.collected(&rebalanced).unwrap().iter().filter(|r| r.1 == to).count());
+        let shares: Vec<_> = shares.collect();
+        let uneven = shares.iter().max().unwrap() - shares.iter().min().unwrap();
+        assert!(uneven <= sources as usize, "each of {sources} subtasks deals out in turn: {shares:?}");
     });
 }
 
