@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-use std::{collections::BTreeMap, io::Write, net::TcpListener, process::Command};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 use thalweg_cluster_tests::*;
 
 fn answer(what: &str, done: &Done) -> String {
@@ -80,4 +87,57 @@ fn words_of_a_socket_are_counted_by_windows_and_the_last_one_is_told_too() {
         run(per_job(&place, "socket").arg(example("window_wordcount")).args(["--", &serve(lines), "--seconds", "1"]));
     assert_eq!(sums(&answer("per job", &own)), expected);
     cluster.stop();
+}
+
+#[test]
+fn words_of_a_socket_are_counted_and_every_update_is_told() {
+    let place = Place::new();
+    let lines = "to be or not to be\nthat is\n\nto be";
+    let expected = ["be 1", "be 2", "be 3", "is 1", "not 1", "or 1", "that 1", "to 1", "to 2", "to 3"];
+    let sorted = |what: &str, done: &Done| {
+        let mut lines: Vec<String> = answer(what, done).lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let words = || example("socket_wordcount");
+    let embedded = run(Command::new(words()).arg(serve(lines)));
+    assert_eq!(sorted("embedded", &embedded), expected);
+    let cluster = Cluster::start(&place, 1, 4, &[]);
+    let session = run(cluster.command(&["run", "-p", "2"]).arg(words()).args(["--", &serve(lines)]));
+    assert_eq!(sorted("session", &session), expected);
+    let own = run(per_job(&place, "updates").arg(words()).args(["--", &serve(lines)]));
+    assert_eq!(sorted("per job", &own), expected);
+    cluster.stop();
+}
+
+/// The numbers that `unbounded` has written so far, in order.
+fn numbers(folder: &Path) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        // What is being written is left out.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        numbers.extend(whole.lines().map(|line| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap()));
+    }
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn an_example_without_an_end_runs_embedded_too_until_it_is_ended() {
+    let place = Place::new();
+    let folder = place.path().join("numbers");
+    let mut embedded = Command::new(example("unbounded"));
+    embedded.args(["-p", "3", "--rate", "2000", "--output"]).arg(&folder);
+    embedded.env("TMPDIR", place.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut embedded = embedded.spawn().unwrap();
+    let expected: Vec<u64> = (0..1000).collect();
+    eventually("a thousand numbers", Duration::from_secs(30), || {
+        assert_eq!(embedded.try_wait().unwrap(), None, "it has ended by itself");
+        numbers(&folder).starts_with(&expected)
+    });
+    embedded.kill().unwrap();
+    embedded.wait().unwrap();
+    let numbers = numbers(&folder);
+    assert!(numbers.is_sorted_by(|a, b| a < b), "a number came twice");
 }
