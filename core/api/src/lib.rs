@@ -28,6 +28,7 @@
 
 mod chaining;
 pub mod connected;
+pub mod custom_windows;
 pub mod environment;
 pub mod error;
 pub mod evicted;
@@ -47,6 +48,7 @@ pub mod windowed;
 pub use connected::{
     BroadcastConnectedStreams, ConnectedStreams, KeyedBroadcastConnectedStreams, KeyedConnectedStreams,
 };
+pub use custom_windows::CustomWindows;
 pub use environment::Environment;
 pub use error::JobError;
 pub use evicted::EvictedStream;

@@ -82,6 +82,12 @@ impl<F: ClonedToSubtasks> Windows for DynamicSessionWindows<F> {
 #[derive(Clone, Copy, Debug)]
 pub struct DefaultTrigger(WindowTime);
 
+impl DefaultTrigger {
+    pub(crate) fn of(time: WindowTime) -> Self {
+        Self(time)
+    }
+}
+
 impl<T> Trigger<T> for DefaultTrigger {
     type State = ();
     fn on_element(
