@@ -547,7 +547,7 @@ impl Model {
             }
         }
         if self.kind.time() == WindowTime::Processing {
-            self.open.retain(|o| o.window.end - 1 >= now);
+            self.open.retain(|o| o.window.end > now);
         }
     }
 }

@@ -2,6 +2,8 @@
 //! `cargo test --release -p thalweg-dataflow --lib state::measure -- --ignored --nocapture`; its figures are in
 //! `docs/decisions/0011-segmented-tables.md`.
 
+#![allow(clippy::disallowed_methods, reason = "what is measured is the machine's time")]
+
 use super::{Flat, RowTable, Rows, TILE};
 use crate::key::Key;
 use std::time::{Duration, Instant};
