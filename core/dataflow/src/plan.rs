@@ -399,7 +399,7 @@ impl PlanBuilder {
                 uid: uid.clone(),
                 // A coordinator or committer is told from others by whose it is.
                 name: o.name.clone().unwrap_or_else(|| match o.uid {
-                    Uid::Of(..) => uid.clone(),
+                    Uid::Of(..) if v.role != VertexRole::Task => uid.clone(),
                     _ => o.kind.to_owned(),
                 }),
                 kind: o.kind.to_owned(),
