@@ -1,6 +1,6 @@
 //! Windows of one's own: what an assigner of the program says. The kinds that there are need none of this.
 
-use crate::{DefaultTrigger, KeyedStream, TriggeredStream, Windows};
+use crate::{DefaultTrigger, JoinWindows, JoinedStreams, JoinedTriggered, KeyedStream, TriggeredStream, Windows};
 use thalweg_dataflow::window::{RecordAssigner, WindowAssigner, WindowTime};
 
 /// Windows that an assigner of your own finds, for [`KeyedStream::window`]. They fire at their end, unless a trigger says
@@ -72,5 +72,12 @@ impl<W: Clone + Send + 'static> Windows for CustomWindows<W> {
     }
     fn group<T, S, P>(self, keyed: KeyedStream<T, S, P>) -> Self::Of<T, S, P> {
         TriggeredStream::new(keyed, self.assigner, DefaultTrigger::of(self.time))
+    }
+}
+
+impl<W: WindowAssigner> JoinWindows for CustomWindows<W> {
+    type Joined<A, B, S, R, P, Q> = JoinedTriggered<A, B, S, R, P, Q, W, DefaultTrigger>;
+    fn join<A, B, S, R, P, Q>(self, streams: JoinedStreams<A, B, S, R, P, Q>) -> Self::Joined<A, B, S, R, P, Q> {
+        JoinedTriggered::new(streams, self.assigner, DefaultTrigger::of(self.time))
     }
 }

@@ -54,7 +54,7 @@ pub use error::JobError;
 pub use evicted::EvictedStream;
 pub use executor::{Executor, Ordinals, Program, ProgramDefaults, RunningJob};
 pub use job::{JobHandle, JobResult};
-pub use joined::{JoinedStreams, JoinedWindows};
+pub use joined::{JoinWindows, JoinedStreams, JoinedTriggered, JoinedWindows};
 pub use keyed::{IntervalJoined, KeyedKeys, KeyedStream};
 pub use sinks::{Collected, SinkRef, TextOutput};
 pub use stream::DataStream;
