@@ -63,7 +63,7 @@ impl KeyedProcess<Record> for Later {
 
 /// Records of one key are all of one split, so that their order is known.
 fn key(record: &Record) -> u64 {
-    record.0 * 10 + record.2 / 1000
+    record.0 * 10 + record.2 / 10_000
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn timers_fire_once_in_time_and_can_be_taken_back() {
         let timer = |sent: &Sent| (key(&sent.record), sent.record.1 + AFTER);
         // What is late asks for a time that has passed, each for another one: it is called at once.
         let mut passed = BTreeSet::new();
-        let [all] = draw(random, bound, mode == ExecutionMode::Batch, |sent| {
+        let [all] = draw(random, bound, mode == ExecutionMode::Batch, false, |sent| {
             in_time(&sent) || sent.before(timer(sent).1) == Some(false) && passed.insert(timer(sent))
         });
         let parallelism = random.random_range(1..4);

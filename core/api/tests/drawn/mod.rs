@@ -23,7 +23,7 @@ use thalweg_dataflow::{
     push::{Mark, Operator},
 };
 
-/// (key, time, number). The number divided by 1000 is the split's.
+/// (key, time, number). The number divided by 10,000 is the split's.
 pub type Record = (u64, Time, u64);
 
 pub fn ms(n: Time) -> Duration {
@@ -94,14 +94,17 @@ struct Course {
 }
 
 /// Some sources whose records meet. Records come up to `bound` later than others of their split, and some more than that:
-/// of those and of all others `certain` says which may be. In batch mode nothing is late.
+/// of those and of all others `certain` says which may be. In batch mode nothing is late. A crowd is of one key, dense and
+/// eight times as large.
 pub fn draw<const N: usize>(
     random: &mut SmallRng,
     bound: Time,
     batch: bool,
+    crowd: bool,
     mut certain: impl FnMut(&Sent) -> bool,
 ) -> [Drawn; N] {
     let phases = random.random_range(1..4);
+    let (most, keys, step) = if crowd { (250, 1, 2) } else { (30, 5, 15) };
     let mut all = std::array::from_fn(|_| {
         let splits = vec![vec![Vec::new(); phases]; random.random_range(1..3)];
         Drawn { splits, waits: Vec::new(), bound, sent: Vec::new() }
@@ -115,17 +118,17 @@ pub fn draw<const N: usize>(
             drawn.waits.push(if batch { NO_TIME } else { heard });
             for (split, course) in courses.iter_mut().enumerate() {
                 course.now = course.now.max(front - random.random_range(0..80));
-                for i in 0..random.random_range(0..30) {
+                for i in 0..random.random_range(0..most) {
                     // The first of a phase are nearest to what it waits for: late for some of their windows only.
                     let at = if heard != NO_TIME && random.random_bool(if i < 5 { 0.6 } else { 0.1 }) {
                         let far = if random.random() { 30 } else { 200 };
                         heard - random.random_range(0..far)
                     } else {
-                        course.now += random.random_range(0..15);
+                        course.now += random.random_range(0..step);
                         course.now - random.random_range(0..=bound)
                     };
                     let at_most = if course.max == NO_TIME { NO_TIME } else { course.max - bound - 1 };
-                    let record = (random.random_range(0..5), at, split as u64 * 1000 + drawn.sent.len() as u64);
+                    let record = (random.random_range(0..keys), at, split as u64 * 10_000 + drawn.sent.len() as u64);
                     let sent = match batch {
                         true => Sent { record, at_least: NO_TIME, at_most: NO_TIME },
                         false => Sent { record, at_least: heard, at_most },
