@@ -15,8 +15,9 @@ use std::{
     time::Duration,
 };
 use thalweg_api::{
-    AsyncOptions, BroadcastProcessFunction, Collected, Data, Either, JobResult, KeyedCoProcess, OperatorListState,
-    OperatorStates, ProcessContext, ProcessFunction, TaskFailure, prelude::*, testing,
+    AsyncOptions, BroadcastProcessFunction, Collected, CountEvictor, CountTrigger, Data, Either, GlobalWindows,
+    JobResult, KeyedCoProcess, OperatorListState, OperatorStates, ProcessContext, ProcessFunction, TaskFailure,
+    prelude::*, testing,
 };
 use thalweg_dataflow::OpCx;
 
@@ -225,6 +226,26 @@ fn side_outputs_split_a_stream_and_may_be_left_alone() {
     a.union(b).discard();
     even.discard();
     assert!(env.execute("twice").unwrap_err().to_string().contains("\"odd\" is taken twice"));
+}
+
+#[test]
+fn windows_of_so_many_records_tumble_and_slide_with_keys_and_without() {
+    each(20, |env, _| {
+        env.mode(ExecutionMode::Streaming);
+        let numbers = || env.sequence(0..10).parallelism(1);
+        let all = numbers().key_by(|_| ()).count_window(4).sum(|n| n).collect();
+        let sliding = numbers().key_by(|n| n % 2).window(GlobalWindows).trigger(CountTrigger::of(2));
+        let sliding = sliding.evictor(CountEvictor::of(3));
+        let sliding =
+            sliding.apply(|_, _, numbers: Vec<(i64, u64)>| [numbers.into_iter().map(|(_, n)| n).collect::<Vec<_>>()]);
+        let sliding = sliding.collect();
+        let result = env.execute("counted").unwrap();
+        let sums: Vec<u64> = result.collected(&all).unwrap().iter().map(|w| w.value).collect();
+        // What is left at the end makes no window.
+        assert_eq!(sums, [6, 22]);
+        let expected: [Vec<u64>; 4] = [vec![0, 2], vec![1, 3], vec![2, 4, 6], vec![3, 5, 7]];
+        assert_eq!(sorted(&result, &sliding), expected);
+    });
 }
 
 #[test]
