@@ -360,5 +360,43 @@ fn states_of_windows_live_as_long_as_late_records_may_come() {
         tester.record(101, 0);
         tester.passes(110);
         assert_eq!(tester.told(), [(100, 1, 1, 5)], "states of keys stay");
+        tester.passes(200);
+        assert_eq!(tester.state().len(), of_keys_alone, "nothing is left of windows that are over");
     });
+}
+
+#[test]
+fn states_of_windows_by_the_clock_go_with_them() {
+    let rt = TestRuntime::new().unwrap();
+    let spec = || TriggeredSpec {
+        assigner: SlidingProcessingTimeWindows::of(ms(20), ms(10)),
+        trigger: ContinuousProcessingTimeTrigger::of(ms(5)),
+        evictor: NoEvictor,
+        lateness: 0,
+        fold: Untimed(Count),
+        key: ByValue(|i: &u64| i % 2),
+        result: Nth { of_window: ValueState::new("of window"), of_key: ValueState::new("of key") },
+        late: None,
+        sides: Sides::default(),
+    };
+    let mut tester = OperatorTester::new(&rt.env, spec()).unwrap();
+    let mut turn = |from: Time| {
+        for _ in 0..10 {
+            tester.push(NO_TIME, 1).unwrap();
+            tester.advance(ms(1)).unwrap();
+        }
+        tester.advance(ms(90)).unwrap();
+        let mut told = tester.told();
+        told.iter_mut().for_each(|t| t.0 -= from);
+        (told, tester.state().len())
+    };
+    // At 5 both windows have six records. One ends at 10, the other at 20.
+    let first = [(-10, 6, 1, 1), (-10, 10, 2, 3), (0, 6, 1, 2), (0, 10, 2, 4), (0, 10, 3, 5)];
+    let (told, of_keys_alone) = turn(0);
+    let mut sorted = told.clone();
+    sorted.iter_mut().for_each(|t| t.3 = 0);
+    assert_eq!(sorted, first.map(|t| (t.0, t.1, t.2, 0)), "{told:?}");
+    let (told, again) = turn(100);
+    assert_eq!(told.iter().map(|t| t.2).collect::<Vec<_>>(), [1, 2, 1, 2, 3], "a new window has a new state");
+    assert_eq!(again, of_keys_alone, "nothing is left of windows that are over");
 }

@@ -123,6 +123,12 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         self.table.get_mut(hash, |row| row.0 == *key)
     }
 
+    /// The same of a key that is not at hand as one.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, same: impl Fn(&K) -> bool) -> Option<&V> {
+        self.table.get(hash, |row| same(&row.0)).map(|row| &row.1)
+    }
+
     /// The value of a key, to be changed.
     pub(crate) fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
         self.table.get_mut(hash, |row| row.0 == *key).map(|row| &mut row.1)

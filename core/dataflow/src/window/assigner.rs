@@ -147,7 +147,7 @@ pub enum WindowTime {
     Event,
     /// The machine's.
     Processing,
-    /// Nobody's: they never end by themselves.
+    /// Nobody's: they never end by themselves. An assigner is given the record's time, or `NO_TIME`.
     Never,
 }
 

@@ -100,6 +100,11 @@ impl<K: OwnedKey> WindowStates<'_, K> {
     }
 }
 
+/// What a clock shows, ms since 1970 UTC.
+pub(super) fn wall(clock: &dyn Clock) -> Time {
+    Time::try_from(clock.wall().0).unwrap_or(Time::MAX)
+}
+
 /// What lies around the window functions of one subtask.
 pub(super) struct Around<K> {
     clock: Arc<dyn Clock>,
@@ -118,7 +123,7 @@ pub(super) type SavedAround = (SavedStates, Vec<(TimeWindow, SavedStates)>);
 impl<K> Around<K> {
     #[inline]
     pub(super) fn wall(&self) -> Time {
-        Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
+        wall(self.clock())
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {

@@ -152,7 +152,8 @@ struct Turn<'a, K, A, I> {
     hash: u64,
     time: WindowTime,
     watermark: Time,
-    wall: Time,
+    /// What the clock shows, where it has been looked at.
+    wall: Option<Time>,
     event: &'a mut Timers<K>,
     processing: &'a mut Timers<K>,
     results: &'a mut VecDeque<(Time, I)>,
@@ -166,7 +167,8 @@ impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
         ask: impl FnOnce(&TimeWindow, &mut G, &mut TriggerContext) -> TriggerResult,
     ) -> TriggerResult {
         let (event, processing) = (Wishes::of(&mut open.asked.event), Wishes::of(&mut open.asked.processing));
-        let mut cx = TriggerContext { time: self.time, watermark: self.watermark, wall: self.wall, event, processing };
+        let (time, watermark, wall, clock) = (self.time, self.watermark, self.wall, self.around.clock());
+        let mut cx = TriggerContext { time, watermark, wall, clock, event, processing };
         let result = ask(&open.window, &mut open.trigger, &mut cx);
         for at in cx.event.new_ones() {
             self.event.add(*at, self.hash, self.key);
@@ -222,7 +224,6 @@ where
     }
 
     fn one(&mut self, hash: u64, at: Time, item: T) {
-        let wall = self.wall();
         let time = self.spec.assigner.time();
         if time == WindowTime::Event && at == NO_TIME {
             let message = "a record without a time came to a window: give the stream its event time before, with \
@@ -230,17 +231,23 @@ where
             return self.cell.fail_in(&self.uid, FailureKind::User, message);
         }
         let mut assigned = std::mem::take(&mut self.assigned);
-        let of = if time == WindowTime::Event { at } else { wall };
+        // Windows of event time do not look at the clock for each record.
+        let wall = (time == WindowTime::Processing).then(|| self.wall());
+        let of = wall.unwrap_or(at);
         if let Err(e) = self.spec.assigner.assign_record(&item, of, &mut assigned) {
             self.assigned = assigned;
             return self.cell.fail_in(&self.uid, FailureKind::User, e);
         }
-        let mut all_late = !assigned.is_empty();
+        let last = assigned.pop();
+        let mut all_late = true;
         for window in assigned.drain(..) {
-            all_late &= self.add_to(hash, at, wall, window, &item);
+            all_late &= self.add_to(hash, at, wall, window, item.clone()).is_err();
         }
         self.assigned = assigned;
-        if all_late {
+        let Some(last) = last else { return };
+        if let Err(item) = self.add_to(hash, at, wall, last, item)
+            && all_late
+        {
             match &self.spec.late {
                 Some(late) => self.around.sides.emit(late, at, item),
                 None => self.cell.drops_late(&self.uid, 1),
@@ -248,21 +255,20 @@ where
         }
     }
 
-    /// Adds the record to one of its windows; answers whether it is too late for that.
-    fn add_to(&mut self, hash: u64, at: Time, wall: Time, mut window: TimeWindow, item: &T) -> bool {
+    /// Adds the record to one of its windows; gives it back if it is too late for that.
+    fn add_to(&mut self, hash: u64, at: Time, wall: Option<Time>, mut window: TimeWindow, item: T) -> Result<(), T> {
         let select = &self.spec.key;
         if self.spec.assigner.merges() {
-            let key = select.own(item);
-            let open = self.rows.get(hash, &key).map(Vec::as_slice).unwrap_or_default();
+            let open = self.rows.find(hash, |k| select.same(&item, k)).map(Vec::as_slice).unwrap_or_default();
             window = open.iter().filter(|o| o.window.overlaps(&window)).fold(window, |w, o| w.cover(&o.window));
         }
         if self.is_late(&window) {
-            return true;
+            return Err(item);
         }
         let cleanup = self.cleanup(&window);
         let spec = &mut self.spec;
         let select = &spec.key;
-        let (key, list) = self.rows.row(hash, |k| select.same(item, k), || (select.own(item), Vec::new()));
+        let (key, list) = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), Vec::new()));
         let mut turn = Turn {
             around: &mut self.around,
             key,
@@ -318,7 +324,7 @@ where
                 });
             }
         }
-        let Some(open) = list.iter_mut().find(|o| o.window == window) else { return false };
+        let Some(open) = list.iter_mut().find(|o| o.window == window) else { return Ok(()) };
         if list_grew(begun, place) || spec.assigner.merges() {
             match spec.assigner.time() {
                 WindowTime::Event => turn.event.add(cleanup, hash, key),
@@ -326,25 +332,26 @@ where
                 WindowTime::Never => {}
             }
         }
-        match &mut open.contents {
-            Some(contents) => spec.fold.add(contents, at, item.clone()),
-            contents @ None => *contents = Some(spec.fold.lift(at, item.clone())),
-        }
+        // The trigger does not see the contents: it is asked first, so that the record need not be cloned for it.
         let trigger = &mut spec.trigger;
-        let wish = turn.ask(open, |window, state, cx| trigger.on_element(item, at, window, state, cx));
+        let wish = turn.ask(open, |window, state, cx| trigger.on_element(&item, at, window, state, cx));
+        match &mut open.contents {
+            Some(contents) => spec.fold.add(contents, at, item),
+            contents @ None => *contents = Some(spec.fold.lift(at, item)),
+        }
         turn.obey(open, wish, &mut spec.result, &mut spec.evictor);
         if spec.assigner.time() == WindowTime::Never && keeps_nothing(open, &spec.trigger) {
             list.retain(|open| !keeps_nothing(open, &spec.trigger));
             if list.is_empty() {
-                let key = select.own(item);
+                let key = key.clone();
                 self.rows.remove(hash, &key);
             }
         }
-        false
+        Ok(())
     }
 
     /// A time has come for a key.
-    fn timer(&mut self, by_event: bool, watermark: Time, wall: Time, due: Due<S::Key>) {
+    fn timer(&mut self, by_event: bool, watermark: Time, wall: Option<Time>, due: Due<S::Key>) {
         let Due { at, hash, key } = due;
         let cleanup_of = |lateness: Time, window: &TimeWindow| window.max_timestamp().saturating_add(lateness);
         let time = self.spec.assigner.time();
@@ -455,7 +462,7 @@ where
             if next <= over {
                 for _ in 0..STRIDE {
                     let Some(due) = self.processing.pop(over) else { break };
-                    self.timer(false, self.watermark, now, due);
+                    self.timer(false, self.watermark, Some(now), due);
                 }
                 busy = true;
             } else {
@@ -482,8 +489,7 @@ where
             }
             let Some(due) = self.event.pop(at) else { break };
             *budget -= 1;
-            let wall = self.wall();
-            self.timer(true, at, wall, due);
+            self.timer(true, at, None, due);
         }
         self.watermark = self.watermark.max(at);
         if self.spec.assigner.time() == WindowTime::Event {
@@ -501,7 +507,7 @@ where
             }
             let Some(due) = self.processing.pop(until) else { return Flow::Done };
             *budget -= 1;
-            self.timer(false, self.watermark, Time::MAX, due);
+            self.timer(false, self.watermark, Some(Time::MAX), due);
         }
     }
 

@@ -1,12 +1,13 @@
 //! When a window gives out what it has.
 
-use super::{TimeWindow, WindowTime};
+use super::{TimeWindow, WindowTime, context::wall};
 use crate::{
     batch::{NO_TIME, Time},
     key::Data,
 };
 use serde::{Deserialize, Serialize};
 use std::{marker::PhantomData, time::Duration};
+use thalweg_env::Clock;
 
 /// What a trigger wants of its window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +35,8 @@ impl TriggerResult {
 pub struct TriggerContext<'a> {
     pub(super) time: WindowTime,
     pub(super) watermark: Time,
-    pub(super) wall: Time,
+    pub(super) wall: Option<Time>,
+    pub(super) clock: &'a dyn Clock,
     pub(super) event: Wishes<'a>,
     pub(super) processing: Wishes<'a>,
 }
@@ -81,7 +83,7 @@ impl TriggerContext<'_> {
     /// The machine's clock, ms since 1970 UTC; `Time::MAX` when the input has ended and windows by the machine's clock fire
     /// for the last time.
     pub fn processing_time(&self) -> Time {
-        self.wall
+        self.wall.unwrap_or_else(|| wall(self.clock))
     }
     /// Calls `on_event_time` when the watermark has reached `at`. Asked for again, it changes nothing.
     pub fn register_event_time_timer(&mut self, at: Time) {
