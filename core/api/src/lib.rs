@@ -84,7 +84,7 @@ pub use thalweg_dataflow::{
     },
     window::{
         ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
-        DynamicSessionWindows, EventTimeSessionWindows, EventTimeTrigger, Evictor, GlobalWindows,
+        DynamicSessionWindows, EventTimeSessionWindows, EventTimeTrigger, EvictAfter, Evictor, GlobalWindows,
         ProcessingTimeSessionWindows, ProcessingTimeTrigger, ProcessingTimeWindows, PurgingTrigger, RecordAssigner,
         SessionWindows, SlidingEventTimeWindows, SlidingProcessingTimeWindows, TimeEvictor, TimeWindow, TimeWindows,
         Trigger, TriggerContext, TriggerResult, TumblingEventTimeWindows, TumblingProcessingTimeWindows,

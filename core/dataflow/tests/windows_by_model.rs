@@ -355,6 +355,22 @@ impl Evictor<Records> for AnyEvictor {
     }
 }
 
+/// One of them, before or after firing.
+#[derive(Clone)]
+enum When {
+    Before(AnyEvictor),
+    After(EvictAfter<AnyEvictor>),
+}
+
+impl Evictor<Records> for When {
+    fn evict(&mut self, contents: &mut Records, window: &TimeWindow) {
+        each!(self, e, Before, After; e.evict(contents, window));
+    }
+    fn evict_after(&mut self, contents: &mut Records, window: &TimeWindow) {
+        each!(self, e, Before, After; e.evict_after(contents, window));
+    }
+}
+
 /// What is left, said by its definition.
 fn left(keeps: Keeps, all: &Records) -> Records {
     let n = all.len();
@@ -385,6 +401,8 @@ struct Model {
     fires: Fires,
     purges: bool,
     keeps: Keeps,
+    /// Evicts after firing.
+    after: bool,
     lateness: Time,
     open: Vec<Window>,
     watermark: Time,
@@ -405,8 +423,10 @@ impl Model {
     fn fire(&mut self, i: usize, purge: bool) {
         let open = &mut self.open[i];
         if let Some(contents) = &mut open.contents {
-            *contents = left(self.keeps, contents);
-            self.fired.push((open.key, open.window, contents.clone()));
+            let kept = left(self.keeps, contents);
+            let of = if self.after { &*contents } else { &kept };
+            self.fired.push((open.key, open.window, of.clone()));
+            *contents = kept;
         }
         if purge || self.purges {
             open.contents = None;
@@ -571,11 +591,16 @@ fn case(rt: &TestRuntime, seed: u64) -> (Kind, Fires, Keeps, usize) {
         3 => Keeps::Near(random.random_range(1.0..40.0)),
         _ => Keeps::Even,
     };
+    let after = random.random_range(0..4) == 0;
     let tag = OutputTag::new("late");
     let spec = || TriggeredSpec {
         assigner: Assigner::of(kind),
         trigger: AnyTrigger::of(fires, purges, kind.time()),
-        evictor: AnyEvictor::of(keeps),
+        evictor: if after {
+            When::After(EvictAfter::of(AnyEvictor::of(keeps)))
+        } else {
+            When::Before(AnyEvictor::of(keeps))
+        },
         lateness,
         fold: WithTimes,
         key: ByValue(|i: &u64| i % 3),
@@ -589,6 +614,7 @@ fn case(rt: &TestRuntime, seed: u64) -> (Kind, Fires, Keeps, usize) {
         fires,
         purges,
         keeps,
+        after,
         lateness,
         open: Vec::new(),
         watermark: NO_TIME,
@@ -614,7 +640,7 @@ fn case(rt: &TestRuntime, seed: u64) -> (Kind, Fires, Keeps, usize) {
         // Which key and window is first does not matter, but the order in which one window fires does.
         got.sort_by_key(|f| (f.0, f.1));
         wanted.sort_by_key(|f| (f.0, f.1));
-        let set = (kind, fires, purges, keeps, lateness);
+        let set = (kind, fires, purges, keeps, after, lateness);
         assert_eq!(got, wanted, "{what}: {set:?}, watermark {}, clock {}", model.watermark, model.clock);
     };
     for _ in 0..steps {

@@ -191,6 +191,7 @@ impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
             let (key, window, watermark) = (self.key.clone(), open.window, self.watermark);
             let ctx = WindowContext { key, window, watermark, around: self.around };
             let results = result.apply(contents.clone(), ctx);
+            evictor.evict_after(contents, &open.window);
             self.results.push_back((open.window.max_timestamp(), results));
         }
         if wish.purges() {

@@ -28,6 +28,6 @@ pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
 pub use trigger::{
     ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
-    EventTimeTrigger, Evictor, NoEvictor, ProcessingTimeTrigger, PurgingTrigger, TimeEvictor, Trigger, TriggerContext,
-    TriggerResult,
+    EventTimeTrigger, EvictAfter, Evictor, NoEvictor, ProcessingTimeTrigger, PurgingTrigger, TimeEvictor, Trigger,
+    TriggerContext, TriggerResult,
 };

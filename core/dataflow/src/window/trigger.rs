@@ -474,10 +474,12 @@ impl<T, G: Trigger<T>> Trigger<T> for PurgingTrigger<G> {
     }
 }
 
-/// Drops records of a window before it fires.
+/// Drops records of a window when it fires.
 pub trait Evictor<A>: Clone + Send + 'static {
-    /// What is dropped does not come back when the window fires again.
+    /// Before results are made of them. What is dropped does not come back when the window fires again.
     fn evict(&mut self, contents: &mut A, window: &TimeWindow);
+    /// After results were made of them: for the next time that the window fires.
+    fn evict_after(&mut self, _contents: &mut A, _window: &TimeWindow) {}
 }
 
 /// Drops nothing.
@@ -487,6 +489,25 @@ pub struct NoEvictor;
 impl<A> Evictor<A> for NoEvictor {
     #[inline(always)]
     fn evict(&mut self, _: &mut A, _: &TimeWindow) {}
+}
+
+/// Another evictor, after each firing and not before it: results are of all that is there, and what it drops is not there the
+/// next time.
+#[derive(Clone, Copy, Debug)]
+pub struct EvictAfter<V>(V);
+
+impl<V> EvictAfter<V> {
+    /// Of this one.
+    pub fn of(evictor: V) -> Self {
+        Self(evictor)
+    }
+}
+
+impl<A, V: Evictor<A>> Evictor<A> for EvictAfter<V> {
+    fn evict(&mut self, _: &mut A, _: &TimeWindow) {}
+    fn evict_after(&mut self, contents: &mut A, window: &TimeWindow) {
+        self.0.evict(contents, window);
+    }
 }
 
 /// Keeps the last so many records.
