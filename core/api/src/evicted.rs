@@ -70,8 +70,8 @@ where
         self.with("window-sum", OfLeft::new(Sum(f), WithWindow))
     }
 
-    /// One record of each key and window, into which the function merges the others that are left, in the order in which
-    /// they came; nothing where none is.
+    /// One record of each key and window, into which the function merges the others that are left, in the order in
+    /// which they came; nothing where none is.
     #[track_caller]
     pub fn reduce<F: FnMut(&mut T, T) + ClonedToSubtasks>(
         self,
@@ -119,8 +119,8 @@ where
         self.with("window-apply", Apply::new(f))
     }
 
-    /// A [`WindowFunction`] of the records that are left of each key and window, each with its time; of none, where none is
-    /// left.
+    /// A [`WindowFunction`] of the records that are left of each key and window, each with its time; of none, where
+    /// none is left.
     #[track_caller]
     pub fn process<F: WindowFunction<S::Key, Vec<(Time, T)>>>(self, f: F) -> Evicted<T, S, W, G, V, F> {
         self.with("window-process", f)

@@ -56,7 +56,8 @@ macro_rules! triggered { ($($windows:ty),*) => { $(
 triggered!(SessionWindows, ProcessingTimeWindows, GlobalWindows);
 
 impl<A, B, S, R, P, Q> JoinedStreams<A, B, S, R, P, Q> {
-    /// What meets is what has one key in one window. A session is one of both streams: each record of either makes it go on.
+    /// What meets is what has one key in one window. A session is one of both streams: each record of either makes it
+    /// go on.
     #[track_caller]
     pub fn window<W: JoinWindows>(self, windows: W) -> W::Joined<A, B, S, R, P, Q> {
         let plan = &self.left.up.plan;
@@ -164,14 +165,14 @@ macro_rules! functions { ($joined:ident [$($w:ident),*] $out:ident; $($bound:tt)
         Q: Pipe<Item = B>,
         $($bound)*
     {
-        /// See [`WindowedStream::allowed_lateness`](crate::WindowedStream::allowed_lateness). All pairs of the window and key
-        /// come again.
+        /// See [`WindowedStream::allowed_lateness`](crate::WindowedStream::allowed_lateness). All pairs of the window
+        /// and key come again.
         pub fn allowed_lateness(self, lateness: Duration) -> Self {
             Self { lateness: Time::try_from(lateness.as_millis()).unwrap_or(Time::MAX), ..self }
         }
 
-        /// Records of either stream that come too late for all their windows go to this tag: `stream.side_output(&tag)` of
-        /// what comes out.
+        /// Records of either stream that come too late for all their windows go to this tag: `stream.side_output(&tag)`
+        /// of what comes out.
         pub fn side_output_late_data(self, tag: &OutputTag<Either<A, B>>) -> Self {
             Self { late: Some(tag.clone()), ..self }
         }
@@ -185,8 +186,8 @@ macro_rules! functions { ($joined:ident [$($w:ident),*] $out:ident; $($bound:tt)
             self.with("window-join", JoinPairs::new(f))
         }
 
-        /// Any number of records for all of one key and window, also where one side has nothing: outer joins are made of
-        /// this.
+        /// Any number of records for all of one key and window, also where one side has nothing: outer joins are made
+        /// of this.
         #[track_caller]
         pub fn co_group<I, F>(
             self,
@@ -200,8 +201,8 @@ macro_rules! functions { ($joined:ident [$($w:ident),*] $out:ident; $($bound:tt)
             self.with("window-co-group", Apply::new(f))
         }
 
-        /// A [`WindowFunction`] of all records of both streams of one key and window, also where one side has nothing: for
-        /// functions that ask for time, and have side outputs, states or metrics.
+        /// A [`WindowFunction`] of all records of both streams of one key and window, also where one side has nothing:
+        /// for functions that ask for time, and have side outputs, states or metrics.
         #[track_caller]
         pub fn process<F: WindowFunction<S::Key, (Vec<A>, Vec<B>)>>(self, f: F) -> $out<A, B, S, R, $($w,)* F> {
             self.with("window-join-process", f)

@@ -240,8 +240,8 @@ where
         self.with("window-aggregate", NoEvictor, Untimed(Aggregating(f)), result)
     }
 
-    /// A function of all records of each key and window, in the order in which they came; of sessions that became one, one
-    /// after the other.
+    /// A function of all records of each key and window, in the order in which they came; of sessions that became one,
+    /// one after the other.
     #[track_caller]
     pub fn apply<I, F>(self, f: F) -> Triggered<T, S, W, G, NoEvictor, Untimed<ToList>, Apply<F, I>>
     where

@@ -42,8 +42,8 @@ impl<T, S, P> WindowedStream<T, S, P> {
         Self { keyed, windows, lateness: 0, late: None }
     }
 
-    /// Records that come so much later than their window's end give its result once more, changed; ms precision. State is
-    /// kept for so long.
+    /// Records that come so much later than their window's end give its result once more, changed; ms precision. State
+    /// is kept for so long.
     pub fn allowed_lateness(self, lateness: Duration) -> Self {
         Self { lateness: Time::try_from(lateness.as_millis()).unwrap_or(Time::MAX), ..self }
     }
@@ -124,8 +124,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         self.combined("window-aggregate", Aggregating(f.clone()), Aggregated::new(f))
     }
 
-    /// [`WindowedStream::reduce`], and a [`WindowFunction`] of what it gives: records are combined before they travel, and
-    /// the function sees key, window and one record.
+    /// [`WindowedStream::reduce`], and a [`WindowFunction`] of what it gives: records are combined before they travel,
+    /// and the function sees key, window and one record.
     #[track_caller]
     pub fn reduce_with<F, R>(self, f: F, function: R) -> Combined<T, S, Reduce<F>, R>
     where
@@ -136,8 +136,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         self.combined("window-reduce", Reduce(f), function)
     }
 
-    /// [`WindowedStream::aggregate`], and a [`WindowFunction`] of what it gives: records are combined before they travel,
-    /// and the function sees key, window and one result.
+    /// [`WindowedStream::aggregate`], and a [`WindowFunction`] of what it gives: records are combined before they
+    /// travel, and the function sees key, window and one result.
     #[track_caller]
     pub fn aggregate_with<A: AggregateFunction<T>, R: WindowFunction<S::Key, A::Out>>(
         self,
@@ -200,8 +200,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
     }
 }
 
-/// Windows whose late records have a stream of their own. Records cross the exchange one by one, so that what is late can
-/// be given back as it was.
+/// Windows whose late records have a stream of their own. Records cross the exchange one by one, so that what is late
+/// can be given back as it was.
 #[must_use = "windows do nothing until they are aggregated"]
 pub struct LateAware<T, S, P>(WindowedStream<T, S, P>);
 

@@ -1,6 +1,6 @@
-//! Functions of windows with their context: time, side outputs, states of keys and of windows, also behind an aggregate;
-//! against naive models, and ended by a checkpoint at any moment. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n`
-//! replays one.
+//! Functions of windows with their context: time, side outputs, states of keys and of windows, also behind an
+//! aggregate; against naive models, and ended by a checkpoint at any moment. `THALWEG_CASES=n` for more cases,
+//! `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -34,8 +34,8 @@ fn timed(env: &Environment, all: &[Record]) -> DataStream<Record> {
     source.assign_timestamps_and_watermarks(|r: &Record| r.1, strategy).uid("times").boxed()
 }
 
-/// What a firing tells: key, start of the window, what was gathered, which firing it is of its key and of its window, and
-/// the greatest that the window had before and now.
+/// What a firing tells: key, start of the window, what was gathered, which firing it is of its key and of its window,
+/// and the greatest that the window had before and now.
 type Told = (u64, i64, u64, u64, u64, u64);
 
 /// Tells of each firing, and by the side of windows whose value is odd.

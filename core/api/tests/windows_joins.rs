@@ -1,5 +1,5 @@
-//! Joined windows of every kind against naive models: sessions of two streams, late records, triggers, windows by the clock.
-//! `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
+//! Joined windows of every kind against naive models: sessions of two streams, late records, triggers, windows by the
+//! clock. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};

@@ -1,5 +1,5 @@
-//! Whole programs with triggers, evictors, lateness and watermarks of one's own, against naive models, over random streams,
-//! disorder, parallelism, modes and order of steps. One operator by itself is in `windows_by_model.rs`.
+//! Whole programs with triggers, evictors, lateness and watermarks of one's own, against naive models, over random
+//! streams, disorder, parallelism, modes and order of steps. One operator by itself is in `windows_by_model.rs`.
 //! `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 

@@ -103,7 +103,9 @@ impl Assigner {
     }
 }
 
-macro_rules! each { ($self:expr, $of:ident, $($kind:ident),*; $what:expr) => { match $self { $(Self::$kind($of) => $what),* } } }
+macro_rules! each { ($self:expr, $of:ident, $($kind:ident),*; $what:expr) => {
+    match $self { $(Self::$kind($of) => $what),* }
+} }
 
 impl RecordAssigner<u64> for Assigner {
     fn time(&self) -> WindowTime {

@@ -1,5 +1,5 @@
-//! What a window function may ask and do beside what its window gathered: time, side outputs, and states of its key and of
-//! its window. It has no timers: when a window fires is its trigger's matter.
+//! What a window function may ask and do beside what its window gathered: time, side outputs, and states of its key and
+//! of its window. It has no timers: when a window fires is its trigger's matter.
 
 use super::{TimeWindow, WindowFunction};
 use crate::{
@@ -41,8 +41,8 @@ impl<K> WindowContext<'_, K> {
     pub fn window(&self) -> TimeWindow {
         self.window
     }
-    /// No record with this time or an earlier one is expected any more, ms; `NO_TIME` before the first watermark. A window
-    /// that fires at its end sees the watermark that passed it.
+    /// No record with this time or an earlier one is expected any more, ms; `NO_TIME` before the first watermark. A
+    /// window that fires at its end sees the watermark that passed it.
     #[inline(always)]
     pub fn watermark(&self) -> Time {
         self.watermark
@@ -64,15 +64,15 @@ impl<K> WindowContext<'_, K> {
 }
 
 impl<K: OwnedKey> WindowContext<'_, K> {
-    /// A named state of this key, which all its windows share. It stays until it is cleared or its time to live is over. The
-    /// view borrows the context: take one, and use it for reading and writing.
+    /// A named state of this key, which all its windows share. It stays until it is cleared or its time to live is
+    /// over. The view borrows the context: take one, and use it for reading and writing.
     #[inline]
     #[track_caller]
     pub fn state<'b, S: KeyedState<K>>(&'b mut self, state: &'b S) -> S::View<'b> {
         self.around.of_key.at(state, self.key.stable_hash(), &self.key)
     }
-    /// A named state of this key in this window, for windows that fire more than once. It goes with the window: when the
-    /// window's end and the allowed lateness have passed. In a window for all time it stays until it is cleared.
+    /// A named state of this key in this window, for windows that fire more than once. It goes with the window: when
+    /// the window's end and the allowed lateness have passed. In a window for all time it stays until it is cleared.
     #[inline]
     #[track_caller]
     pub fn window_state<'b, S: KeyedState<K>>(&'b mut self, state: &'b S) -> S::View<'b> {
@@ -92,8 +92,8 @@ impl<K: OwnedKey> WindowStates<'_, K> {
         self.of_window.keeps_elsewhere(state);
         KeyedStates { of: self.of_key }.add(state);
     }
-    /// The function has this state of windows: see [`WindowContext::window_state`]. Sessions have none, as they become part
-    /// of each other: the job fails when it starts.
+    /// The function has this state of windows: see [`WindowContext::window_state`]. Sessions have none, as they become
+    /// part of each other: the job fails when it starts.
     pub fn add_of_window<S: KeyedState<K>>(&mut self, state: &mut S) {
         self.of_key.keeps_elsewhere(state);
         KeyedStates { of: self.of_window }.add(state);

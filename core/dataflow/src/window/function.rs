@@ -8,8 +8,8 @@ use thalweg_model::TaskFailure;
 
 /// Makes results of what a window gathered of a key.
 ///
-/// It is asked each time that the window fires. The context says of which key and window, and at which time; it has side
-/// outputs and states.
+/// It is asked each time that the window fires. The context says of which key and window, and at which time; it has
+/// side outputs and states.
 pub trait WindowFunction<K, A>: Clone + Send + 'static {
     /// What comes out.
     type Out: 'static;

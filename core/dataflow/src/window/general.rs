@@ -1,13 +1,14 @@
-//! Windows of any kind: assigned by a function of the time, merged where they overlap, fired by a trigger, thinned by an
-//! evictor. Each key keeps a short list of its open windows.
+//! Windows of any kind: assigned by a function of the time, merged where they overlap, fired by a trigger, thinned by
+//! an evictor. Each key keeps a short list of its open windows.
 
 use super::{
     TimeWindow, WindowContext, WindowFunction,
     assigner::WindowTime,
     context::{Around, SavedAround},
+    evictor::Evictor,
     gaps::RecordAssigner,
     gather::Gather,
-    trigger::{Asked, Evictor, Trigger, TriggerContext, TriggerResult, Wishes},
+    trigger::{Asked, Trigger, TriggerContext, TriggerResult, Wishes},
 };
 use crate::{
     batch::{NO_TIME, Time},
@@ -500,7 +501,8 @@ where
     }
 
     fn end(&mut self, budget: &mut usize, out: &mut impl Push<R::Out>) -> Flow {
-        // Windows by the machine's clock: nothing comes any more that could belong to them. Each time is asked for once.
+        // Windows by the machine's clock: nothing comes any more that could belong to them. Each time is asked for
+        // once.
         let until = if self.spec.assigner.time() == WindowTime::Processing { Time::MAX } else { NO_TIME };
         loop {
             if *budget == 0 || self.drain(budget, out) == Flow::More {

@@ -7,6 +7,7 @@
 mod assigner;
 mod combine;
 mod context;
+mod evictor;
 mod function;
 mod gaps;
 mod gather;
@@ -21,13 +22,13 @@ pub use assigner::{
 };
 pub use combine::{WindowCombine, WindowCombineOp};
 pub use context::{WindowContext, WindowStates};
+pub use evictor::{CountEvictor, DeltaEvictor, EvictAfter, Evictor, NoEvictor, TimeEvictor};
 pub use function::{Aggregated, AggregatedWith, Apply, WindowFunction, Windowed, WithWindow};
 pub use gaps::{DynamicSessionWindows, RecordAssigner};
 pub use gather::{Gather, OfLeft, Untimed, WithTimes};
 pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
 pub use trigger::{
-    ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger, DeltaEvictor,
-    EventTimeTrigger, EvictAfter, Evictor, NoEvictor, ProcessingTimeTrigger, PurgingTrigger, TimeEvictor, Trigger,
-    TriggerContext, TriggerResult,
+    ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountTrigger, EventTimeTrigger, ProcessingTimeTrigger,
+    PurgingTrigger, Trigger, TriggerContext, TriggerResult,
 };

@@ -1,12 +1,9 @@
 //! When a window gives out what it has.
 
 use super::{TimeWindow, WindowTime, context::wall};
-use crate::{
-    batch::{NO_TIME, Time},
-    key::Data,
-};
+use crate::{batch::Time, key::Data};
 use serde::{Deserialize, Serialize};
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 use thalweg_env::Clock;
 
 /// What a trigger wants of its window.
@@ -80,8 +77,8 @@ impl TriggerContext<'_> {
     pub fn watermark(&self) -> Time {
         self.watermark
     }
-    /// The machine's clock, ms since 1970 UTC; `Time::MAX` when the input has ended and windows by the machine's clock fire
-    /// for the last time.
+    /// The machine's clock, ms since 1970 UTC; `Time::MAX` when the input has ended and windows by the machine's clock
+    /// fire for the last time.
     pub fn processing_time(&self) -> Time {
         self.wall.unwrap_or_else(|| wall(self.clock))
     }
@@ -93,8 +90,8 @@ impl TriggerContext<'_> {
     pub fn delete_event_time_timer(&mut self, at: Time) {
         self.event.delete(at);
     }
-    /// Calls `on_processing_time` when the machine's clock has passed `at`: all that comes in that millisecond is there.
-    /// Asked for again, it changes nothing.
+    /// Calls `on_processing_time` when the machine's clock has passed `at`: all that comes in that millisecond is
+    /// there. Asked for again, it changes nothing.
     pub fn register_processing_time_timer(&mut self, at: Time) {
         self.processing.add(at);
     }
@@ -137,8 +134,8 @@ pub trait Trigger<T>: Clone + Send + 'static {
     ) -> TriggerResult {
         TriggerResult::Continue
     }
-    /// Has this state nothing that a new one has not? If so, nothing is kept of a purged window for all time: else its key is
-    /// kept for ever.
+    /// Has this state nothing that a new one has not? If so, nothing is kept of a purged window for all time: else its
+    /// key is kept for ever.
     fn is_fresh(&self, _state: &Self::State) -> bool {
         size_of::<Self::State>() == 0
     }
@@ -241,8 +238,8 @@ fn next_multiple(at: Time, interval: Time) -> Time {
     at.saturating_sub(at.rem_euclid(interval)).saturating_add(interval)
 }
 
-/// Asks for the window's end, by whose time the windows are. Answers whether that has passed already, so that what came is
-/// late but allowed.
+/// Asks for the window's end, by whose time the windows are. Answers whether that has passed already, so that what came
+/// is late but allowed.
 fn ask_for_end(window: &TimeWindow, ctx: &mut TriggerContext) -> bool {
     let end = window.max_timestamp();
     match ctx.window_time() {
@@ -262,8 +259,8 @@ fn earlier(a: Next, b: Next) -> Next {
     a.into_iter().chain(b).min()
 }
 
-/// Fires each so often by the records' times, and at the window's end. A watermark that passes several of these times at once
-/// gives one result: nothing came between them.
+/// Fires each so often by the records' times, and at the window's end. A watermark that passes several of these times
+/// at once gives one result: nothing came between them.
 #[derive(Clone, Copy, Debug)]
 pub struct ContinuousEventTimeTrigger(Time);
 
@@ -340,7 +337,8 @@ impl<T> Trigger<T> for ContinuousEventTimeTrigger {
     }
 }
 
-/// Fires each so often by the machine's clock, and at the window's end: by the watermark, where the windows are by event time.
+/// Fires each so often by the machine's clock, and at the window's end: by the watermark, where the windows are by
+/// event time.
 #[derive(Clone, Copy, Debug)]
 pub struct ContinuousProcessingTimeTrigger(Time);
 
@@ -471,110 +469,6 @@ impl<T, G: Trigger<T>> Trigger<T> for PurgingTrigger<G> {
     }
     fn on_merge(&mut self, window: &TimeWindow, state: &mut G::State, other: G::State, ctx: &mut TriggerContext) {
         self.0.on_merge(window, state, other, ctx);
-    }
-}
-
-/// Drops records of a window when it fires.
-pub trait Evictor<A>: Clone + Send + 'static {
-    /// Before results are made of them. What is dropped does not come back when the window fires again.
-    fn evict(&mut self, contents: &mut A, window: &TimeWindow);
-    /// After results were made of them: for the next time that the window fires.
-    fn evict_after(&mut self, _contents: &mut A, _window: &TimeWindow) {}
-}
-
-/// Drops nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct NoEvictor;
-
-impl<A> Evictor<A> for NoEvictor {
-    #[inline(always)]
-    fn evict(&mut self, _: &mut A, _: &TimeWindow) {}
-}
-
-/// Another evictor, after each firing and not before it: results are of all that is there, and what it drops is not there the
-/// next time.
-#[derive(Clone, Copy, Debug)]
-pub struct EvictAfter<V>(V);
-
-impl<V> EvictAfter<V> {
-    /// Of this one.
-    pub fn of(evictor: V) -> Self {
-        Self(evictor)
-    }
-}
-
-impl<A, V: Evictor<A>> Evictor<A> for EvictAfter<V> {
-    fn evict(&mut self, _: &mut A, _: &TimeWindow) {}
-    fn evict_after(&mut self, contents: &mut A, window: &TimeWindow) {
-        self.0.evict(contents, window);
-    }
-}
-
-/// Keeps the last so many records.
-#[derive(Clone, Copy, Debug)]
-pub struct CountEvictor(usize);
-
-impl CountEvictor {
-    /// So many.
-    pub fn of(records: usize) -> Self {
-        Self(records)
-    }
-}
-
-impl<T: 'static> Evictor<Vec<(Time, T)>> for CountEvictor {
-    fn evict(&mut self, contents: &mut Vec<(Time, T)>, _: &TimeWindow) {
-        contents.drain(..contents.len().saturating_sub(self.0));
-    }
-}
-
-/// Keeps the records of the last stretch of time before the newest, by the records' own times; all, where they have none.
-#[derive(Clone, Copy, Debug)]
-pub struct TimeEvictor(Time);
-
-impl TimeEvictor {
-    /// Of this length; ms precision.
-    pub fn of(span: Duration) -> Self {
-        Self(super::assigner::ms(span))
-    }
-}
-
-impl<T: 'static> Evictor<Vec<(Time, T)>> for TimeEvictor {
-    fn evict(&mut self, contents: &mut Vec<(Time, T)>, _: &TimeWindow) {
-        let newest = contents.iter().map(|(at, _)| *at).max().unwrap_or(NO_TIME);
-        if newest == NO_TIME {
-            // A stream without event time: nobody can say what is old.
-            return;
-        }
-        let limit = newest.saturating_sub(self.0);
-        contents.retain(|(at, _)| *at > limit);
-    }
-}
-
-/// Keeps the records that differ from the newest by less than a threshold.
-pub struct DeltaEvictor<T, F> {
-    threshold: f64,
-    delta: F,
-    _t: PhantomData<fn(T)>,
-}
-
-impl<T, F: FnMut(&T, &T) -> f64> DeltaEvictor<T, F> {
-    /// By this measure of an old record and the newest one.
-    pub fn of(threshold: f64, delta: F) -> Self {
-        Self { threshold, delta, _t: PhantomData }
-    }
-}
-
-impl<T, F: Clone> Clone for DeltaEvictor<T, F> {
-    fn clone(&self) -> Self {
-        Self { threshold: self.threshold, delta: self.delta.clone(), _t: PhantomData }
-    }
-}
-
-impl<T: 'static, F: FnMut(&T, &T) -> f64 + Clone + Send + 'static> Evictor<Vec<(Time, T)>> for DeltaEvictor<T, F> {
-    fn evict(&mut self, contents: &mut Vec<(Time, T)>, _: &TimeWindow) {
-        let Some((at, newest)) = contents.pop() else { return };
-        contents.retain(|(_, item)| (self.delta)(item, &newest) < self.threshold);
-        contents.push((at, newest));
     }
 }
 
