@@ -39,10 +39,11 @@ use thalweg_dataflow::window::{RecordAssigner, WindowAssigner, WindowTime};
 /// assert_eq!(counts, [8, 8, 16, 16]);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CustomWindows<W> {
     assigner: W,
     time: WindowTime,
+    wrong: Option<String>,
 }
 
 impl<W> CustomWindows<W> {
@@ -51,8 +52,8 @@ impl<W> CustomWindows<W> {
     where
         W: WindowAssigner,
     {
-        let time = WindowAssigner::time(&assigner);
-        Self { assigner, time }
+        let (time, wrong) = (WindowAssigner::time(&assigner), WindowAssigner::check(&assigner).err());
+        Self { assigner, time, wrong }
     }
 
     /// By one that looks at the records.
@@ -61,7 +62,7 @@ impl<W> CustomWindows<W> {
         W: RecordAssigner<T>,
     {
         let time = assigner.time();
-        Self { assigner, time }
+        Self { assigner, time, wrong: None }
     }
 }
 
@@ -69,6 +70,9 @@ impl<W: Clone + Send + 'static> Windows for CustomWindows<W> {
     type Of<T, S, P> = TriggeredStream<T, S, P, W, DefaultTrigger>;
     fn time(&self) -> WindowTime {
         self.time
+    }
+    fn check(&self) -> Result<(), String> {
+        self.wrong.clone().map_or(Ok(()), Err)
     }
     fn group<T, S, P>(self, keyed: KeyedStream<T, S, P>) -> Self::Of<T, S, P> {
         TriggeredStream::new(keyed, self.assigner, DefaultTrigger::of(self.time))

@@ -72,6 +72,37 @@ fn counts(of: Vec<(u8, Time, Time, u64)>) -> Counts {
     all
 }
 
+/// Windows of no length, or refused from the beginning.
+#[derive(Clone)]
+struct Wrong(Result<(), &'static str>);
+
+impl WindowAssigner for Wrong {
+    fn time(&self) -> WindowTime {
+        WindowTime::Event
+    }
+    fn assign(&self, at: Time, to: &mut Vec<TimeWindow>) {
+        to.push(TimeWindow { start: at, end: at });
+    }
+    fn check(&self) -> Result<(), String> {
+        self.0.map_err(str::to_owned)
+    }
+}
+
+#[test]
+fn windows_that_cannot_be_are_told_of() {
+    let error = |wrong: Wrong| {
+        let env = testing::environment(1, std::env::temp_dir()).unwrap();
+        let strategy = WatermarkStrategy::for_monotonous_timestamps();
+        let timed = env.sequence(7..9).assign_timestamps_and_watermarks(|n| *n as Time, strategy);
+        timed.key_by(|n| *n).window(CustomWindows::of(wrong)).count().discard();
+        env.execute("wrong").unwrap_err().to_string()
+    };
+    let empty = error(Wrong(Ok(())));
+    assert!(empty.contains("[7, 7)") && empty.contains("ends after it begins"), "{empty}");
+    let refused = error(Wrong(Err("a shift has no hours")));
+    assert!(refused.contains("a shift has no hours") && refused.contains("custom_windows.rs:"), "{refused}");
+}
+
 #[test]
 fn windows_of_the_programs_own_are_as_a_model_says() {
     let one = std::env::var("THALWEG_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());

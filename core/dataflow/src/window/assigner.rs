@@ -159,7 +159,7 @@ pub trait WindowAssigner: Clone + Send + 'static {
     fn merges(&self) -> bool {
         false
     }
-    /// Adds the windows of this time.
+    /// Adds the windows of this time, each with a start before its end. None: the record belongs nowhere and is left out.
     fn assign(&self, at: Time, to: &mut Vec<TimeWindow>);
     /// What is wrong with them, if something is.
     fn check(&self) -> Result<(), String> {

@@ -240,6 +240,11 @@ where
             self.assigned = assigned;
             return self.cell.fail_in(&self.uid, FailureKind::User, e);
         }
+        if let Some(wrong) = assigned.iter().find(|window| window.end <= window.start) {
+            let message = format!("the windows' assigner gave {wrong}: a window ends after it begins");
+            self.assigned = assigned;
+            return self.cell.fail_in(&self.uid, FailureKind::User, message);
+        }
         let last = assigned.pop();
         let mut all_late = true;
         for window in assigned.drain(..) {
