@@ -2,42 +2,19 @@
 //! clock. `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n` replays one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use rand::{Rng, SeedableRng, rngs::SmallRng};
-use std::{collections::BTreeMap, time::Duration};
+mod seeded;
+
+use rand::{Rng, rngs::SmallRng};
+use seeded::{Record, each, environment, ms};
+use std::collections::BTreeMap;
 use thalweg_api::{
     CountTrigger, CustomWindows, Either, EventTimeTrigger, GlobalWindows, KeyedStream, PurgingTrigger,
     TumblingProcessingTimeWindows, WindowAssigner, WindowTime, prelude::*, testing,
 };
 use thalweg_dataflow::{key::KeySelect, pipe::Pipe};
 
-/// Key, time, number.
-type Record = (u64, i64, u64);
 /// Of a key in a window, the numbers of both streams.
 type Groups = BTreeMap<(u64, i64, i64), (Vec<u64>, Vec<u64>)>;
-
-fn ms(n: i64) -> Duration {
-    Duration::from_millis(n as u64)
-}
-
-fn each(default: u64, case: impl Fn(u64, &mut SmallRng)) {
-    let seeds = match std::env::var("THALWEG_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)).collect(),
-    };
-    for seed in seeds {
-        let run = std::panic::AssertUnwindSafe(|| case(seed, &mut SmallRng::seed_from_u64(seed)));
-        assert!(std::panic::catch_unwind(run).is_ok(), "THALWEG_SEED={seed}");
-    }
-}
-
-fn environment(seed: u64, random: &mut SmallRng, mode: ExecutionMode) -> Environment {
-    let (parallelism, dir) = (random.random_range(1..4), std::env::temp_dir());
-    let env =
-        if seed % 8 == 7 { testing::environment(parallelism, dir) } else { testing::stepped(parallelism, dir, seed) };
-    let env = env.unwrap();
-    env.mode(mode);
-    env
-}
 
 fn records(random: &mut SmallRng, disorder: i64) -> Vec<Record> {
     let mut at = 0;

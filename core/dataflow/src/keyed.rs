@@ -78,8 +78,8 @@ pub trait KeyedProcess<T>: Clone + Send + 'static {
     type State: Default + Data;
     /// What comes out.
     type Out: 'static;
-    /// Forgets the state of a key that has had no record for so long, by the machine's clock; ms precision, at least 1 ms. Asked once, when a
-    /// subtask begins. It costs a second look-up for each record. Timers of the key stay.
+    /// Forgets the state of a key that has had no record for so long, by the machine's clock; ms precision, at least 1 ms.
+    /// Asked once, when a subtask begins. It costs a second look-up for each record. Timers of the key stay.
     fn state_ttl(&self) -> Option<Duration> {
         None
     }
