@@ -5,7 +5,7 @@
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use std::{io::Write, path::Path};
-use thalweg_api::{BadRecord, CsvOptions, ErrorPolicy, InvalidUtf8, TextLines, prelude::*, testing};
+use thalweg_api::{AsyncOptions, BadRecord, CsvOptions, ErrorPolicy, InvalidUtf8, TextLines, prelude::*, testing};
 
 fn each(default: u64, case: impl Fn(&Environment, &Path, &mut SmallRng)) {
     let seed = std::env::var("THALWEG_SEED").ok().map(|s| s.parse::<u64>().unwrap());
@@ -157,11 +157,14 @@ fn records_come_out_as_they_were_written_and_bad_lines_do_what_the_policy_says()
                     continue;
                 }
             };
+            bad.push((broken.clone(), text.len()));
             text.push_str(&format!("{broken}\n"));
-            bad.push(broken);
         }
         let ending = ["", ".gz", ".zst"][random.random_range(0..3)];
-        write(&dir.join(format!("in{ending}")), &text, random);
+        let path = dir.join(format!("in{ending}"));
+        write(&path, &text, random);
+        let of = if ending.is_empty() { "" } else { "the text of " };
+        let place = |at: usize| format!("{of}{} at byte {at}", path.display());
         let tag = OutputTag::<BadRecord>::new("bad");
         let policy = random.random_range(0..3);
         let policy = || match policy {
@@ -185,7 +188,7 @@ fn records_come_out_as_they_were_written_and_bad_lines_do_what_the_policy_says()
             Err(e) => {
                 assert!(matches!(policy(), ErrorPolicy::Fail) && !bad.is_empty(), "{e}");
                 assert!(e.to_string().contains("a line cannot be read: "), "{e}");
-                assert!(bad.iter().any(|b| e.to_string().contains(&format!("{b:?}"))), "{e}");
+                assert!(bad.iter().any(|(b, at)| e.to_string().contains(&format!("{b:?} ({})", place(*at)))), "{e}");
                 return;
             }
         };
@@ -194,7 +197,8 @@ fn records_come_out_as_they_were_written_and_bad_lines_do_what_the_policy_says()
         if let Some(side) = side {
             let side: Vec<BadRecord> = result.collected(&side).unwrap();
             assert!(side.iter().all(|b| !b.error.is_empty()));
-            assert_eq!(sorted(side.into_iter().map(|b| b.line).collect()), sorted(bad));
+            let bad = bad.into_iter().map(|(line, at)| (line, Some(place(at))));
+            assert_eq!(sorted(side.into_iter().map(|b| (b.line, b.place)).collect()), sorted(bad.collect()));
         }
     });
 }
@@ -288,4 +292,38 @@ fn options_of_lines_reach_the_readers() {
     env.source(TextLines::new(["f"]).max_line(8)).discard();
     let error = env.execute("long").unwrap_err().to_string();
     assert!(error.contains("f has a line of more than 8 bytes at byte 10: max_line is 8"), "{error}");
+}
+
+#[test]
+fn a_bad_line_has_a_place_where_it_can_be_known_and_no_wrong_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in"), "1\nx\n2\ny\n").unwrap();
+    let number = |line: &str| line.parse::<u32>();
+    let options = || AsyncOptions::ordered().capacity(2);
+    for (kept, case) in [(false, 0), (false, 1), (true, 2), (true, 3)] {
+        let env = testing::environment(1, dir.path()).unwrap();
+        let tag = OutputTag::<BadRecord>::new("bad");
+        let lines = env.read_text("in");
+        let parsed = match case {
+            0 => lines.parse_with(number).on_error(&tag).boxed(),
+            1 => lines.filter(|line| line != "1").map(|line| line + " ").parse_with(number).on_error(&tag).boxed(),
+            2 => lines
+                .map_async(options(), |line| async { Ok::<_, String>(line) })
+                .parse_with(number)
+                .on_error(&tag)
+                .boxed(),
+            _ => lines.rebalance().parse_with(number).on_error(&tag).boxed(),
+        };
+        let bad = parsed.side_output(&tag).map(|b: BadRecord| (b.line, b.place)).collect();
+        parsed.discard();
+        let result = env.execute("places").unwrap();
+        let place = |at: u32| (!kept).then(|| format!("{} at byte {at}", dir.path().join("in").display()));
+        let end = if case == 1 { " " } else { "" };
+        let expected = if case == 1 {
+            vec![(format!("x{end}"), place(2)), (format!("2{end}"), place(4)), (format!("y{end}"), place(6))]
+        } else {
+            vec![("x".to_owned(), place(2)), ("y".to_owned(), place(6))]
+        };
+        assert_eq!(result.collected(&bad).unwrap(), expected, "{case}");
+    }
 }

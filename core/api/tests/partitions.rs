@@ -9,7 +9,10 @@ use paced::{MS, Snapshot, each};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use thalweg_api::{
     Assignment, Enumerator, Polled, Reader, ReaderCx, Source, TaskFailure, operator::TaskCell, prelude::*,
     testing::Stepped,
@@ -34,9 +37,15 @@ struct Log {
     early: usize,
     /// Records of each partition that were given out in this run or before.
     given: Arc<Mutex<BTreeMap<usize, u64>>>,
+    /// Who has read which.
+    read_by: Arc<Mutex<BTreeSet<(u32, usize)>>>,
 }
 
 impl Log {
+    fn new(partitions: usize, early: usize) -> Self {
+        Self { partitions, early, given: Arc::default(), read_by: Arc::default() }
+    }
+
     fn is_over(&self) -> bool {
         let given = self.given.lock();
         given.len() == self.partitions && given.values().all(|n| *n >= ENOUGH)
@@ -75,6 +84,7 @@ impl Enumerator for Discovery {
 
 struct LogReader {
     log: Log,
+    me: u32,
     open: Vec<Partition>,
     reading: usize,
     due: Moment,
@@ -97,8 +107,15 @@ impl Source for Log {
         let (log, env) = (self.clone(), cx.env().clone());
         Ok(Discovery { log, assigned, began: env.clock.now(), asked: 0, env, cell: cx.cell() })
     }
-    fn reader(&self, _: &OpCx) -> Result<LogReader, TaskFailure> {
-        Ok(LogReader { log: self.clone(), open: Vec::new(), reading: 0, due: Moment::default(), given: 0 })
+    fn reader(&self, cx: &OpCx) -> Result<LogReader, TaskFailure> {
+        Ok(LogReader {
+            log: self.clone(),
+            me: cx.subtask,
+            open: Vec::new(),
+            reading: 0,
+            due: Moment::default(),
+            given: 0,
+        })
     }
 }
 
@@ -124,6 +141,7 @@ impl Reader for LogReader {
         self.given += 1;
         assert!(self.given < 20_000, "the log never ends: {:?}", self.log.given.lock());
         let partition = &mut self.open[self.reading];
+        self.log.read_by.lock().insert((self.me, partition.number));
         out.emit((partition.number, partition.from));
         partition.from += 1;
         let mut given = self.log.given.lock();
@@ -177,7 +195,7 @@ fn partitions_that_never_end_all_find_a_reader_and_lose_nothing() {
     each(80, |seed| {
         let mut random = SmallRng::seed_from_u64(seed);
         let partitions = random.random_range(1..9);
-        let log = Log { partitions, early: random.random_range(1..=partitions), given: Arc::default() };
+        let log = Log::new(partitions, random.random_range(1..=partitions));
         let mut case = Case { seed, parallelism: random.random_range(1..4), aligned: random.random(), log };
         let mut from = Snapshot::new();
         let mut at = random.random::<bool>().then(|| random.random_range(1..400));
@@ -200,4 +218,29 @@ fn partitions_that_never_end_all_find_a_reader_and_lose_nothing() {
             assert!(seen.iter().copied().eq(0..n), "partition {partition}: {seen:?}");
         }
     });
+}
+
+#[test]
+fn more_readers_than_before_have_partitions_at_once_and_fewer_have_all_of_them() {
+    for (before, after, each) in [(1, 3, [2, 2, 2].as_slice()), (3, 1, &[6]), (2, 4, &[2, 2, 1, 1]), (4, 3, &[2, 2, 2])]
+    {
+        let mut case = Case { seed: 1, parallelism: before, aligned: false, log: Log::new(6, 6) };
+        // Late enough for all to be dealt out, and before the log ends.
+        let from = (1..100).find_map(|n| {
+            case.log.given.lock().clear();
+            case.log.read_by.lock().clear();
+            let snapshot = run(&case, &Snapshot::new(), Some(n * 20)).err()?;
+            (case.log.read_by.lock().len() == 6).then_some(snapshot)
+        });
+        let from = from.unwrap_or_else(|| panic!("no checkpoint had all partitions"));
+        case.log.given.lock().clear();
+        case.log.read_by.lock().clear();
+        case.parallelism = after;
+        assert!(run(&case, &from, None).is_ok());
+        let mut of = BTreeMap::<u32, usize>::new();
+        case.log.read_by.lock().iter().for_each(|(reader, _)| *of.entry(*reader).or_default() += 1);
+        let mut shares: Vec<usize> = of.into_values().collect();
+        shares.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(shares, each, "{before} readers to {after}");
+    }
 }

@@ -37,6 +37,9 @@ pub struct BadRecord {
     pub line: String,
     /// What is wrong with it.
     pub error: String,
+    /// Where it was read, as `orders.csv at byte 1200`: what the source tells. `None` for sources that tell nothing, and
+    /// behind an exchange or an operator that keeps records, such as `map_async`.
+    pub place: Option<String>,
 }
 
 /// What a line does that cannot be read.
@@ -136,9 +139,12 @@ impl<X: Format> Transform<String> for Parse<X> {
 impl<X: Format> ParseOp<X> {
     #[cold]
     fn bad(&mut self, at: Time, line: String, error: String) {
+        let place = self.cell.place.told();
+        // As an end of what is said of it.
+        let of = || place.as_ref().map_or_else(String::new, |place| format!(" ({place})"));
         match &self.policy {
             ErrorPolicy::Fail => {
-                let message = format!("a line cannot be read: {error}: {}", beginning(&line));
+                let message = format!("a line cannot be read: {error}: {}{}", beginning(&line), of());
                 self.cell.fail_in(&self.uid, FailureKind::User, message);
             }
             ErrorPolicy::Skip => {
@@ -147,10 +153,11 @@ impl<X: Format> ParseOp<X> {
                 let n = skipped.load(Relaxed);
                 // Often enough to be seen, and not a line of the log for each of a million.
                 if n.is_power_of_two() {
-                    tracing::warn!(uid = %self.uid, skipped = n, "a line is skipped: {error}: {}", beginning(&line));
+                    let (line, of) = (beginning(&line), of());
+                    tracing::warn!(uid = %self.uid, skipped = n, "a line is skipped: {error}: {line}{of}");
                 }
             }
-            ErrorPolicy::Side(tag) => self.sides.emit(tag, at, BadRecord { line, error }),
+            ErrorPolicy::Side(tag) => self.sides.emit(tag, at, BadRecord { line, error, place }),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     latency::Latency,
     metrics::Registry,
     push::{Barrier, CheckpointId, Control, Flow, Mark, Ready},
-    source::SplitBoard,
+    source::{Place, SplitBoard},
     times::{Times, Waits},
 };
 use parking_lot::Mutex;
@@ -244,6 +244,7 @@ pub struct TaskCell {
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Of a task that begins with a source.
     pub(crate) splits: SplitBoard,
+    pub(crate) place: Place,
     wish: Cell<Option<Moment>>,
     held: Cell<bool>,
 }
@@ -257,6 +258,7 @@ impl TaskCell {
             prepared: RefCell::new(None),
             checkpoints,
             splits: SplitBoard::default(),
+            place: Place::default(),
             wish: Cell::new(None),
             held: Cell::new(false),
         })

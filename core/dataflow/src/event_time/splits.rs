@@ -8,9 +8,9 @@
 use super::WatermarkGenerator;
 use crate::{
     batch::{NO_TIME, Time},
-    source::Told,
+    source::{Origin, Told},
 };
-use std::{marker::PhantomData, time::Duration};
+use std::{collections::BTreeMap, marker::PhantomData, time::Duration};
 use thalweg_model::Moment;
 
 struct Open<G> {
@@ -33,13 +33,13 @@ pub(super) struct Splits<T, G> {
     /// The lowest of the others that are not idle; `Time::MAX` where there is none.
     others: Time,
     at_once: bool,
-    /// Watermarks of the splits of a snapshot, by number.
-    saved: Vec<Time>,
+    /// Watermarks of the splits of a snapshot, of each reader that wrote some.
+    saved: BTreeMap<u32, Vec<Time>>,
     _t: PhantomData<fn(T)>,
 }
 
 impl<T, G: WatermarkGenerator<T>> Splits<T, G> {
-    pub(super) fn new(fresh: G, saved: Vec<Time>) -> Self {
+    pub(super) fn new(fresh: G, saved: BTreeMap<u32, Vec<Time>>) -> Self {
         Self { fresh, open: Vec::new(), reading: None, others: Time::MAX, at_once: false, saved, _t: PhantomData }
     }
 
@@ -55,13 +55,10 @@ impl<T, G: WatermarkGenerator<T>> Splits<T, G> {
         let before = self.open.len();
         self.open.retain(|split| told.open.contains(&split.number));
         let stayed = self.open.len();
-        if self.saved.len() != told.restored {
-            // The source's splits are not those of the snapshot: it began anew.
-            self.saved.clear();
-        }
         for number in &told.open {
             if !self.open.iter().any(|split| split.number == *number) {
-                let floor = self.saved.get(*number as usize).copied().unwrap_or(NO_TIME);
+                let origin = told.restored.get(*number as usize);
+                let floor = origin.and_then(|origin| self.saved(origin)).unwrap_or(NO_TIME);
                 let generator = self.fresh.clone();
                 self.open.push(Open { number: *number, generator, floor, since: now, idle: false });
             }
@@ -75,6 +72,11 @@ impl<T, G: WatermarkGenerator<T>> Splits<T, G> {
         }
         self.look();
         before != stayed || stayed != self.open.len()
+    }
+
+    /// What a split had at the snapshot. A list of another length is not of these splits.
+    fn saved(&self, origin: &Origin) -> Option<Time> {
+        self.saved.get(&origin.writer).filter(|all| all.len() == origin.of)?.get(origin.place).copied()
     }
 
     fn look(&mut self) {
@@ -158,7 +160,9 @@ mod tests {
     impl Fed {
         fn new(at_once: bool, saved: Vec<Time>) -> Self {
             let live = WatermarkStrategy::for_monotonous_timestamps().generator;
-            let told = Told { at_once, restored: saved.len(), ..Told::default() };
+            let restored = (0..saved.len()).map(|place| Origin { writer: 3, place, of: saved.len() }).collect();
+            let told = Told { at_once, restored, ..Told::default() };
+            let saved = BTreeMap::from([(2, vec![1000]), (3, saved)]);
             Self { splits: Splits::new(live.clone(), saved), live, told, last: at(0) }
         }
 
@@ -235,8 +239,16 @@ mod tests {
         again.record(0, 11, 0);
         assert_eq!(again.watermark(), Some(50), "it does not go back");
         let mut other = Fed::new(false, vec![50, 70]);
-        other.told.restored = 0;
+        other.told.restored.clear();
         other.add(0, 0);
         assert_eq!(other.watermark(), Some(NO_TIME), "a source that began anew");
+        let mut one = Fed::new(false, vec![50, 70]);
+        one.told.restored = vec![Origin { writer: 3, place: 1, of: 2 }];
+        one.add(0, 0);
+        assert_eq!(one.watermark(), Some(70), "the other one went to another reader");
+        let mut others = Fed::new(false, vec![50, 70]);
+        others.told.restored = vec![Origin { writer: 3, place: 1, of: 3 }];
+        others.add(0, 0);
+        assert_eq!(others.watermark(), Some(NO_TIME), "the list is of other splits");
     }
 }

@@ -90,13 +90,8 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
         let idle = |after| Idle { after, since: clock.now(), told: false, clock: clock.clone() };
         let by_split = (self.by_split && !cx.is_batch()).then(|| {
             cx.cell().splits.watch();
-            let mut saved = Vec::new();
-            // Splits go to readers by the same rule.
-            for (writer, part) in cx.saved::<Vec<Time>>()? {
-                if writer % cx.parallelism == cx.subtask {
-                    saved.extend(part);
-                }
-            }
+            // Of all readers: who goes on with which split is the source's to say.
+            let saved = cx.saved::<Vec<Time>>()?.into_iter().collect();
             Ok(BySplit { splits: Splits::new(self.strategy.generator.clone(), saved), version: 0 })
         });
         let alignment = self.strategy.alignment.filter(|_| self.by_split && !cx.is_batch());

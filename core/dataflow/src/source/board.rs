@@ -3,6 +3,7 @@
 //! It is told between records, while nothing of an earlier split is on its way through the chain, and only where somebody
 //! listens. It goes nowhere else: what other tasks know of splits is the coordinator's business.
 
+use super::Origin;
 use crate::{
     batch::{NO_TIME, Time},
     event_time::Alignment,
@@ -49,8 +50,8 @@ pub(crate) struct Told {
     pub(crate) open: Vec<u64>,
     /// The one whose records come next.
     pub(crate) reading: Option<u64>,
-    /// So many, from 0 on, were there before a restore.
-    pub(crate) restored: usize,
+    /// Where those stood that were in a snapshot; they have the numbers from 0 on.
+    pub(crate) restored: Vec<Origin>,
     /// Are all of them read at once?
     pub(crate) at_once: bool,
 }
@@ -103,11 +104,11 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// A split was added.
-    pub(super) fn add(&mut self, restored: bool) {
+    /// A split was added; one of a snapshot stood there. Those come first.
+    pub(super) fn add(&mut self, restored: Option<Origin>) {
         self.now.open.push(self.next);
         self.next += 1;
-        self.now.restored += usize::from(restored);
+        self.now.restored.extend(restored);
         self.news = true;
     }
 

@@ -2,7 +2,7 @@
 //! files open.
 
 use super::*;
-use crate::source::half_read::OPEN;
+use crate::source::{Place, half_read::OPEN};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, io::Write};
 
@@ -58,7 +58,7 @@ fn turned<R: Reader<Split = FileSplit>>(
             assert_eq!(reader.reading(), if turned { Some(place) } else { before });
         }
         let (count, given) = (reader.unfinished().len(), out.0.len());
-        let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: true };
+        let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: true };
         let polled = reader.poll(random.random_range(1..5), &mut out, &mut cx).unwrap();
         most = most.max(open(&reader));
         let ended = usize::from(polled != Polled::Progress);

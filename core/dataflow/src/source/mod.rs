@@ -13,8 +13,10 @@ mod files;
 mod generator;
 mod group;
 mod half_read;
+mod place;
 mod reader;
 mod sequence;
+mod share;
 mod socket;
 mod splits;
 mod text;
@@ -26,8 +28,10 @@ pub(crate) use board::{SplitBoard, Told};
 pub use collection::Collection;
 pub use generator::Generator;
 pub(crate) use group::{Draft as GroupDraft, Link, connect as connect_groups};
+pub(crate) use place::Place;
 pub use reader::SourceHead;
 pub use sequence::Sequence;
+pub(crate) use share::Origin;
 pub use socket::SocketText;
 pub use text::{InvalidUtf8, TextBlocks, TextLines};
 pub use words::{IntoWords, TextBlock, Words};
@@ -42,7 +46,7 @@ use crate::{
     task::{SlotCx, TaskMetrics, add},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 use thalweg_model::{Moment, Partitioner, TaskFailure, UnixMillis, VertexRole};
 
 /// Where records come from.
@@ -65,7 +69,7 @@ pub trait Source: Clone + Send + 'static {
     }
     /// Opens the enumerator, in the coordinator. After a restore `cx.restored()` has what it snapshot.
     fn enumerator(&self, cx: &OpCx) -> Result<Self::Enumerator, TaskFailure>;
-    /// Opens a reader. Unfinished splits of a restore are added to it by its head.
+    /// Opens a reader. Its share of the splits that were unfinished at the snapshot is added to it by its head.
     fn reader(&self, cx: &OpCx) -> Result<Self::Reader, TaskFailure>;
 }
 
@@ -154,10 +158,21 @@ pub trait Reader: 'static {
 pub struct ReaderCx<'a> {
     pub(crate) slot: &'a mut SlotCx,
     pub(crate) metrics: &'a TaskMetrics,
+    pub(crate) place: &'a Place,
     pub(crate) one_split: bool,
 }
 
 impl ReaderCx<'_> {
+    /// What this call gives out is read from here: a file, with what tells it from others. With [`ReaderCx::at`] for each
+    /// record it is what errors say of a bad one, and [`BadRecord::place`](crate::formats::BadRecord).
+    pub fn reads(&self, input: impl Display) {
+        self.place.input(input);
+    }
+    /// The next record begins at this byte of the input.
+    #[inline(always)]
+    pub fn at(&self, byte: u64) {
+        self.place.at(byte);
+    }
     /// Must this call give records of the split alone that [`Reader::reading`] named? Only jobs whose watermarks go by
     /// split ask for it.
     pub fn one_split(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Compressed, damaged, shrinking and vanishing files. Patterns and whole jobs are tested from the API.
 
 use super::*;
-use crate::source::files;
+use crate::source::{Place, files};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::io::Write;
 
@@ -84,7 +84,13 @@ fn bytes_of_a_compressed_file_are_counted_as_it_lies_there() {
     let (mut out, metrics, mut reader) = (Into_(Vec::new()), TaskMetrics::default(), lines(1 << 20));
     let mut slot = SlotCx::new(Arc::new(SystemClock::new()));
     splits(&path).into_iter().for_each(|s| reader.add(s));
-    while reader.poll(256, &mut out, &mut ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false }).unwrap()
+    while reader
+        .poll(
+            256,
+            &mut out,
+            &mut ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false },
+        )
+        .unwrap()
         != Polled::Done
     {}
     let read = metrics.source_bytes.load(std::sync::atomic::Ordering::Relaxed);
@@ -229,7 +235,7 @@ fn a_line_is_as_long_as_the_option_lets_it() {
     for reader in [true, false] {
         let (mut out, metrics, mut slot) =
             (Into_(Vec::new()), TaskMetrics::default(), SlotCx::new(Arc::new(SystemClock::new())));
-        let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
+        let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false };
         let failure = if reader {
             let mut lines = own(1 << 20);
             splits(&path).into_iter().for_each(|s| lines.add(s));
@@ -259,7 +265,11 @@ fn what_is_not_utf8_is_replaced_refused_or_skipped() {
     let mut reader = LinesReader::new(options, Limit { bytes: 100, own: false });
     splits(&path).into_iter().for_each(|s| reader.add(s));
     reader
-        .poll(3, &mut Into_(Vec::new()), &mut ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false })
+        .poll(
+            3,
+            &mut Into_(Vec::new()),
+            &mut ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false },
+        )
         .unwrap();
     assert_eq!(metrics.skipped.load(std::sync::atomic::Ordering::Relaxed), 1);
     let failure = of(InvalidUtf8::Fail).unwrap_err();

@@ -4,6 +4,7 @@ use super::{
     Assign, Polled, Reader, ReaderCx, Request, Source, What,
     board::Following,
     drift::{Ahead, Turn},
+    share::share,
 };
 use crate::{
     batch::{Batch, Time},
@@ -21,7 +22,7 @@ use crate::{
     push::{Control, Push, STRIDE, forward_control},
     task::{Head, Saying, SlotCx, Step, Task, TaskCell, add},
 };
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// The head of a chain that begins with a source.
@@ -48,14 +49,20 @@ impl<S: Source> Pipe for SourceHead<S> {
         let mut reader = self.source.reader(&op)?;
         guard.leave();
         let (mut active, mut splits) = (false, Following::default());
-        for (writer, part) in op.restored().filter(|(writer, _)| writer % op.parallelism == op.subtask) {
+        let mut left = BTreeMap::new();
+        for (writer, part) in op.restored() {
             let unfinished: Vec<S::Split> = codec::decode(part).map_err(|e| {
                 op.failure(FailureKind::Storage, format!("the splits that subtask {writer} had cannot be read: {e}"))
             })?;
-            active |= !unfinished.is_empty();
-            for split in unfinished {
+            left.insert(writer, unfinished.into_iter().map(Some).collect::<Vec<_>>());
+        }
+        let written: Vec<(u32, usize)> = left.iter().map(|(writer, splits)| (*writer, splits.len())).collect();
+        for origin in share(&written, op.parallelism, op.subtask) {
+            let place = left.get_mut(&origin.writer).and_then(|splits| splits.get_mut(origin.place));
+            if let Some(split) = place.and_then(Option::take) {
                 reader.add(split);
-                splits.add(true);
+                splits.add(Some(origin));
+                active = true;
             }
         }
         let gate = Gate::new(cx.receivers(self.assignments)?, 0);
@@ -153,7 +160,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 batch.each(usize::MAX, |_, _, assign: Assign<R::Split>| match assign.what {
                     What::Split(split) => {
                         self.reader.add(split);
-                        self.splits.add(false);
+                        self.splits.add(None);
                         self.active = true;
                         self.asked = Asked::Nothing;
                     }
@@ -287,10 +294,16 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             if self.active {
                 self.ask_for_more();
                 let mut out = Counted { next: &mut self.next, records: 0 };
-                let mut cx = ReaderCx { slot, metrics: &self.cell.shared.metrics, one_split: self.apart };
+                let mut cx = ReaderCx {
+                    slot,
+                    metrics: &self.cell.shared.metrics,
+                    place: &self.cell.place,
+                    one_split: self.apart,
+                };
                 let guard = Guard::new(&self.uid);
                 let polled = self.reader.poll(STRIDE.min(budget), &mut out, &mut cx);
                 guard.leave();
+                self.cell.place.forget();
                 let records = out.records;
                 turned = false;
                 add(&self.cell.metrics().records_in, records);

@@ -243,6 +243,7 @@ mod tests {
     use crate::{
         batch::{Batch, Time},
         push::{Control, no_control},
+        source::Place,
         task::{SlotCx, TaskMetrics},
     };
     use std::sync::Arc;
@@ -282,7 +283,7 @@ mod tests {
         for micros in (0..1000).step_by(10) {
             slot.now = begin + Duration::from_micros(micros);
             let before = came.0;
-            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
+            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false };
             while reader.poll(64, &mut came, &mut cx).unwrap() == Polled::Progress {}
             if came.0 > before {
                 seen.push((micros, came.0));

@@ -205,6 +205,11 @@ impl Reader for LinesReader {
         if *at == block.len() && file.split.end > 0 {
             (*block, *at) = (file.next(cx)?, 0);
         }
+        let path = file.split.path.display();
+        match file.split.packed {
+            Some(_) => cx.reads(format_args!("the text of {path}")),
+            None => cx.reads(path),
+        }
         for _ in 0..budget {
             if *at == block.len() {
                 break;
@@ -216,6 +221,7 @@ impl Reader for LinesReader {
                 return Err(file.too_long(begin));
             }
             *at = (*at + line.len() + 1).min(block.len());
+            cx.at(begin);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             match (std::str::from_utf8(line), self.options.invalid_utf8) {
                 (Ok(line), _) => out.emit(line.to_owned()),

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     batch::{Batch, Time},
     push::{Control, no_control},
+    source::Place,
     task::{SlotCx, TaskMetrics},
 };
 use std::{fs::File, sync::Arc};
@@ -46,7 +47,7 @@ fn try_read<R: Reader<Split = FileSplit>>(
         reader.add(split);
         for polls in 1.. {
             assert!(restart == usize::MAX || polls < 5_000, "it comes to no end");
-            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
+            let mut cx = ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false };
             before(polls);
             match reader.poll(2, &mut out, &mut cx)? {
                 Polled::Done => break,
@@ -114,7 +115,7 @@ fn a_file_that_is_opened_again_must_be_the_same() {
     let text = "line\n".repeat(200_000);
     std::fs::write(&path, &text).unwrap();
     let (mut slot, metrics) = (SlotCx::new(Arc::new(SystemClock::new())), TaskMetrics::default());
-    let cx = ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false };
+    let cx = ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false };
     let limit = Limit { bytes: 1 << 20, own: false };
     let [split] = cut(&path, text.len() as u64, 0).try_into().unwrap_or_else(|_| panic!("one split"));
     let mut reader = BlockReader::new(split, true, limit);
@@ -146,7 +147,11 @@ fn long_lines_are_cut_at_white_space_in_blocks_and_refused_as_lines() {
     cut(&path, text.len() as u64, 0).into_iter().for_each(|s| reader.add(s));
     let (mut slot, metrics) = (SlotCx::new(Arc::new(SystemClock::new())), TaskMetrics::default());
     let failure = reader
-        .poll(1, &mut Into_(vec![]), &mut ReaderCx { slot: &mut slot, metrics: &metrics, one_split: false })
+        .poll(
+            1,
+            &mut Into_(vec![]),
+            &mut ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false },
+        )
         .unwrap_err();
     assert!(failure.message.contains("exchange.max-record is 1048576"), "{failure}");
 }
