@@ -362,7 +362,7 @@ where
         Self { lower, upper, ..self }
     }
 
-    /// A record for each pair; its time is the one of the record that came last. What is behind the watermark is dropped.
+    /// A record for each pair; its time is the later one of the two. What is behind the watermark is dropped.
     #[track_caller]
     pub fn apply<O: 'static, F: FnMut(&A, &B) -> O + ClonedToSubtasks>(
         self,

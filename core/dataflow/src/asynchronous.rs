@@ -308,11 +308,13 @@ where
             self.ending = true;
             return if self.entries.is_empty() { Flow::Done } else { Flow::More };
         }
-        if let Some(mut entry) = self.entries.last_entry()
-            && let Entry::Mark(last) = entry.get_mut()
-        {
-            *last = mark;
-        } else {
+        if let Mark::At(_) = mark {
+            // The newest time counts alone, and idleness only if it lasts until its turn has come.
+            while self.entries.last_entry().is_some_and(|entry| matches!(entry.get(), Entry::Mark(_))) {
+                self.entries.pop_last();
+            }
+            self.add(Entry::Mark(mark));
+        } else if !self.entries.last_entry().is_some_and(|entry| matches!(entry.get(), Entry::Mark(Mark::Idle))) {
             self.add(Entry::Mark(mark));
         }
         Flow::Done
@@ -395,6 +397,31 @@ mod tests {
 
     fn out<T, X: Transform<T>>(tester: &mut OperatorTester<T, X>) -> Vec<X::Out> {
         tester.take().into_iter().map(|(_, item)| item).collect()
+    }
+
+    #[test]
+    fn a_watermark_that_waits_is_told_before_the_idleness_behind_it_and_few_wait() {
+        let rt = TestRuntime::new().unwrap();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let opens = gate.clone();
+        let f = move |i: u64| {
+            let gate = opens.clone();
+            async move { gate.acquire().await.map(|_| i).map_err(|e| e.to_string()) }
+        };
+        let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(AsyncOptions::ordered(), f)).unwrap();
+        tester.push(1, 1).unwrap();
+        for at in 2..9 {
+            tester.watermark(at).unwrap();
+            tester.idle().unwrap();
+            tester.idle().unwrap();
+        }
+        assert_eq!(tester.all_passed(), [], "one call is under way");
+        gate.add_permits(1);
+        while tester.all_passed().len() < 2 {
+            tester.advance(Duration::ZERO).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(tester.all_passed(), [Mark::At(8), Mark::Idle], "the newest of each");
     }
 
     #[test]

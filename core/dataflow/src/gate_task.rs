@@ -61,6 +61,7 @@ impl<T: Data> Task for GateTask<T> {
                         if not == Ready::Blocked {
                             self.cell.hold();
                         }
+                        self.head.waits(&mut *self.chain, slot);
                         return if worked || not == Ready::Busy { Step::Progress } else { Step::Blocked };
                     }
                 }
@@ -76,7 +77,7 @@ impl<T: Data> Task for GateTask<T> {
                     self.current = Some((channel, batch));
                 }
             } else {
-                if let Some(step) = self.head.advance(&mut *self.chain, &mut budget) {
+                if let Some(step) = self.head.advance(&mut *self.chain, &mut budget, slot) {
                     return if worked && step == Step::Blocked { Step::Progress } else { step };
                 }
                 match self.gate.next(&mut self.align) {

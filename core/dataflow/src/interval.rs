@@ -29,6 +29,10 @@ struct Rest {
     partners: Range<usize>,
 }
 
+const UNTIMED: &str = "a record without a time came to an interval join: give both streams their event time before, with \
+                       assign_timestamps_and_watermarks, and mind that what an aggregation gives out at the end of a batch \
+                       has none";
+
 impl<F, K, O> IntervalJoin<F, K, O> {
     /// Between these bounds, both of which belong to it, ms.
     pub fn new(lower: Time, upper: Time, f: F) -> Self {
@@ -75,9 +79,10 @@ impl<F, K: OwnedKey, O: 'static> IntervalJoin<F, K, O> {
     {
         for n in rest.partners.by_ref().take(STRIDE) {
             let (a, b) = if rest.left { (rest.place, n) } else { (n, rest.place) };
-            if let (Some((_, a)), Some((_, b))) = (state.left.get(a), state.right.get(b)) {
+            if let (Some((left, a)), Some((right, b))) = (state.left.get(a), state.right.get(b)) {
                 let pair = (self.f)(a, b);
-                ctx.emit(pair);
+                // Not of the one that happened to come last.
+                ctx.emit_at(*left.max(right), pair);
             }
         }
         if !rest.partners.is_empty() {
@@ -101,8 +106,11 @@ where
 
     fn left(&mut self, item: A, state: &mut Waiting<A, B>, ctx: &mut impl KeyedContext<K, O>) {
         let at = ctx.time();
+        if at == NO_TIME {
+            return ctx.fail(UNTIMED);
+        }
         // What is late has lost its partners, perhaps, and half of its pairs would be a lie.
-        if at <= ctx.watermark() && at != NO_TIME {
+        if at <= ctx.watermark() {
             return ctx.drop_late();
         }
         let partners = between(&state.right, at.saturating_add(self.lower), at.saturating_add(self.upper));
@@ -113,7 +121,10 @@ where
 
     fn right(&mut self, item: B, state: &mut Waiting<A, B>, ctx: &mut impl KeyedContext<K, O>) {
         let at = ctx.time();
-        if at <= ctx.watermark() && at != NO_TIME {
+        if at == NO_TIME {
+            return ctx.fail(UNTIMED);
+        }
+        if at <= ctx.watermark() {
             return ctx.drop_late();
         }
         let partners = between(&state.left, at.saturating_sub(self.upper), at.saturating_sub(self.lower));
@@ -152,6 +163,25 @@ mod tests {
         side::Sides,
         testing::{OperatorTester, TestRuntime},
     };
+
+    #[test]
+    fn a_pair_has_the_later_time_whoever_came_last_and_records_need_one() {
+        let rt = TestRuntime::new().unwrap();
+        let tester = || {
+            let join = IntervalJoin::new(-10, 10, |a: &u64, b: &u64| (*a, *b));
+            let key = EitherKey { left: ByValue(|_: &u64| 0u8), right: ByValue(|_: &u64| 0u8) };
+            OperatorTester::new(&rt.env, ProcessSpec { f: CoOf::new(join), key, sides: Sides::default() }).unwrap()
+        };
+        let mut join = tester();
+        join.push(10, Either::Left(1)).unwrap();
+        join.push(15, Either::Right(2)).unwrap();
+        join.push(12, Either::Left(3)).unwrap();
+        assert_eq!(join.take(), [(15, (1, 2)), (15, (3, 2))]);
+        for untimed in [Either::Left(1), Either::Right(1)] {
+            let failure = tester().push_untimed(untimed).unwrap_err();
+            assert!(failure.message.contains("assign_timestamps_and_watermarks"), "{failure:?}");
+        }
+    }
 
     #[test]
     fn a_record_with_many_partners_meets_them_in_several_goes_and_what_comes_behind_it_waits() {

@@ -42,6 +42,9 @@ pub trait KeyedContext<K, O> {
     fn processing_time(&self) -> Time;
     /// Gives a record out. Its time is the one of the record that came in, or of the timer.
     fn emit(&mut self, item: O);
+    /// The same with another time.
+    #[doc(hidden)]
+    fn emit_at(&mut self, at: Time, item: O);
     /// Gives a record out by the side.
     fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U);
     /// Calls `on_timer` for this key when the watermark has reached `at`: at the end of the input at the latest. Asked for
@@ -158,6 +161,9 @@ impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
     #[inline(always)]
     fn emit(&mut self, item: O) {
         self.out.push(self.at, item);
+    }
+    fn emit_at(&mut self, at: Time, item: O) {
+        self.out.push(at, item);
     }
     fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U) {
         self.sides.emit(tag, self.at, item);

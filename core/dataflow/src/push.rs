@@ -134,7 +134,9 @@ pub trait Operator<T>: 'static {
     }
     /// The input pauses.
     fn flush(&mut self, _out: &mut impl Push<Self::Out>) {}
-    /// No record follows; the end is forwarded once the answer is `Done`.
+    /// No record follows. It is called behind `mark` of the last watermark, and before that watermark is forwarded: who waits
+    /// for time behind this operator gets what is given out here in time. Nothing is asked of the operator once the answer is
+    /// `Done`, but its state.
     fn end(&mut self, _budget: &mut usize, _out: &mut impl Push<Self::Out>) -> Flow {
         Flow::Done
     }
@@ -155,12 +157,23 @@ enum Passed {
     Chain,
 }
 
+/// How near its end an operator is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Running,
+    /// It is done with the last watermark.
+    Marked,
+    /// It has ended.
+    Over,
+}
+
 /// An operator in a nest: forwards everything that is not a record.
 pub struct Chained<T, O, N> {
     op: O,
     uid: Arc<str>,
     next: N,
     passed: Passed,
+    course: Course,
     // What the rest of the chain is told: a mark that came in, or the operator's own.
     mark: Mark,
     own: bool,
@@ -170,7 +183,8 @@ pub struct Chained<T, O, N> {
 impl<T, O, N> Chained<T, O, N> {
     /// `op` before `next`.
     pub fn new(op: O, uid: Arc<str>, next: N) -> Self {
-        Self { op, uid, next, passed: Passed::Nobody, mark: Mark::Idle, own: false, _t: PhantomData }
+        let (passed, course) = (Passed::Nobody, Course::Running);
+        Self { op, uid, next, passed, course, mark: Mark::Idle, own: false, _t: PhantomData }
     }
 }
 
@@ -207,6 +221,29 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Chained<T, O, N> {
         }
     }
 
+    /// Tells the operator a watermark; the last one, and that no record follows.
+    fn tell(&mut self, mark: Option<Mark>, budget: &mut usize) -> Flow {
+        let (op, next) = (&mut self.op, &mut self.next);
+        let guard = Guard::new(&self.uid);
+        let mut flow = Flow::Done;
+        if let Some(mark) = mark
+            && self.course == Course::Running
+        {
+            flow = op.mark(mark, budget, next);
+            if flow == Flow::Done && mark == Mark::At(Time::MAX) {
+                self.course = Course::Marked;
+            }
+        }
+        if flow == Flow::Done && (mark.is_none() || self.course == Course::Marked) && self.course != Course::Over {
+            flow = if *budget == 0 { Flow::More } else { op.end(budget, next) };
+            if flow == Flow::Done {
+                self.course = Course::Over;
+            }
+        }
+        guard.leave();
+        flow
+    }
+
     /// Goes on with a mark of the operator's own.
     #[cold]
     #[inline(never)]
@@ -222,6 +259,8 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
     fn ready(&mut self) -> Ready {
         match self.room() {
             Ready::Yes if self.own => return self.tell_own(),
+            // What it gave behind its end nobody would take.
+            Ready::Yes if self.course == Course::Over => return Ready::Yes,
             Ready::Yes => {}
             not => return not,
         }
@@ -244,13 +283,12 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
             if !self.settled() {
                 return Flow::More;
             }
-            let guard = Guard::new(&self.uid);
-            let flow = self.op.mark(mark, budget, &mut self.next);
-            let passes = if flow == Flow::Done { self.op.passes(mark) } else { None };
-            guard.leave();
-            if flow == Flow::More {
+            if self.tell(Some(mark), budget) == Flow::More {
                 return Flow::More;
             }
+            let guard = Guard::new(&self.uid);
+            let passes = self.op.passes(mark);
+            guard.leave();
             let Some(mark) = passes else { return Flow::Done };
             (self.mark, self.passed) = (mark, Passed::Operator);
         }
@@ -279,7 +317,7 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
 
     fn flush(&mut self) {
         // What is on its way down the chain is told to its end before anything else.
-        if self.passed == Passed::Nobody {
+        if self.passed == Passed::Nobody && self.course != Course::Over {
             let guard = Guard::new(&self.uid);
             self.op.flush(&mut self.next);
             guard.leave();
@@ -295,10 +333,7 @@ impl<T: 'static, O: Operator<T>, N: Push<O::Out>> Control for Chained<T, O, N> {
             if !self.settled() {
                 return Flow::More;
             }
-            let guard = Guard::new(&self.uid);
-            let flow = self.op.end(budget, &mut self.next);
-            guard.leave();
-            if flow == Flow::More {
+            if self.tell(None, budget) == Flow::More {
                 return Flow::More;
             }
             self.passed = Passed::Operator;

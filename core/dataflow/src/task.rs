@@ -247,6 +247,11 @@ pub struct TaskCell {
     pub(crate) place: Place,
     wish: Cell<Option<Moment>>,
     held: Cell<bool>,
+    /// Since when it has been held, and for how long it was before that.
+    held_since: Cell<Option<Moment>>,
+    held_for: Cell<Duration>,
+    /// How often its head found nothing to do.
+    pauses: Cell<u64>,
 }
 
 impl TaskCell {
@@ -261,6 +266,9 @@ impl TaskCell {
             place: Place::default(),
             wish: Cell::new(None),
             held: Cell::new(false),
+            held_since: Cell::new(None),
+            held_for: Cell::default(),
+            pauses: Cell::default(),
         })
     }
 
@@ -312,9 +320,32 @@ impl TaskCell {
     }
 
     /// What the task waits for after a step that ended so; `None` when it does not wait.
-    pub(crate) fn take_waits(&self, step: Option<Step>) -> Option<Waits> {
+    pub(crate) fn take_waits(&self, step: Option<Step>, now: Moment) -> Option<Waits> {
         let held = self.held.take();
+        match self.held_since.get() {
+            None if held => self.held_since.set(Some(now)),
+            Some(since) if !held => {
+                self.held_for.set(self.held_for.get() + now.since(since));
+                self.held_since.set(None);
+            }
+            _ => {}
+        }
         (step == Some(Step::Blocked)).then_some(if held { Waits::Room } else { Waits::Input })
+    }
+
+    /// For so long in all there was no room behind this task, so that it read nothing, whatever there was to read.
+    pub(crate) fn held_for(&self, now: Moment) -> Duration {
+        self.held_for.get() + self.held_since.get().map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// There is nothing to do.
+    pub(crate) fn pause(&self) {
+        self.pauses.set(self.pauses.get() + 1);
+    }
+
+    /// How often that was so.
+    pub(crate) fn pauses(&self) -> u64 {
+        self.pauses.get()
     }
 
     pub(crate) fn take_failure(&self) -> Option<TaskFailure> {
@@ -379,6 +410,8 @@ pub(crate) struct Head {
     ended: bool,
     flushed: Moment,
     timeout: Duration,
+    // Something may have been pushed since then.
+    gathers: bool,
     // The head's own states, which belong to the barrier it is about to say.
     pub(crate) own: Vec<(Arc<str>, Vec<u8>)>,
     epoch: CheckpointId,
@@ -394,6 +427,7 @@ impl Head {
             ended: false,
             flushed: Moment::default(),
             timeout,
+            gathers: false,
             own: Vec::new(),
             epoch,
         }
@@ -407,8 +441,46 @@ impl Head {
         self.saying = Some(if self.ending { Saying::Mark(Mark::At(Time::MAX)) } else { saying });
     }
 
+    /// Nothing was begun that is not done.
+    pub(crate) fn is_free(&self) -> bool {
+        self.saying.is_none() && !self.ended
+    }
+
     /// Goes on with what was begun; `None` when there is nothing and the chain takes records.
-    pub(crate) fn advance(&mut self, chain: &mut (impl Control + ?Sized), budget: &mut usize) -> Option<Step> {
+    pub(crate) fn advance(
+        &mut self,
+        chain: &mut (impl Control + ?Sized),
+        budget: &mut usize,
+        slot: &SlotCx,
+    ) -> Option<Step> {
+        let step = self.go_on(chain, budget);
+        // Records come next, or somebody in the chain gives some out.
+        self.gathers |= step != Some(Step::Blocked);
+        if step.is_some() {
+            self.waits(chain, slot);
+        }
+        step
+    }
+
+    /// The chain takes nothing now, or has something to do by itself. What was gathered goes out in time also then.
+    pub(crate) fn waits(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) {
+        if !self.gathers || self.ended {
+            return;
+        }
+        let due = self.flushed + self.timeout;
+        if slot.now < due {
+            return self.cell.wake_at(due);
+        }
+        self.flush(chain, slot);
+    }
+
+    fn flush(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) {
+        (self.flushed, self.gathers) = (slot.now, false);
+        chain.flush();
+    }
+
+    /// [`Self::advance`] where nothing is gathered.
+    pub(crate) fn go_on(&mut self, chain: &mut (impl Control + ?Sized), budget: &mut usize) -> Option<Step> {
         if self.ended {
             return Some(match chain.ready() {
                 Ready::Busy => Step::Progress,
@@ -466,17 +538,20 @@ impl Head {
 
     /// Nothing was to be done in this step: send what was gathered.
     pub(crate) fn pause(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
-        self.flushed = slot.now;
-        chain.flush();
+        self.cell.pause();
+        self.flush(chain, slot);
         Step::Blocked
     }
 
     /// Something was done. Sends what was gathered when it has waited for `buffer-timeout`.
     pub(crate) fn worked(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
         if slot.now.since(self.flushed) >= self.timeout {
-            self.flushed = slot.now;
-            chain.flush();
+            self.flush(chain, slot);
         }
         Step::Progress
     }
 }
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod head_tests;

@@ -198,7 +198,7 @@ impl SlotThread {
         metrics.times.begins(began);
         let step = panics::catch(&live.wanted.uid, || task.step(BUDGET, cx));
         let ended = self.clock.now();
-        metrics.times.ends(began, ended, live.cell.take_waits(step.as_ref().ok().copied()));
+        metrics.times.ends(began, ended, live.cell.take_waits(step.as_ref().ok().copied(), ended));
         let step = step?;
         if ended.since(began) > SLOW {
             add(&metrics.slow_steps, 1);

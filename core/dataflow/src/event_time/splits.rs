@@ -108,6 +108,11 @@ impl<T, G: WatermarkGenerator<T>> Splits<T, G> {
         self.open.iter_mut().for_each(|split| split.since = split.since.max(now));
     }
 
+    /// None was read for so long.
+    pub(super) fn held(&mut self, time: Duration) {
+        self.open.iter_mut().for_each(|split| split.since = split.since + time);
+    }
+
     /// Splits without records for so long do not count, where all are read at once. Answers whether one has become idle,
     /// and when the next one may.
     pub(super) fn age(&mut self, now: Moment, after: Duration) -> (bool, Option<Moment>) {

@@ -72,6 +72,11 @@ struct Idle {
     after: Duration,
     since: Moment,
     told: bool,
+    /// For how long the task had been held when it was looked at last.
+    held: Duration,
+    /// It is time, and so many pauses there had been when it was found to be: only one that comes behind that says that there
+    /// is nothing to read.
+    due: Option<u64>,
     clock: Arc<dyn Clock>,
 }
 
@@ -87,7 +92,10 @@ impl<T: 'static, F: FnMut(&T) -> Time + ClonedToSubtasks, G: WatermarkGenerator<
     }
     fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let clock = cx.env().clock.clone();
-        let idle = |after| Idle { after, since: clock.now(), told: false, clock: clock.clone() };
+        let idle = |after| {
+            let (since, held, clock) = (clock.now(), Duration::ZERO, clock.clone());
+            Idle { after, since, told: false, held, due: None, clock }
+        };
         let by_split = (self.by_split && !cx.is_batch()).then(|| {
             cx.cell().splits.watch();
             // Of all readers: who goes on with which split is the source's to say.
@@ -185,6 +193,13 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
         }
         if let Some(idle) = &mut self.idle {
             let now = idle.clock.now();
+            // While it was held nothing could be read, whatever there was.
+            let held = self.cell.held_for(now);
+            let more = held.saturating_sub(std::mem::replace(&mut idle.held, held));
+            if !more.is_zero() {
+                idle.since = idle.since + more;
+                self.splits.iter_mut().for_each(|by| by.splits.held(more));
+            }
             if self.seen {
                 (idle.since, idle.told) = (now, false);
             }
@@ -194,7 +209,12 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
                 return Ready::Yes;
             }
             let due = idle.since + idle.after;
-            if !idle.told && now < due {
+            if idle.told || now < due {
+                idle.due = None;
+            } else {
+                idle.due.get_or_insert(self.cell.pauses());
+            }
+            if !idle.told {
                 self.cell.wake_at(due);
             }
             if let Some(by) = &mut self.splits {
@@ -231,7 +251,8 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
             return None;
         }
         let idle = self.idle.as_mut()?;
-        if !idle.told && idle.clock.now() >= idle.since + idle.after {
+        if idle.due.is_some_and(|pauses| self.cell.pauses() > pauses) {
+            idle.due = None;
             idle.told = true;
             self.cell.splits.idle.set(true);
             return Some(Mark::Idle);

@@ -23,6 +23,8 @@ pub(crate) struct Align {
     told: Clock,
     // Told next: the idleness that follows a last watermark.
     idle_next: bool,
+    // Looked at next: a barrier came first.
+    look_next: bool,
 }
 
 impl Align {
@@ -35,15 +37,20 @@ impl Align {
             pending: None,
             told: begin,
             idle_next: false,
+            look_next: false,
         }
     }
 
     /// What is to be said before anything else is taken.
     #[inline]
     pub(crate) fn due(&mut self) -> Option<Saying> {
-        if !std::mem::take(&mut self.idle_next) {
+        if !(self.idle_next | self.look_next) {
             return None;
         }
+        if std::mem::take(&mut self.look_next) {
+            return self.lowest();
+        }
+        self.idle_next = false;
         self.told.idle = true;
         Some(Saying::Mark(Mark::Idle))
     }
@@ -81,7 +88,9 @@ impl Align {
         if self.all_ended() {
             return Some(Saying::End);
         }
-        self.aligned().or_else(|| self.lowest())
+        let barrier = self.aligned();
+        self.look_next = barrier.is_some();
+        barrier.or_else(|| self.lowest())
     }
 
     pub(crate) fn all_ended(&self) -> bool {
@@ -94,7 +103,10 @@ impl Align {
         if open().any(|c| !c.idle) {
             self.idle_next = false;
             // A channel that was idle counts again once it has caught up: what it brings before that is late.
-            let at = open().filter(|c| !c.idle && c.at >= told).map(|c| c.at).min()?;
+            let Some(at) = open().filter(|c| !c.idle && c.at >= told).map(|c| c.at).min() else {
+                // It has not, and the task holds nobody back by more than it told. But it is idle no longer: records come.
+                return std::mem::take(&mut self.told.idle).then_some(Saying::Mark(Mark::At(told)));
+            };
             if at == told && !self.told.idle {
                 return None;
             }
@@ -174,6 +186,30 @@ mod tests {
         assert_eq!(a.mark(0, Mark::Idle), Some(Saying::Mark(Mark::Idle)));
         assert_eq!(a.mark(0, Mark::Idle), None, "told once");
         assert_eq!(a.mark(0, Mark::At(12)), Some(Saying::Mark(Mark::At(12))), "awake again");
+    }
+
+    #[test]
+    fn who_was_idle_is_not_once_one_of_its_channels_is_awake_also_behind() {
+        let mut a = Align::new(2);
+        assert_eq!(a.mark(0, Mark::At(100)), None);
+        assert_eq!(a.mark(1, Mark::At(60)), Some(Saying::Mark(Mark::At(60))));
+        assert_eq!(
+            (a.mark(1, Mark::Idle), a.mark(0, Mark::Idle)),
+            (Some(Saying::Mark(Mark::At(100))), Some(Saying::Mark(Mark::Idle)))
+        );
+        assert_eq!(a.mark(1, Mark::At(70)), Some(Saying::Mark(Mark::At(100))), "it holds others back by what it told");
+        assert_eq!(a.mark(1, Mark::At(80)), None, "told once");
+        assert_eq!(a.mark(1, Mark::At(101)), Some(Saying::Mark(Mark::At(101))));
+    }
+
+    #[test]
+    fn an_end_that_completes_a_barrier_lets_the_watermark_go_on_behind_it() {
+        let mut a = Align::new(2);
+        assert_eq!(a.mark(0, Mark::At(9)), None);
+        assert_eq!(a.mark(1, Mark::At(3)), Some(Saying::Mark(Mark::At(3))));
+        assert_eq!(a.barrier(0, id(1)), None);
+        assert_eq!(a.end(1), Some(Saying::Barrier(id(1))));
+        assert_eq!((a.due(), a.due()), (Some(Saying::Mark(Mark::At(9))), None));
     }
 
     #[test]

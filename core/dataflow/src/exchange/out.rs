@@ -120,6 +120,10 @@ impl<T: Data, R: Router<T>> Control for ExchangeOut<T, R> {
         if mark == Mark::At(Time::MAX) {
             return Flow::Done;
         }
+        // The watermark before it counts too: idle is no time.
+        if mark == Mark::Idle && self.unsent_marks > 0 {
+            self.flush();
+        }
         self.lanes.iter_mut().for_each(|l| l.mark = Some(mark));
         self.unsent_marks += 1;
         if self.unsent_marks == MARKS || mark == Mark::Idle {
@@ -270,6 +274,15 @@ mod tests {
             });
         }
         all
+    }
+
+    #[test]
+    fn idleness_does_not_overtake_the_watermark_before_it() {
+        let (mut out, [mut a, mut b]) = two_lanes();
+        out.emit(0);
+        let _ = (out.mark(Mark::At(4), &mut 100), out.mark(Mark::At(5), &mut 100), out.mark(Mark::Idle, &mut 100));
+        assert_eq!(arrived(&mut a), ["[0]", "At(5)", "Idle"]);
+        assert_eq!(arrived(&mut b), ["At(5)", "Idle"]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl CommitterTask {
     }
 
     fn gather(&mut self) -> Result<Step, TaskFailure> {
-        let _ = self.head.advance(&mut Nowhere, &mut 1);
+        let _ = self.head.go_on(&mut Nowhere, &mut 1);
         match self.gate.next(&mut self.align)? {
             Next::Batch(channel, mut batch) => {
                 add(&self.cell.metrics().records_in, batch.len() as u64);

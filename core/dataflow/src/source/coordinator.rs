@@ -176,7 +176,9 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
 
     fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
         let mut budget = budget.max(1);
-        if let Some(id) = self.cell.checkpoints.news(&mut self.checkpoints_seen)
+        // One that is on its way is told before the next is begun.
+        if self.head.is_free()
+            && let Some(id) = self.cell.checkpoints.news(&mut self.checkpoints_seen)
             && !self.ending
         {
             let state = self.enumerator.snapshot().map_err(|e| TaskFailure {
@@ -186,7 +188,7 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
             self.head.own.push((self.uid.clone(), state));
             self.head.say(Saying::Barrier(id));
         }
-        if let Some(step) = self.head.advance(&mut self.out, &mut budget) {
+        if let Some(step) = self.head.advance(&mut self.out, &mut budget, slot) {
             return Ok(step);
         }
         let worked = self.hear()? | self.answer()?;

@@ -252,7 +252,7 @@ impl GroupTask {
             // It has no state, and says just that.
             self.head.say(Saying::Barrier(id));
         }
-        if let Some(step) = self.head.advance(&mut self.ways, &mut budget) {
+        if let Some(step) = self.head.advance(&mut self.ways, &mut budget, slot) {
             return Ok(step);
         }
         let worked = self.hear()? | self.tell(slot);

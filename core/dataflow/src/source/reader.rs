@@ -257,7 +257,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
         let mut budget = budget.max(1);
         let (mut worked, mut heard, mut turned) = (false, false, false);
         loop {
-            if let Some(step) = self.head.advance(&mut self.next, &mut budget) {
+            if let Some(step) = self.head.advance(&mut self.next, &mut budget, slot) {
                 return Ok(if worked && step == Step::Blocked { Step::Progress } else { step });
             }
             if let Some(marker) = self.markers.due(slot) {

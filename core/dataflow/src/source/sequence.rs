@@ -154,9 +154,12 @@ impl SequenceReader {
         for _ in 0..due {
             let Some(i) = self.least() else { return };
             let split = &mut self.splits[i];
-            out.emit(split.next);
-            self.given += 1;
-            split.next = split.next.saturating_add(split.step);
+            // More readers than numbers: some splits have none.
+            if split.next < split.end {
+                out.emit(split.next);
+                self.given += 1;
+                split.next = split.next.saturating_add(split.step);
+            }
             if split.next >= split.end {
                 self.splits.remove(i);
                 return self.begin();
@@ -290,6 +293,20 @@ mod tests {
             }
         }
         assert_eq!(seen, [(0, 1), (200, 201), (400, 401), (600, 601), (800, 801)]);
+    }
+
+    #[test]
+    fn a_split_without_a_number_gives_none_whoever_reads_it() {
+        let mut splits: Vec<Numbers> = (0..4).map(|first| Numbers { next: first, end: 2, step: 4 }).collect();
+        splits.rotate_left(2);
+        let (goes_up, rate, began, given, rests_until) = (true, None, None, 0, None);
+        let mut reader = SequenceReader { splits: vec![], goes_up, rate, began, given, rests_until };
+        splits.into_iter().for_each(|split| reader.add(split));
+        let mut out = Came(0);
+        while !reader.splits.is_empty() {
+            reader.merge(100, &mut out);
+        }
+        assert_eq!(out.0, 2);
     }
 
     #[test]

@@ -36,8 +36,10 @@ impl Source for SocketText {
     fn is_bounded(&self) -> bool {
         false
     }
-    fn enumerator(&self, _: &OpCx) -> Result<One, TaskFailure> {
-        Ok(One(Some(self.address.clone())))
+    fn enumerator(&self, cx: &OpCx) -> Result<One, TaskFailure> {
+        // A reader has it then.
+        let dealt = cx.restored().any(|(_, state)| state == DEALT);
+        Ok(One((!dealt).then(|| self.address.clone())))
     }
     fn reader(&self, cx: &OpCx) -> Result<SocketReader, TaskFailure> {
         Ok(SocketReader {
@@ -60,9 +62,12 @@ impl Enumerator for One {
         Ok(self.0.take().map_or(Assignment::NoMore, Assignment::Split))
     }
     fn snapshot(&self) -> Result<Vec<u8>, String> {
-        Ok(Vec::new())
+        Ok(if self.0.is_none() { DEALT.to_vec() } else { Vec::new() })
     }
 }
+
+/// The state of an enumerator whose split was dealt.
+const DEALT: &[u8] = b"dealt";
 
 struct Open {
     address: String,

@@ -35,7 +35,7 @@ type Out<O> = Rc<RefCell<Vec<(Time, O)>>>;
 
 struct Gather<O> {
     out: Out<O>,
-    watermark: Rc<RefCell<Option<Mark>>>,
+    passed: Rc<RefCell<Vec<Mark>>>,
 }
 
 impl<O> Control for Gather<O> {
@@ -43,7 +43,7 @@ impl<O> Control for Gather<O> {
         Ready::Yes
     }
     fn mark(&mut self, mark: Mark, _: &mut usize) -> Flow {
-        *self.watermark.borrow_mut() = Some(mark);
+        self.passed.borrow_mut().push(mark);
         Flow::Done
     }
     fn barrier(&mut self, _: &mut Barrier) {}
@@ -73,7 +73,7 @@ pub struct OperatorTester<T: 'static, X: Transform<T>> {
     op: Chained<T, X::Op, Gather<X::Out>>,
     out: Out<X::Out>,
     sides: GatheredSides,
-    passed: Rc<RefCell<Option<Mark>>>,
+    passed: Rc<RefCell<Vec<Mark>>>,
     clock: Arc<ManualClock>,
     cell: Rc<TaskCell>,
 }
@@ -155,7 +155,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         let cx = cx.op(0)?;
         let (out, passed) = (Out::default(), Rc::default());
         let op = operator.open(&cx)?;
-        let gather = Gather { out: Rc::clone(&out), watermark: Rc::clone(&passed) };
+        let gather = Gather { out: Rc::clone(&out), passed: Rc::clone(&passed) };
         Ok(Self { op: Chained::new(op, cx.uid.clone(), gather), out, sides, passed, clock, cell })
     }
 
@@ -207,8 +207,17 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
 
     /// A watermark: no record with this time or an earlier one follows.
     pub fn watermark(&mut self, at: Time) -> Result<(), TaskFailure> {
+        self.mark(Mark::At(at))
+    }
+
+    /// The input is idle: it brings nothing for a while, and holds nobody back.
+    pub fn idle(&mut self) -> Result<(), TaskFailure> {
+        self.mark(Mark::Idle)
+    }
+
+    fn mark(&mut self, mark: Mark) -> Result<(), TaskFailure> {
         self.settle()?;
-        while self.op.mark(Mark::At(at), &mut 256) == Flow::More {
+        while self.op.mark(mark, &mut 256) == Flow::More {
             self.settle()?;
         }
         self.settle()
@@ -217,6 +226,9 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
     /// The machine's clock moves on.
     pub fn advance(&mut self, by: Duration) -> Result<(), TaskFailure> {
         self.clock.advance(by);
+        self.settle()?;
+        // There is nothing to read.
+        self.cell.pause();
         self.settle()
     }
 
@@ -263,7 +275,13 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
 
     /// The last watermark that has come out.
     pub fn passed(&self) -> Option<Mark> {
-        *self.passed.borrow()
+        self.passed.borrow().last().copied()
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) fn all_passed(&self) -> Vec<Mark> {
+        self.passed.borrow().clone()
     }
 }
 
@@ -425,6 +443,42 @@ mod tests {
         );
         tester.advance(Duration::from_millis(100)).unwrap();
         assert_eq!(tester.snapshot().unwrap().unwrap().len(), empty);
+    }
+
+    #[test]
+    fn a_stream_is_idle_only_when_there_was_nothing_to_read() {
+        let rt = TestRuntime::new().unwrap();
+        let strategy = WatermarkStrategy::for_monotonous_timestamps().with_idleness(Duration::from_secs(1));
+        let mut tester = OperatorTester::new(&rt.env, Stamp::new(|i: &i64| *i, strategy)).unwrap();
+        tester.push_untimed(7).unwrap();
+        // A slow step of somebody else in the slot: it comes to the reader late, and there is something to read.
+        tester.clock.advance(Duration::from_secs(5));
+        tester.push_untimed(8).unwrap();
+        assert_eq!(tester.all_passed(), [Mark::At(6), Mark::At(7)]);
+        // There is no room behind it, and then there is: what waited comes only now.
+        let now = tester.clock.now();
+        tester.cell.hold();
+        let _ = tester.cell.take_waits(None, now);
+        tester.clock.advance(Duration::from_secs(5));
+        tester.settle().unwrap();
+        tester.cell.pause();
+        tester.settle().unwrap();
+        let _ = tester.cell.take_waits(None, tester.clock.now());
+        assert_eq!(tester.all_passed(), [Mark::At(6), Mark::At(7)]);
+        tester.advance(Duration::from_millis(999)).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::At(7)), "the time before it counts, and that behind it");
+        tester.advance(Duration::from_millis(1)).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::Idle));
+    }
+
+    #[test]
+    fn nothing_comes_behind_the_end() {
+        let rt = TestRuntime::new().unwrap();
+        let mut tester = OperatorTester::keyed(&rt.env, Counts, |item: &(u8, TimeDomain)| item.0).unwrap();
+        tester.push(5, (1, TimeDomain::ProcessingTime)).unwrap();
+        tester.end().unwrap();
+        tester.advance(Duration::from_secs(1)).unwrap();
+        assert_eq!(tester.take(), [], "a timer whose time had not come is dropped");
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl SteppedJob {
             let began = self.clock.now();
             t.cell.metrics().times.begins(began);
             let step = task.step(self.random.random_range(1..300), &mut self.slot);
-            t.cell.metrics().times.ends(began, self.clock.now(), t.cell.take_waits(Some(step)));
+            let ended = self.clock.now();
+            t.cell.metrics().times.ends(began, ended, t.cell.take_waits(Some(step), ended));
             if let Some(at) = t.cell.take_wish() {
                 self.slot.wake_at(at);
             }

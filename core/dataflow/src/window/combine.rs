@@ -48,6 +48,8 @@ pub struct WindowCombineOp<T, F: Fold<T>, S: KeySelect<T>> {
     key: S,
     panes: Panes<S::Key, F::Acc, Flat<S::Key, F::Acc>>,
     pane: Time,
+    /// Records up to it pass at once: what they change may be waited for, and no watermark may come for long.
+    watermark: Time,
     /// Rows on their way out, and the time that they travel with.
     leaving: VecDeque<(Time, FlatIter<S::Key, F::Acc>)>,
     /// Records until the next look.
@@ -76,6 +78,7 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for WindowCombine<F, 
             had: panes.len(),
             panes,
             pane: self.windows.pane(),
+            watermark: NO_TIME,
             leaving: VecDeque::new(),
             look: LOOK,
             pass: 0,
@@ -131,8 +134,8 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for WindowCombineOp<T,
 
     #[inline(always)]
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<Self::Out>) {
-        // What has no time is refused behind the exchange.
-        if self.pass > 0 || at == NO_TIME {
+        // So does what has no time: it is refused behind the exchange.
+        if self.pass > 0 || at <= self.watermark {
             self.pass = self.pass.saturating_sub(1);
             let key = self.key.own(&item);
             return out.push(at, (key, self.fold.lift(item)));
@@ -156,13 +159,51 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for WindowCombineOp<T,
     }
 
     fn mark(&mut self, mark: Mark, budget: &mut usize, out: &mut impl Push<Self::Out>) -> Flow {
-        if let Mark::At(at) = mark {
-            self.leave(at);
+        match mark {
+            Mark::At(at) => {
+                self.leave(at);
+                self.watermark = self.watermark.max(at);
+            }
+            // From now on others alone say how late it is, and what is gathered here would come too late for them.
+            Mark::Idle => self.leave(Time::MAX),
         }
         if *budget == 0 { Flow::More } else { self.drain(budget, out) }
     }
 
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         keep(self.panes.snapshot(NO_TIME, ()), &self.cell, &self.uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fold::Count,
+        key::ByValue,
+        testing::{OperatorTester, TestRuntime},
+        window::TumblingEventTimeWindows,
+    };
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_gathered_goes_before_the_stream_is_idle_and_what_is_late_goes_at_once() {
+        let rt = TestRuntime::new().unwrap();
+        let windows = TumblingEventTimeWindows::of(Duration::from_millis(10));
+        let combine = WindowCombine { windows, fold: Count, key: ByValue(|i: &u64| *i) };
+        let mut tester = OperatorTester::new(&rt.env, combine).unwrap();
+        tester.push(7, 1).unwrap();
+        tester.push(8, 1).unwrap();
+        tester.watermark(6).unwrap();
+        assert_eq!(tester.take(), [], "it waits for the watermark");
+        tester.idle().unwrap();
+        assert_eq!(tester.take(), [(9, (1, 2))]);
+        tester.watermark(9).unwrap();
+        tester.push(5, 1).unwrap();
+        assert_eq!(tester.take(), [(5, (1, 1))]);
+        tester.push(12, 1).unwrap();
+        assert_eq!(tester.take(), []);
+        tester.end().unwrap();
+        assert_eq!(tester.take(), [(19, (1, 1))]);
     }
 }

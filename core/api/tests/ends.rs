@@ -1,0 +1,99 @@
+//! What operators give out when their input ends reaches those that wait for time behind them: the word that all time is over
+//! comes behind it, also within one chain. In steps drawn from a seed; `THALWEG_CASES=n` for more cases, `THALWEG_SEED=n`
+//! replays one.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod seeded;
+
+use rand::Rng;
+use seeded::{Record, each, environment, ms};
+use std::collections::BTreeMap;
+use thalweg_api::{
+    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, TumblingProcessingTimeWindows, prelude::*,
+};
+
+type Pair = (u64, u64);
+
+/// Gives out what it has got when there is no more.
+#[derive(Clone)]
+struct AtTheEnd(OperatorListState<Pair>);
+
+impl ProcessFunction<Pair> for AtTheEnd {
+    type Out = Pair;
+    fn states(&mut self, states: &mut OperatorStates) {
+        states.add(&mut self.0);
+    }
+    fn process(&mut self, item: Pair, ctx: &mut impl ProcessContext<Pair>) {
+        ctx.list(&self.0).push(item);
+    }
+    fn end(&mut self, ctx: &mut impl ProcessContext<Pair>) {
+        let all = std::mem::take(ctx.list(&self.0));
+        all.into_iter().for_each(|item| ctx.emit(item));
+    }
+}
+
+fn at_the_end() -> AtTheEnd {
+    AtTheEnd(OperatorListState::new("all"))
+}
+
+fn timed(pairs: DataStream<Pair>) -> DataStream<Pair> {
+    let strategy = WatermarkStrategy::for_bounded_out_of_orderness(ms(1_000_000));
+    pairs.assign_timestamps_and_watermarks(|pair: &Pair| pair.0 as i64 * 7, strategy).boxed()
+}
+
+/// By key and window the sum of what is in it.
+type Sums = BTreeMap<(u64, i64), u64>;
+
+fn windows(pairs: DataStream<Pair>) -> DataStream<Record> {
+    let windows = pairs.key_by(|pair| pair.0 % 3).window(TumblingEventTimeWindows::of(ms(20)));
+    windows.sum(|pair| pair.1).map(|sum| (sum.key, sum.window.start, sum.value)).boxed()
+}
+
+fn sums(all: impl IntoIterator<Item = Pair>) -> Sums {
+    let mut sums = Sums::new();
+    all.into_iter().for_each(|(n, value)| *sums.entry((n % 3, n as i64 * 7 / 20 * 20)).or_default() += value);
+    sums
+}
+
+#[test]
+fn what_is_given_out_at_the_end_is_in_time_for_windows_and_for_the_ends_of_others() {
+    each(120, |seed, random| {
+        let n = random.random_range(1..300);
+        let all: Vec<u64> = (0..n).map(|_| random.random_range(0..40)).collect();
+        let mut counts = BTreeMap::<u64, u64>::new();
+        all.iter().for_each(|n| *counts.entry(*n).or_default() += 1);
+        let env = environment(seed, random, ExecutionMode::Batch);
+        let numbers = || env.from_collection(all.clone());
+        let which = random.random_range(0..5);
+        let pairs = match which {
+            0 => numbers().key_by(|n| *n).count().boxed(),
+            1 => numbers().key_by(|n| *n).fold(0, |count: &mut u64, _| *count += 1).boxed(),
+            2 => numbers().key_by(|n| *n).count().process(at_the_end()).boxed(),
+            3 => numbers().key_by(|n| *n).count().top(1000, |a, b| a.cmp(b)).boxed(),
+            _ => numbers().key_by(|n| *n).count().top(1000, |a, b| a.cmp(b)).process(at_the_end()).boxed(),
+        };
+        let out = windows(timed(pairs)).collect();
+        let got = env.execute("ends").unwrap().collected(&out).unwrap();
+        let rows = got.len();
+        let got: Sums = got.into_iter().map(|(key, start, sum)| ((key, start), sum)).collect();
+        assert_eq!((got.len(), &got), (rows, &sums(counts)), "{which}");
+    });
+}
+
+#[test]
+fn windows_of_the_machines_clock_give_their_last_ones_in_time() {
+    each(40, |seed, random| {
+        let n = random.random_range(1..200);
+        let all: Vec<u64> = (0..n).map(|_| random.random_range(0..9)).collect();
+        let env = environment(seed, random, ExecutionMode::Streaming);
+        let day = TumblingProcessingTimeWindows::of(ms(86_400_000));
+        let counts = env.from_collection(all.clone()).key_by(|n| *n).window(day).count();
+        let out = counts.map(|count| (count.key, count.value)).process(at_the_end()).collect();
+        let mut got = BTreeMap::<u64, u64>::new();
+        let answers = env.execute("ends").unwrap().collected(&out).unwrap();
+        answers.into_iter().for_each(|(key, count)| *got.entry(key).or_default() += count);
+        let mut expected = BTreeMap::<u64, u64>::new();
+        all.iter().for_each(|n| *expected.entry(*n).or_default() += 1);
+        assert_eq!(got, expected);
+    });
+}
