@@ -446,3 +446,42 @@ fn a_long_list_of_files_is_kept_beside_them() {
     assert_eq!(finished(&out), (0..1500).collect::<Vec<_>>());
     assert_eq!(hidden(&out), NO_FILE);
 }
+
+#[test]
+fn one_file_a_subtask_loses_and_doubles_nothing_over_restores_either() {
+    let (mut complete, mut carried) = (0, 0);
+    for seed in seeds(120) {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let dir = folder();
+        let out = dir.path().join("out");
+        let n = random.random_range(1..600);
+        let mut from = Default::default();
+        for attempt in 0..4 {
+            let taken = Arc::default();
+            let checkpoint_at = (attempt < 3).then(|| random.random_range(1..80));
+            let steps = Stepped { seed: seed + attempt, from, checkpoint_at, taken: Arc::clone(&taken) };
+            from = steps.from.clone();
+            let env = steps.environment(random.random_range(1..5), dir.path()).unwrap();
+            env.mode(ExecutionMode::Streaming);
+            env.sequence(0..n).uid("numbers").rebalance().uid("dealt").write_text(&out).uid("files");
+            let ended = env.execute("files");
+            match taken.lock().unwrap().take() {
+                Some(snapshot) => {
+                    assert_eq!(finished(&out), NOTHING, "THALWEG_SEED={seed}: published before the end");
+                    complete += 1;
+                    if random.random_range(0..4) > 0 {
+                        from = snapshot;
+                        carried += hidden(&out).len();
+                    }
+                }
+                None => {
+                    ended.unwrap_or_else(|e| panic!("THALWEG_SEED={seed}: {e}"));
+                    break;
+                }
+            }
+        }
+        assert_eq!(finished(&out), (0..n).collect::<Vec<_>>(), "THALWEG_SEED={seed}");
+        assert_eq!(hidden(&out), NO_FILE, "THALWEG_SEED={seed}: left over");
+    }
+    assert!(complete > 50 && carried > 50 || seeds(120).len() < 100, "{complete} checkpoints, {carried} files");
+}

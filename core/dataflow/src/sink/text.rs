@@ -3,6 +3,7 @@
 
 use super::{Committable, Committer, Manifest, Sink, SinkWriter};
 use crate::{batch::Time, build::OpCx, codec, ops::ClonedToSubtasks};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -67,6 +68,33 @@ impl<F> TextSink<F> {
 const TEMPORARY: &str = ".part-";
 const FINAL: &str = "part-";
 const BUFFER: usize = 128 << 10;
+/// Names that are tried for one file.
+const TRIES: u32 = 1000;
+
+/// A file that is safe on disk up to this length, under its temporary name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+struct Written {
+    temporary: String,
+    length: u64,
+}
+
+impl Written {
+    /// Takes away what came behind it.
+    fn cut(&self, folder: &Path) -> Result<(), TaskFailure> {
+        let path = folder.join(&self.temporary);
+        let cut = || {
+            let file = File::options().write(true).open(&path)?;
+            if file.metadata()?.len() < self.length {
+                return Err(io::Error::other(
+                    "it is shorter than when it was safe on disk: leave a job's files as they are",
+                ));
+            }
+            file.set_len(self.length)?;
+            file.sync_all()
+        };
+        cut().map_err(|e| broken(&path, &e))
+    }
+}
 
 fn broken(path: &Path, error: &io::Error) -> TaskFailure {
     TaskFailure::new(FailureKind::Storage, format!("output {}: {error}", path.display()))
@@ -100,11 +128,25 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
     fn writer(&self, cx: &OpCx) -> Result<TextWriter<F>, TaskFailure> {
         let folder = cx.path(&self.folder);
         fs::create_dir_all(&folder).map_err(|e| broken(&folder, &e))?;
+        let mut earlier = Vec::new();
+        for (writer, part) in cx.saved::<Vec<Written>>()? {
+            if writer % cx.parallelism == cx.subtask {
+                earlier.extend(part);
+            }
+        }
+        if let Some(strange) = earlier.iter().find(|w| !is_plain(&w.temporary)) {
+            let message = format!("the snapshot names the file {:?}, which is none of this sink", strange.temporary);
+            return Err(TaskFailure::new(FailureKind::Storage, message));
+        }
+        // What came after the snapshot comes again.
+        earlier.iter().try_for_each(|written| written.cut(&folder))?;
         Ok(TextWriter {
-            temporary: format!("{TEMPORARY}{}-{}", cx.subtask, cx.attempt()),
+            name: format!("{TEMPORARY}{}-{}", cx.subtask, cx.attempt()),
             last: format!("{FINAL}{}", cx.subtask),
             folder,
             file: None,
+            written: Written { temporary: String::new(), length: 0 },
+            earlier,
             buffer: Vec::new(),
             format: self.format.clone(),
         })
@@ -122,25 +164,62 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
 /// Writes one file under a name that begins with a dot.
 pub struct TextWriter<F> {
     folder: PathBuf,
-    temporary: String,
+    /// What temporary names begin with.
+    name: String,
     last: String,
     file: Option<File>,
+    /// What is in it.
+    written: Written,
+    /// What this subtask and others wrote before a restore.
+    earlier: Vec<Written>,
     buffer: Vec<u8>,
     format: F,
 }
 
 impl<F> TextWriter<F> {
     fn send(&mut self) -> Result<(), TaskFailure> {
-        let path = self.folder.join(&self.temporary);
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         let file = match &mut self.file {
             Some(file) => file,
             // Made with the first record: a subtask without one leaves no file.
-            None => self.file.insert(File::create(&path).map_err(|e| broken(&path, &e))?),
+            None => {
+                let (file, temporary) = create(&self.folder, &self.name)?;
+                self.written = Written { temporary, length: 0 };
+                self.file.insert(file)
+            }
         };
-        file.write_all(&self.buffer).map_err(|e| broken(&path, &e))?;
+        file.write_all(&self.buffer).map_err(|e| broken(&self.folder.join(&self.written.temporary), &e))?;
+        self.written.length += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
+
+    /// All that was written is safe on disk. Which files have it.
+    fn all(&mut self) -> Result<Vec<Written>, TaskFailure> {
+        self.send()?;
+        let mut all = self.earlier.clone();
+        if let Some(file) = &self.file {
+            file.sync_all().map_err(|e| broken(&self.folder.join(&self.written.temporary), &e))?;
+            all.push(self.written.clone());
+        }
+        Ok(all)
+    }
+}
+
+/// A file whose name nobody has, also no earlier attempt of the same number: a snapshot may name that one's.
+fn create(folder: &Path, name: &str) -> Result<(File, String), TaskFailure> {
+    for n in 0..TRIES {
+        let temporary = if n == 0 { name.to_owned() } else { format!("{name}-{n}") };
+        let path = folder.join(&temporary);
+        match File::create_new(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (file, temporary)).map_err(|e| broken(&path, &e)),
+        }
+    }
+    let message = format!("output folder {} has files of every name that was tried", folder.display());
+    Err(TaskFailure::new(FailureKind::Storage, message))
 }
 
 impl<T: 'static, F: LineFormat<T>> SinkWriter<T> for TextWriter<F> {
@@ -151,22 +230,26 @@ impl<T: 'static, F: LineFormat<T>> SinkWriter<T> for TextWriter<F> {
     }
 
     fn end(&mut self) -> Result<Vec<Vec<u8>>, TaskFailure> {
-        if !self.buffer.is_empty() {
-            self.send()?;
-        }
-        let Some(file) = self.file.take() else { return Ok(Vec::new()) };
-        let path = self.folder.join(&self.temporary);
-        file.sync_all().map_err(|e| broken(&path, &e))?;
-        let names = codec::encode(&(&self.temporary, &self.last));
-        Ok(vec![names.map_err(|e| TaskFailure::new(FailureKind::User, e))?])
+        let all = self.all()?;
+        self.file = None;
+        let named = |(n, written): (usize, Written)| {
+            let last = if n == 0 { self.last.clone() } else { format!("{}-{n}", self.last) };
+            codec::encode(&(written, last)).map_err(|e| TaskFailure::new(FailureKind::User, e))
+        };
+        all.into_iter().enumerate().map(named).collect()
+    }
+
+    fn snapshot(&mut self) -> Result<Option<Vec<u8>>, TaskFailure> {
+        let all = self.all()?;
+        codec::encode(&all).map(Some).map_err(|e| TaskFailure::new(FailureKind::User, e))
     }
 }
 
 struct TextCommitter {
     folder: PathBuf,
     overwrite: bool,
-    /// Temporary and final names.
-    names: Vec<(String, String)>,
+    /// What was written, and final names.
+    names: Vec<(Written, String)>,
 }
 
 impl TextCommitter {
@@ -191,7 +274,7 @@ fn is_plain(name: &str) -> bool {
 
 impl Committer for TextCommitter {
     fn add(&mut self, part: Committable) -> Result<(), TaskFailure> {
-        let names: (String, String) = codec::decode(&part.body)
+        let names: (Written, String) = codec::decode(&part.body)
             .map_err(|e| TaskFailure::new(FailureKind::Lost, format!("a writer's names are damaged: {e}")))?;
         self.names.push(names);
         Ok(())
@@ -204,9 +287,9 @@ impl Committer for TextCommitter {
     }
 
     fn publish(&mut self, manifest: &[u8]) -> Result<(), TaskFailure> {
-        let names: Vec<(String, String)> = codec::decode(manifest)
+        let names: Vec<(Written, String)> = codec::decode(manifest)
             .map_err(|e| TaskFailure::new(FailureKind::Storage, format!("the manifest is damaged: {e}")))?;
-        if !names.iter().all(|(t, f)| is_plain(t) && is_plain(f)) {
+        if !names.iter().all(|(written, last)| is_plain(&written.temporary) && is_plain(last)) {
             return Err(TaskFailure::new(FailureKind::Storage, "the manifest names files outside of the folder"));
         }
         fs::create_dir_all(&self.folder).map_err(|e| broken(&self.folder, &e))?;
@@ -216,14 +299,14 @@ impl Committer for TextCommitter {
                 self.remove(name)?;
             }
         }
-        for (temporary, last) in &names {
-            let (from, to) = (self.folder.join(temporary), self.folder.join(last));
-            match fs::rename(&from, &to) {
-                Ok(()) => {}
-                // Renamed before, by this attempt or the one that prepared it.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && to.is_file() => {}
-                Err(e) => return Err(broken(&from, &e)),
+        for (written, last) in &names {
+            let (from, to) = (self.folder.join(&written.temporary), self.folder.join(last));
+            // Renamed before, by this attempt or the one that prepared it.
+            if !from.exists() && to.is_file() {
+                continue;
             }
+            written.cut(&self.folder)?;
+            fs::rename(&from, &to).map_err(|e| broken(&from, &e))?;
         }
         for name in self.entries()?.iter().filter(|n| n.starts_with(TEMPORARY)) {
             self.remove(name)?;
