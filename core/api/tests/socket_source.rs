@@ -7,7 +7,7 @@ use std::{
     net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
-use thalweg_api::testing;
+use thalweg_api::{JobError, testing};
 
 /// The lines that a job reads of a server that does this, or why it failed.
 fn lines(server: impl FnOnce(TcpStream) + Send + 'static) -> Result<Vec<String>, String> {
@@ -44,6 +44,21 @@ fn what_a_server_said_before_it_closed_is_a_line_also_without_its_end() {
     assert_eq!(said("one\r\ntwo\n\nthr"), ["one", "two", "", "thr"]);
     assert_eq!(said("one\n"), ["one"]);
     assert_eq!(said(""), [""; 0]);
+}
+
+#[test]
+fn what_is_no_address_is_refused_before_the_job_begins() {
+    for address in ["localhost", "127.0.0.1:99999", ":9999", "localhost:", "localhost:0", "tcp://localhost:9999"] {
+        let env = testing::environment(1, std::env::temp_dir()).unwrap();
+        env.socket_text(address).discard();
+        match env.execute("nowhere").map(|_| ()).unwrap_err() {
+            JobError::Program(wrong) => {
+                let expected = format!("{address:?} is no address to read from: name host:port, as localhost:9999");
+                assert_eq!(wrong, [expected]);
+            }
+            other => panic!("{address}: {other}"),
+        }
+    }
 }
 
 #[test]

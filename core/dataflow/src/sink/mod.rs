@@ -18,6 +18,7 @@ pub(crate) use files::is_unfinished;
 pub use files::{BucketAssigner, ByFn, FileSink, FileWriter, NoBuckets, RollingPolicy, TimeBuckets};
 pub use simple::{Discard, ForEach, Print};
 pub use socket::SocketSink;
+pub(crate) use socket::is_address;
 pub use text::{Display, LineFormat, TextSink, With};
 
 use crate::{

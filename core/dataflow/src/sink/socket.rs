@@ -46,6 +46,14 @@ impl<F> SocketSink<F> {
     }
 }
 
+/// Does it have the form of a server's address? Whether there is one shows when it is connected.
+pub(crate) fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(|c: char| c == '/' || c.is_whitespace());
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
 impl<T: 'static, F: LineFormat<T>> Sink<T> for SocketSink<F> {
     type Writer = SocketWriter<F>;
     fn kind(&self) -> &'static str {
@@ -53,11 +61,8 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for SocketSink<F> {
     }
 
     fn check(&self, _: &Path) -> Result<(), String> {
-        let port = self.address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-        match port.and_then(|port| port.parse::<u16>().ok()) {
-            Some(1..) => Ok(()),
-            _ => Err(format!("{:?} is no address to write to: name host:port, as localhost:9999", self.address)),
-        }
+        let wrong = || format!("{:?} is no address to write to: name host:port, as localhost:9999", self.address);
+        is_address(&self.address).then_some(()).ok_or_else(wrong)
     }
 
     fn writer(&self, cx: &OpCx) -> Result<SocketWriter<F>, TaskFailure> {

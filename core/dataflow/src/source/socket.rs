@@ -3,8 +3,8 @@
 //! The socket lives on tokio, not on the slot's thread: a task that waits for it costs no CPU and is cancelled at once.
 
 use super::{Assignment, Enumerator, Polled, Reader, ReaderCx, Source};
-use crate::{build::OpCx, push::Push};
-use std::{collections::VecDeque, task::Waker};
+use crate::{build::OpCx, push::Push, sink::is_address};
+use std::{collections::VecDeque, path::Path, task::Waker};
 use thalweg_env::{Address, Env, Task};
 use thalweg_model::{FailureKind, TaskFailure};
 use tokio::{
@@ -35,6 +35,10 @@ impl Source for SocketText {
     }
     fn is_bounded(&self) -> bool {
         false
+    }
+    fn check(&self, _: &Path) -> Result<(), String> {
+        let wrong = || format!("{:?} is no address to read from: name host:port, as localhost:9999", self.address);
+        is_address(&self.address).then_some(()).ok_or_else(wrong)
     }
     fn enumerator(&self, cx: &OpCx) -> Result<One, TaskFailure> {
         // A reader has it then.
