@@ -181,7 +181,10 @@ fn output_is_refused_where_something_is_unless_overwriting() {
     let env = testing::environment(2, dir.path()).unwrap();
     env.sequence(0..10).write_text("out");
     let error = env.execute("refused").unwrap_err().to_string();
-    assert!(error.contains("is not empty: name another one, or ask for overwriting"), "{error}");
+    assert!(
+        error.contains("is not empty: name another one, or have it replaced by TextOutput::overwrite()"),
+        "{error}"
+    );
     env.sequence(0..10).write_text(TextOutput::new("out").overwrite());
     env.execute("overwrites").unwrap();
     let mut lines: Vec<u64> = Vec::new();

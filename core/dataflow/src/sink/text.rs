@@ -117,7 +117,9 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         // What a job that failed left behind is no output.
         let used = entries.flatten().any(|e| !e.file_name().to_string_lossy().starts_with(TEMPORARY));
         if used && !self.overwrite {
-            return Err(format!("output folder {shown} is not empty: name another one, or ask for overwriting"));
+            return Err(format!(
+                "output folder {shown} is not empty: name another one, or have it replaced by TextOutput::overwrite()"
+            ));
         }
         let probe = folder.join(format!("{TEMPORARY}probe-{}", std::process::id()));
         File::create(&probe).map_err(|e| format!("output folder {shown} cannot be written to: {e}"))?;
