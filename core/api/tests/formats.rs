@@ -291,7 +291,10 @@ fn options_of_lines_reach_the_readers() {
     assert_eq!(env.execute("fits").unwrap().collected(&lines).unwrap(), ["short", "long line"]);
     env.source(TextLines::new(["f"]).max_line(8)).discard();
     let error = env.execute("long").unwrap_err().to_string();
-    assert!(error.contains("f has a line of more than 8 bytes at byte 10: max_line is 8"), "{error}");
+    assert!(
+        error.contains("f has a line of more than 8 bytes at byte 10: TextLines::max_line is 8; raise it"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -80,15 +80,23 @@ impl BlockReader {
 
     /// A line that begins at this byte is too long.
     pub(super) fn too_long(&self, at: u64) -> TaskFailure {
-        let bytes = self.limit.bytes;
-        let which =
-            if self.limit.own { format!("max_line is {bytes}") } else { format!("exchange.max-record is {bytes}") };
-        let what = if self.whole_lines { "a line" } else { "a line without white space" };
-        let rest = if self.whole_lines { ", or read the file in blocks" } else { "" };
         let text = if self.split.packed.is_some() { " of its text" } else { "" };
-        let path = self.split.path.display();
-        let message =
-            format!("input {path} has {what} of more than {bytes} bytes at byte {at}{text}: {which}; raise it{rest}");
+        self.too_long_at(&format!("at byte {at}{text}"))
+    }
+
+    fn too_long_at(&self, place: &str) -> TaskFailure {
+        let (path, bytes) = (self.split.path.display(), self.limit.bytes);
+        let (what, option) = if self.whole_lines {
+            ("a line", "TextLines::max_line")
+        } else {
+            ("a line without white space", "TextBlocks::max_line")
+        };
+        let which = if self.limit.own {
+            format!("{option} is {bytes}; raise it")
+        } else {
+            format!("exchange.max-record is {bytes}; allow more with {option}(bytes)")
+        };
+        let message = format!("input {path} has {what} of more than {bytes} bytes {place}: {which}");
         TaskFailure::new(FailureKind::User, message)
     }
 
@@ -125,6 +133,7 @@ impl BlockReader {
                 path.display()
             )),
             ReadError::TooLong(at) => self.too_long(at),
+            ReadError::TooLongBefore(at) => self.too_long_at(&format!("that begins before byte {at}")),
         }
     }
 
@@ -259,7 +268,7 @@ impl BlockReader {
             at += got as u64;
             // Whoever reads the line's beginning fails too; many readers must not look for its end.
             if self.whole_lines && at - begin > self.limit.bytes as u64 {
-                return Err(ReadError::TooLong(begin));
+                return Err(ReadError::TooLongBefore(self.split.start));
             }
         }
     }
@@ -274,7 +283,10 @@ enum ReadError {
     },
     /// Opened again, it is another one.
     Replaced,
+    /// A line that begins here.
     TooLong(u64),
+    /// One that begins before this byte, where another reader is.
+    TooLongBefore(u64),
 }
 
 impl From<io::Error> for ReadError {

@@ -119,7 +119,8 @@ fn a_file_that_was_damaged_is_refused_or_gives_all_lines() {
                 }
             }
         };
-        for at in (0..whole.len()).step_by(7).chain([1, 2, 3, whole.len() - 1]) {
+        // Nothing of it is an empty file, and has no lines.
+        for at in (1..whole.len()).step_by(7).chain([2, 3, whole.len() - 1]) {
             refused(&format!("cut at {at}"), &whole[..at], true);
         }
         let mut seen = 0;
@@ -130,7 +131,14 @@ fn a_file_that_was_damaged_is_refused_or_gives_all_lines() {
             seen += usize::from(refused(&format!("flip at {at}"), &bytes, false));
         }
         assert!(seen + 3 > whole.len() / 11, "{seen} of {} flips were seen", whole.len() / 11);
-        refused("something behind", &[&whole[..], b"behind"].concat(), true);
+        // Shorter and longer than a header.
+        for behind in [&b"behind"[..], b"something else behind it"] {
+            let bytes = [&whole[..], behind].concat();
+            refused("something behind", &bytes, true);
+            let failure = try_read(|| lines(1 << 20), splits(&path), 1000, |_| {}).unwrap_err().message;
+            let expected = "what follows the end of its gzip is none, or not complete";
+            assert_eq!(failure.contains(expected), name == "f.gz", "{failure}");
+        }
         refused("no such file", text.as_bytes(), true);
     }
 }
@@ -221,14 +229,21 @@ fn a_line_is_as_long_as_the_option_lets_it() {
         assert_eq!(read(|| own(1001), splits(&path), 1000).len(), 3);
         let failure = try_read(|| own(1000), splits(&path), 1000, |_| {}).unwrap_err();
         assert!(failure.message.contains("more than 1000 bytes at byte 2001"), "{failure}");
-        assert!(failure.message.contains("max_line is 1000; raise it"), "{failure}");
+        assert!(failure.message.contains("TextLines::max_line is 1000; raise it"), "{failure}");
     }
     // A line of 1 GiB takes neither memory nor time. The file is a hole.
     let path = dir.path().join("hole");
     File::create(&path).unwrap().set_len(1 << 30).unwrap();
     for split in splits(&path) {
+        let start = split.start;
         let failure = try_read(|| own(1 << 20), vec![split], 1000, |_| {}).unwrap_err();
         assert!(failure.message.contains("max_line is 1048576"), "{failure}");
+        // A reader that begins within a line knows no more of its beginning.
+        let place = match start {
+            0 => "bytes at byte 0:".to_owned(),
+            _ => format!("bytes that begins before byte {start}:"),
+        };
+        assert!(failure.message.contains(&place), "{failure}");
     }
     let path = dir.path().join("bomb.gz");
     std::fs::write(&path, gzip(&vec![b'x'; 64 << 20], 1)).unwrap();
@@ -246,6 +261,9 @@ fn a_line_is_as_long_as_the_option_lets_it() {
             blocks.poll(1, &mut Into_(Vec::new()), &mut cx).unwrap_err()
         };
         assert!(failure.message.contains("more than 1048576 bytes at byte 0 of its text"), "{failure}");
+        let option =
+            if reader { "TextLines::max_line is 1048576; raise it" } else { "with TextBlocks::max_line(bytes)" };
+        assert!(failure.message.ends_with(option), "{failure}");
     }
 }
 

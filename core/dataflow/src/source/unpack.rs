@@ -65,6 +65,8 @@ enum Decoder {
 pub(super) struct Unpacked {
     decoder: Decoder,
     told: u64,
+    /// Some of a gzip's text was read.
+    began: bool,
 }
 
 impl Unpacked {
@@ -74,7 +76,7 @@ impl Unpacked {
             Packing::Gzip => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(file)),
             Packing::Zstd => Decoder::Zstd(zstd::stream::read::Decoder::with_buffer(file)?),
         };
-        Ok(Self { decoder, told: 0 })
+        Ok(Self { decoder, told: 0, began: false })
     }
 
     fn watched(&self) -> &Watched {
@@ -104,7 +106,18 @@ impl Unpacked {
 impl Read for Unpacked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.decoder {
-            Decoder::Gzip(d) => d.read(buffer),
+            Decoder::Gzip(d) => match d.read(buffer) {
+                // Within a header, and not the first one: all before it is whole. The decoder would say that the file
+                // ends too early, or that it is no gzip.
+                Err(e) if self.began && d.header().is_none() && !d.get_ref().get_ref().failed => {
+                    let message = format!("what follows the end of its gzip is none, or not complete ({e})");
+                    Err(io::Error::new(e.kind(), message))
+                }
+                got => {
+                    self.began |= d.header().is_some();
+                    got
+                }
+            },
             Decoder::Zstd(d) => d.read(buffer),
         }
     }
