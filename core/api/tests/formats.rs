@@ -108,6 +108,19 @@ fn a_pattern_is_a_shells_and_a_name_with_its_signs_is_that_file() {
     }
 }
 
+#[test]
+fn options_of_csv_that_cannot_be_are_told_before_the_job_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = testing::environment(1, dir.path()).unwrap();
+    env.from_collection(["1".to_owned()]).parse_csv::<(u8,)>(CsvOptions::new().skip_headers()).discard();
+    match env.execute("headers").map(|_| ()).unwrap_err() {
+        JobError::Program(wrong) => {
+            assert!(wrong[0].contains("tests/formats.rs:") && wrong[0].contains("give columns([…]) too"), "{wrong:?}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Order {
     id: u64,
@@ -225,7 +238,8 @@ fn csv_says_what_is_wrong() {
     for (line, options, expected) in [
         ("1,\"a", plain(), "a quoted field does not end"),
         ("1,a\n2,b", plain(), "a line break within"),
-        ("x,a", plain(), "field 0: invalid digit"),
+        ("x,a", plain(), "field 1: invalid digit"),
+        ("a,x", plain().columns(["name", "n"]), "column \"name\": invalid digit"),
         ("1", plain(), "invalid length 1"),
         ("1,2,3", plain().columns(["a", "b"]), "fields: 3, columns: 2"),
         ("1;a", plain().columns(["a", "b"]), "fields: 1, columns: 2"),

@@ -47,6 +47,20 @@ impl CsvOptions {
         self.skip_headers = true;
         self
     }
+
+    /// Whether lines can be read so.
+    pub fn check(&self) -> Result<(), String> {
+        let delimiter = self.delimiter;
+        if !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\n' | b'\r') {
+            return Err(format!(
+                "CSV fields cannot be delimited by byte {delimiter}: take an ASCII character, not a quote"
+            ));
+        }
+        if self.skip_headers && self.columns.is_none() {
+            return Err("skip_headers() knows a header by the names of the columns: give columns([…]) too".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// Each line is a CSV record.
@@ -117,16 +131,7 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
     type Out = T;
 
     fn open(&mut self) -> Result<(), String> {
-        let delimiter = self.options.delimiter;
-        if !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\n' | b'\r') {
-            return Err(format!(
-                "CSV fields cannot be delimited by byte {delimiter}: take an ASCII character, not a quote"
-            ));
-        }
-        if self.options.skip_headers && self.options.columns.is_none() {
-            return Err("skip_headers() knows a header by the names of the columns: give columns([…]) too".to_owned());
-        }
-        Ok(())
+        self.options.check()
     }
 
     fn parse(&mut self, line: &str) -> Result<Option<T>, String> {
@@ -143,6 +148,16 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
                 return Err(format!("fields: {}, columns: {}", self.fields.len(), columns.len()));
             }
         }
-        self.fields.deserialize(columns).map(Some).map_err(|e| e.to_string())
+        self.fields.deserialize(columns).map(Some).map_err(|e| told(&e, columns))
+    }
+}
+
+/// What is wrong with a record, and in which of its fields, as a person counts or calls them.
+fn told(error: &csv::Error, columns: Option<&StringRecord>) -> String {
+    let csv::ErrorKind::Deserialize { err, .. } = error.kind() else { return error.to_string() };
+    let Some(field) = err.field() else { return err.kind().to_string() };
+    match columns.and_then(|names| names.get(field as usize)) {
+        Some(name) => format!("column {name:?}: {}", err.kind()),
+        None => format!("field {}: {}", field + 1, err.kind()),
     }
 }
