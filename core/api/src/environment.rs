@@ -163,7 +163,7 @@ impl Environment {
         self.read_texts([path])
     }
 
-    /// The lines of several files, folders and patterns.
+    /// The lines of several files, folders and patterns. A file that several of them find is read once.
     #[track_caller]
     pub fn read_texts<P: Into<PathBuf>>(
         &self,
@@ -188,8 +188,8 @@ impl Environment {
         self.source(TextLines::new([path]).monitor(every))
     }
 
-    /// Files and folders in blocks of whole lines, any bytes: nothing is allocated for each line. See
-    /// [`DataStream::key_each`].
+    /// Files and folders in blocks of whole lines, any bytes: nothing is allocated for each line. Lines of more than
+    /// 1 MiB are cut at white space. See [`DataStream::key_each`].
     #[track_caller]
     pub fn read_blocks<P: Into<PathBuf>>(
         &self,

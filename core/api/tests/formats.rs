@@ -4,7 +4,7 @@
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
-use std::{io::Write, path::Path};
+use std::{io::Write, path::Path, time::Duration};
 use thalweg_api::{AsyncOptions, BadRecord, CsvOptions, ErrorPolicy, InvalidUtf8, TextLines, prelude::*, testing};
 
 fn each(default: u64, case: impl Fn(&Environment, &Path, &mut SmallRng)) {
@@ -99,13 +99,67 @@ fn a_pattern_is_a_shells_and_a_name_with_its_signs_is_that_file() {
         let result = env.execute("pattern").unwrap();
         assert_eq!(sorted(result.collected(&lines).unwrap()), expected, "{pattern}");
     }
-    for (pattern, expected) in
-        [("*.csv", "*.csv matches no file"), ("a[", "Pattern syntax error"), ("no", "does not exist")]
-    {
-        env.read_text(pattern).discard();
-        let error = env.execute("none").unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
+    for (pattern, expected) in [
+        ("*.csv", "*.csv matches no file"),
+        ("no", "does not exist (relative paths start in the client's folder): check the path"),
+        // Counted in what was written here, also where the pattern is looked for again and again.
+        ("ab[", "input pattern ab[: Pattern syntax error near position 2"),
+        ("", "an input path is empty"),
+        ("file:///data/in", "does not exist (paths are no URLs: write /data/in): check the path"),
+        ("s3://bucket/*.csv", "(paths are no URLs: name files of this machine"),
+        ("~/data", "(`~` is known to shells alone: write the whole path)"),
+        ("{a,b}.log", "does not exist (patterns have no braces: give read_texts a path for each)"),
+        ("{a,b}.l?g", "(patterns have no braces"),
+    ] {
+        let error = |lines: DataStream<String, _>| {
+            lines.discard();
+            env.execute("none").unwrap_err().to_string()
+        };
+        let once = error(env.read_text(pattern));
+        assert!(once.contains(expected), "{once}");
+        // A pattern may match later.
+        if !["*.csv", "{a,b}.l?g"].contains(&pattern) {
+            let again = error(env.monitor_text(pattern, Duration::from_secs(1)));
+            assert!(again.contains(expected), "{again}");
+        }
     }
+}
+
+#[test]
+fn a_file_is_read_once_however_often_it_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = SmallRng::seed_from_u64(0);
+    for (name, text) in
+        [("top", "1"), ("clicks/a", "2"), ("clicks/b/c.gz", "3"), (".hidden", "no"), ("clicks/b/.hidden", "no")]
+    {
+        write(&dir.path().join("in").join(name), text, &mut random);
+    }
+    let env = testing::environment(1, dir.path()).unwrap();
+    for (paths, expected) in [
+        // It matches the folders, whose files are read, and the files.
+        (&["in/**/*"][..], &["2", "3", "1"][..]),
+        (&["in/**"], &["2", "3", "1"]),
+        (&["in/*"], &["2", "3", "1"]),
+        (&["in/clicks/**"], &["2", "3"]),
+        (&["in/**/b/**"], &["3"]),
+        (&["in/top", "in", "./in//top"], &["1", "no", "2", "no", "3"]),
+        (&["in/clicks/b", "in/**"], &["no", "3", "2", "1"]),
+    ] {
+        let lines = env.read_texts(paths).collect();
+        let result = env.execute("once").unwrap();
+        assert_eq!(result.collected(&lines).unwrap(), expected, "{paths:?}");
+    }
+}
+
+#[test]
+fn an_empty_file_gives_nothing_be_its_name_that_of_a_compressed_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b.gz", "c.zst"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let env = testing::environment(2, dir.path()).unwrap();
+    let lines = env.read_texts(["a", "b.gz", "c.zst"]).collect();
+    assert_eq!(env.execute("empty").unwrap().collected(&lines).unwrap(), [""; 0]);
 }
 
 #[test]

@@ -231,6 +231,24 @@ fn a_file_is_read_when_it_rests_and_what_comes_later_is_not() {
 }
 
 #[test]
+fn a_file_that_is_found_by_several_patterns_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("in/clicks")).unwrap();
+    for (name, line) in [("top", "1\n"), ("clicks/a", "2\n")] {
+        std::fs::write(dir.path().join("in").join(name), line).unwrap();
+    }
+    for paths in [&["in/**/*"][..], &["in/**"], &["in/top", "in", "./in/clicks/a"]] {
+        let steps = Stepped { seed: 0, from: Default::default(), checkpoint_at: None, taken: Arc::default() };
+        let env = steps.environment(2, dir.path()).unwrap();
+        let (every, word) = (Duration::from_secs(10), Arc::new(AtomicBool::new(true)));
+        let inner = TextLines::new(paths.iter().map(|path| dir.path().join(path))).monitor(every);
+        let lines = env.mode(ExecutionMode::Streaming).source(Until { inner, word, rest: every * 10 }).collect();
+        let result = env.execute("once").unwrap();
+        assert_eq!(sorted(result.collected(&lines).unwrap()), ["1", "2"], "{paths:?}");
+    }
+}
+
+#[test]
 fn a_mistyped_path_is_told_and_a_pattern_may_match_later() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("in")).unwrap();

@@ -1,8 +1,9 @@
-//! Which files a source reads, and how they are shared out: paths, folders and patterns become splits. What is in the
+//! Which files a source reads, and how they are shared out: what paths and patterns name becomes splits. What is in the
 //! files is not looked at. What a file sink has not finished is none of a folder's files.
 
 use super::{
     Assignment, Enumerator,
+    patterns::{above_pattern, expand, hint, matches, names_hidden, pattern},
     splits::Known,
     unpack::Packing,
     watch::{Found, Stamp, Watching},
@@ -10,6 +11,7 @@ use super::{
 use crate::{build::OpCx, sink::is_unfinished};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::File,
     io,
@@ -64,9 +66,19 @@ impl Files {
             );
         }
         for path in &self.paths {
-            let hint = if path.is_relative() { " (relative paths start in the client's folder)" } else { "" };
+            if path.as_os_str().is_empty() {
+                wrong.push("an input path is empty: name a file or a folder, `.` for the client's own".to_owned());
+                continue;
+            }
+            let (hint, folder) = (&hint(path), above_pattern(client_dir, path));
+            if folder.is_some()
+                && let Err(e) = pattern(client_dir, path)
+            {
+                wrong.push(e);
+                continue;
+            }
             if self.every.is_some()
-                && let Some(folder) = above_pattern(client_dir, path)
+                && let Some(folder) = folder
             {
                 // Its files may come later; the folder is looked for, since that is where a path is mistyped.
                 let missing = || {
@@ -88,9 +100,10 @@ impl Files {
     }
 
     fn splits(&self, cx: &OpCx) -> Result<Vec<FileSplit>, TaskFailure> {
-        let mut files = Vec::new();
+        let (base, mut files) = (cx.path(Path::new("")), Listed::default());
         for path in &self.paths {
-            let all = expand(&cx.path(Path::new("")), path).map_err(|e| TaskFailure::new(FailureKind::User, e))?;
+            let all = expand(&base, path).map_err(|e| TaskFailure::new(FailureKind::User, e))?;
+            let hidden = above_pattern(&base, path).is_none() || names_hidden(path);
             for full in all {
                 let kind = std::fs::metadata(&full).map_err(|e| broken(&full, &e))?;
                 if !kind.is_dir() && !kind.is_file() {
@@ -98,10 +111,10 @@ impl Files {
                     let message = format!("input {} is neither a file nor a folder", full.display());
                     return Err(TaskFailure::new(FailureKind::User, message));
                 }
-                walk(&full, kind.is_dir(), &mut files)?;
+                files.walk(full, kind.is_dir(), hidden)?;
             }
         }
-        Ok(cut(files, cx.readers()))
+        Ok(cut(files.files, cx.readers()))
     }
 
     pub(super) fn enumerator(&self, cx: &OpCx) -> Result<FileEnumerator, TaskFailure> {
@@ -226,62 +239,6 @@ fn unreadable(full: &Path, hint: &str) -> Option<String> {
     }
 }
 
-fn has_signs(path: &[u8]) -> bool {
-    path.iter().any(|b| matches!(b, b'*' | b'?' | b'['))
-}
-
-/// The folder in which all that a pattern matches lies; `None` for a path that is none. A file whose name has the
-/// signs of a pattern is that file.
-fn above_pattern(base: &Path, path: &Path) -> Option<PathBuf> {
-    let full = base.join(path);
-    if !has_signs(path.as_os_str().as_encoded_bytes()) || std::fs::symlink_metadata(&full).is_ok() {
-        return None;
-    }
-    let fixed: PathBuf = path.iter().take_while(|part| !has_signs(part.as_encoded_bytes())).collect();
-    Some(base.join(fixed))
-}
-
-/// The path itself, or what a pattern matches: something.
-fn expand(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> {
-    if above_pattern(base, path).is_none() {
-        return Ok(vec![base.join(path)]);
-    }
-    let found = matches(base, path)?;
-    if found.is_empty() {
-        let shown = base.join(path);
-        return Err(format!(
-            "input pattern {} matches no file: check it, and that the files are there",
-            shown.display()
-        ));
-    }
-    Ok(found)
-}
-
-/// What a pattern matches.
-fn matches(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> {
-    let full = base.join(path);
-    let text = |path: &Path| {
-        let text = path.to_str().map(str::to_owned);
-        text.ok_or_else(|| format!("input pattern {} is not UTF-8: name the files instead", path.display()))
-    };
-    // The folder of the client is no part of the pattern, whatever its name.
-    let pattern = if path.is_relative() {
-        let base = PathBuf::from(glob::Pattern::escape(&text(base)?));
-        text(&base.join(path))?
-    } else {
-        text(path)?
-    };
-    // Hidden files are matched where a part of the pattern begins with a dot, as a shell does it.
-    let hidden = path.iter().any(|part| {
-        let part = part.as_encoded_bytes();
-        part.starts_with(b".") && has_signs(part)
-    });
-    let options = glob::MatchOptions { require_literal_leading_dot: !hidden, ..glob::MatchOptions::new() };
-    let shown = full.display();
-    let found = glob::glob_with(&pattern, options).map_err(|e| format!("input pattern {shown}: {e}"))?;
-    found.collect::<Result<_, _>>().map_err(|e| format!("input pattern {shown}: {e}"))
-}
-
 pub(super) fn broken(path: &Path, error: &io::Error) -> TaskFailure {
     let kind = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => FailureKind::User,
@@ -290,23 +247,38 @@ pub(super) fn broken(path: &Path, error: &io::Error) -> TaskFailure {
     TaskFailure::new(kind, format!("input {}: {error}", path.display()))
 }
 
-fn walk(path: &Path, is_dir: bool, files: &mut Vec<(PathBuf, u64)>) -> Result<(), TaskFailure> {
-    if is_dir {
-        let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let mut entries = entries.map_err(|e| broken(path, &e))?;
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        for entry in entries {
-            // The kind of the entry itself: a link is neither folder nor file here.
-            let kind = entry.file_type().map_err(|e| broken(&entry.path(), &e))?;
-            if (kind.is_dir() || kind.is_file()) && !is_unfinished(entry.file_name().as_encoded_bytes()) {
-                walk(&entry.path(), kind.is_dir(), files)?;
+/// Files and their lengths, in the order in which they were found. One that is found again, as by a pattern that
+/// matches a folder and what is in it, stands there once.
+#[derive(Default)]
+struct Listed {
+    files: Vec<(PathBuf, u64)>,
+    found: HashSet<PathBuf>,
+}
+
+impl Listed {
+    /// Adds a file, or all of a folder: `hidden` ones too.
+    fn walk(&mut self, path: PathBuf, is_dir: bool, hidden: bool) -> Result<(), TaskFailure> {
+        if is_dir {
+            let entries = std::fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let mut entries = entries.map_err(|e| broken(&path, &e))?;
+            entries.sort_by_key(std::fs::DirEntry::file_name);
+            for entry in entries {
+                // The kind of the entry itself: a link is neither folder nor file here.
+                let kind = entry.file_type().map_err(|e| broken(&entry.path(), &e))?;
+                let name = entry.file_name();
+                let name = name.as_encoded_bytes();
+                let left_out = is_unfinished(name) || !hidden && name.starts_with(b".");
+                if (kind.is_dir() || kind.is_file()) && !left_out {
+                    self.walk(entry.path(), kind.is_dir(), hidden)?;
+                }
             }
+        } else if !self.found.contains(&path) {
+            let length = std::fs::metadata(&path).map_err(|e| broken(&path, &e))?.len();
+            self.files.push((path.clone(), length));
+            self.found.insert(path);
         }
-        return Ok(());
+        Ok(())
     }
-    let length = std::fs::metadata(path).map_err(|e| broken(path, &e))?.len();
-    files.push((path.to_owned(), length));
-    Ok(())
 }
 
 /// Cuts the files so that each reader has a few splits, if there is enough: a small input is shared out too, and a large
@@ -316,7 +288,8 @@ pub(super) fn cut(files: Vec<(PathBuf, u64)>, readers: u32) -> Vec<FileSplit> {
     let size = (total / (4 * u64::from(readers.max(1)))).clamp(MIN_SPLIT, MAX_SPLIT);
     let mut splits = Vec::new();
     for (path, length) in files {
-        if Packing::of(&path).is_some() {
+        // An empty one has no text, compressed or not.
+        if length > 0 && Packing::of(&path).is_some() {
             splits.push(FileSplit { path, start: 0, end: FileSplit::WHOLE, exact: true, packed: Some(length) });
             continue;
         }

@@ -48,8 +48,9 @@ macro_rules! text_source { ($(#[$doc:meta])* $name:ident, $item:ty, $reader:ty, 
     }
 
     impl $name {
-        /// Of these files and folders, and of what patterns of `*`, `?` and `[a-z]` match; `**` is folders at any depth.
-        /// Names that end in `.gz` or `.zst` are decompressed.
+        /// Of these files and folders, and of what patterns of `*`, `?` and `[a-z]` match; `**` is folders at any depth,
+        /// and at the end all files in them. A file is read once, however often it is found. Names that end in `.gz` or
+        /// `.zst` are decompressed.
         pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
             let files = Files { paths: paths.into_iter().map(Into::into).collect(), every: None };
             Self { files, options: Options::default() }
@@ -94,7 +95,7 @@ macro_rules! text_source { ($(#[$doc:meta])* $name:ident, $item:ty, $reader:ty, 
     }
 } }
 text_source!(
-    /// Blocks of whole lines, any bytes: the fast way to count words.
+    /// Blocks of whole lines, any bytes: the fast way to count words. Lines of more than 1 MiB are cut at white space.
     TextBlocks, TextBlock, BlocksReader, "text-blocks-source", BlocksReader::new
 );
 text_source!(
