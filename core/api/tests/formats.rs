@@ -134,11 +134,21 @@ fn a_file_is_read_once_however_often_it_is_found() {
     {
         write(&dir.path().join("in").join(name), text, &mut random);
     }
+    std::fs::create_dir(dir.path().join("links")).unwrap();
+    std::os::unix::fs::symlink("../in/clicks", dir.path().join("links/clicks")).unwrap();
+    std::os::unix::fs::symlink(".", dir.path().join("links/circle")).unwrap();
+    write(&dir.path().join("links/own"), "4", &mut random);
     let env = testing::environment(1, dir.path()).unwrap();
     for (paths, expected) in [
         // It matches the folders, whose files are read, and the files.
         (&["in/**/*"][..], &["2", "3", "1"][..]),
         (&["in/**"], &["2", "3", "1"]),
+        // A link that the pattern names is followed, one that lies in a folder is not.
+        (&["links/c*s"], &["2", "3"]),
+        (&["links/**"], &["4"]),
+        (&["links"], &["4"]),
+        (&["**"], &["2", "3", "1", "4"]),
+        (&["**/**"], &["2", "3", "1", "4"]),
         (&["in/*"], &["2", "3", "1"]),
         (&["in/clicks/**"], &["2", "3"]),
         (&["in/**/b/**"], &["3"]),

@@ -45,6 +45,11 @@ pub(super) fn names_hidden(path: &Path) -> bool {
     })
 }
 
+/// Does it end in `**`?
+fn is_all_below(path: &Path) -> bool {
+    path.file_name() == Some(OsStr::new("**"))
+}
+
 /// A pattern as it is looked for, or what is wrong with it.
 pub(super) fn pattern(base: &Path, path: &Path) -> Result<String, String> {
     let text = |path: &Path| {
@@ -53,9 +58,9 @@ pub(super) fn pattern(base: &Path, path: &Path) -> Result<String, String> {
     };
     // Without the client's folder, since a mistake is told by its place in what was written.
     glob::Pattern::new(&text(path)?).map_err(|e| format!("input pattern {}: {e}", path.display()))?;
-    // All that is below: `**` itself would be the folders alone.
-    let below = (path.file_name() == Some(OsStr::new("**"))).then(|| path.join("*"));
-    let path = below.as_deref().unwrap_or(path);
+    // What ends in `**` is looked for as the folders before it: they are read as those that are named, without following
+    // links, of which some lead in circles.
+    let path = path.ancestors().find(|folder| !is_all_below(folder)).unwrap_or(path);
     // The folder of the client is no part of the pattern, whatever its name.
     if path.is_relative() {
         let base = PathBuf::from(glob::Pattern::escape(&text(base)?));
@@ -69,7 +74,11 @@ pub(super) fn matches(base: &Path, path: &Path) -> Result<Vec<PathBuf>, String> 
     let options = glob::MatchOptions { require_literal_leading_dot: !names_hidden(path), ..glob::MatchOptions::new() };
     let wrong = |e: &dyn std::fmt::Display| format!("input pattern {}: {e}", path.display());
     let found = glob::glob_with(&pattern(base, path)?, options).map_err(|e| wrong(&e))?;
-    found.collect::<Result<_, _>>().map_err(|e| wrong(&e))
+    let mut found = found.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(&e))?;
+    if is_all_below(path) {
+        found.retain(|full| full.is_dir());
+    }
+    Ok(found)
 }
 
 /// What is said of a path that is not there: what its author may have meant.
