@@ -29,7 +29,7 @@ impl<A: Data, B: Data, P: Pipe<Item = A>, Q: Pipe<Item = B>> ConnectedStreams<A,
     /// Both as one stream, in no order between them.
     #[track_caller]
     pub fn either(self) -> DataStream<Either<A, B>> {
-        self.left.map(Either::Left).union(self.right.map(Either::Right))
+        self.left.map(Either::Left).met(self.right.map(Either::Right))
     }
 
     /// One record for each: the first function makes those of the first stream, the second those of the second.
@@ -107,10 +107,8 @@ where
         let key = EitherKey { left: self.left.key, right: self.right.key };
         let (mut left, mut right) = (self.left.up, self.right.up);
         (left.timed, right.timed) = (timed, timed);
-        let edges = vec![
-            into_either(&plan, left, to, Either::Left, key.clone()),
-            into_either(&plan, right, to, Either::Right, key.clone()),
-        ];
+        let edges =
+            vec![into_either(left, to, Either::Left, key.clone()), into_either(right, to, Either::Right, key.clone())];
         let inlet = add_gate(&plan, to, edges, op);
         let sides = Sides::default();
         let spec = ProcessSpec { f: CoOf::new(f), key, sides: sides.clone() };
@@ -140,8 +138,8 @@ impl<A: Data + Clone, B: Data + Clone, P: Pipe<Item = A>, Q: Pipe<Item = B>> Bro
             (self.stream.map(Either::<A, B>::Left), self.broadcast.map(Either::<A, B>::Right));
         stream.timed = timed;
         let first = stream.turn(to, Partitioner::Forward);
-        let second = plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
-        close(&plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
+        let second = broadcast.plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
+        close(&broadcast.plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
         let inlet = add_gate(&plan, to, vec![first, second], op);
         let sides = Sides::default();
         let spec = BroadcastSpec::new(f, sides.clone());
@@ -179,8 +177,8 @@ where
         let (keyed, broadcast) = (self.keyed.up.map(Either::<A, B>::Left), self.broadcast.map(Either::<A, B>::Right));
         let first = plan.edge::<Either<A, B>>(keyed.op.vertex, to, Partitioner::Hash, false);
         close(&plan, keyed.op.vertex, keyed.pipe, LeftRoute { edge: first, timed, key: key.clone() });
-        let second = plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
-        close(&plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
+        let second = broadcast.plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
+        close(&broadcast.plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
         let inlet = add_gate(&plan, to, vec![first, second], op);
         let spec = KeyedBroadcastSpec::new(f, key, sides.clone());
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), timed).with_sides(sides)

@@ -53,14 +53,14 @@ impl CachedFile {
 /// the same `main` begins; settings stay.
 pub struct Environment {
     executor: Arc<dyn Executor>,
-    plan: PlanBuilder,
+    plan: RefCell<PlanBuilder>,
     settings: RefCell<Settings>,
 }
 
 impl Environment {
     /// An environment whose programs this executor runs.
     pub fn with_executor(executor: Arc<dyn Executor>) -> Self {
-        Self { executor, plan: PlanBuilder::default(), settings: RefCell::default() }
+        Self { executor, plan: RefCell::default(), settings: RefCell::default() }
     }
 
     /// Number of subtasks of what does not say otherwise.
@@ -207,8 +207,14 @@ impl Environment {
     /// Any source.
     #[track_caller]
     pub fn source<S: Source>(&self, source: S) -> DataStream<S::Item, SourceHead<S>> {
-        let (op, head) = add_source(&self.plan, source);
-        DataStream::new(self.plan.clone(), op, head, false)
+        let plan = self.plan();
+        let (op, head) = add_source(&plan, source);
+        DataStream::new(plan, op, head, false)
+    }
+
+    /// Where the program that comes next is written.
+    pub(crate) fn plan(&self) -> PlanBuilder {
+        self.plan.borrow().clone()
     }
 
     /// Ends the program that was written so far and numbers it.
@@ -221,7 +227,11 @@ impl Environment {
             mode: settings.mode.unwrap_or(defaults.mode),
         };
         let ordinal = self.executor.ordinals().next();
-        let plan = self.plan.freeze(&freeze).map_err(JobError::Program)?;
+        let next = PlanBuilder::default();
+        let written = self.plan.replace(next.clone());
+        let plan = written.freeze(&freeze);
+        written.succeeded_by(&next);
+        let plan = plan.map_err(JobError::Program)?;
         let ordinal = ordinal?;
         if defaults.is_client {
             plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -263,8 +273,9 @@ impl Environment {
     pub fn execute_async(&self, name: &str) -> BoxFuture<'static, Result<JobHandle, JobError>> {
         match self.program(name) {
             Ok(program) => {
+                let of = program.plan.program().clone();
                 let submitted = self.executor.submit(program);
-                Box::pin(async move { submitted.await.map(JobHandle::new) })
+                Box::pin(async move { submitted.await.map(|job| JobHandle::new(job, of)) })
             }
             Err(e) => Box::pin(async move { Err(e) }),
         }

@@ -3,12 +3,12 @@
 use crate::{Collected, JobError, executor::RunningJob};
 use futures::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
-use thalweg_dataflow::{Data, sink::decode_collected};
+use thalweg_dataflow::{Data, ProgramMark, sink::decode_collected};
 use thalweg_model::{JobId, JobStatus, TaskFailure};
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobResult(thalweg_wire::JobResult);
+pub struct JobResult(thalweg_wire::JobResult, ProgramMark);
 
 impl JobResult {
     /// The job.
@@ -45,15 +45,22 @@ impl JobResult {
         let uid = handle.uid().ok_or_else(|| {
             JobError::Program(vec!["this collect() is of a program that was not executed".to_owned()])
         })?;
+        if *handle.program() != self.1 {
+            return Err(JobError::Program(vec![format!(
+                "the collect() with uid {uid:?} is of another job than {:?}, whose result was asked: ask the result of the \
+                 execute() that ran it",
+                self.0.name
+            )]));
+        }
         match self.0.collected.get(uid) {
             Some(bytes) => decode_collected(bytes).map_err(JobError::Collected),
             None => Err(JobError::Program(vec![format!("job {:?} has no collect() with uid {uid:?}", self.0.name)])),
         }
     }
 
-    pub(crate) fn judge(result: thalweg_wire::JobResult) -> Result<Self, JobError> {
+    pub(crate) fn judge(result: thalweg_wire::JobResult, of: ProgramMark) -> Result<Self, JobError> {
         let status = result.status;
-        let result = Self(result);
+        let result = Self(result, of);
         match status {
             JobStatus::Finished => Ok(result),
             JobStatus::Canceled => Err(JobError::Canceled(Box::new(result))),
@@ -64,11 +71,11 @@ impl JobResult {
 
 /// A job that was accepted. Dropping it does nothing to the job.
 #[derive(Clone)]
-pub struct JobHandle(Arc<dyn RunningJob>);
+pub struct JobHandle(Arc<dyn RunningJob>, ProgramMark);
 
 impl JobHandle {
-    pub(crate) fn new(job: Arc<dyn RunningJob>) -> Self {
-        Self(job)
+    pub(crate) fn new(job: Arc<dyn RunningJob>, of: ProgramMark) -> Self {
+        Self(job, of)
     }
     /// Its id.
     pub fn id(&self) -> JobId {
@@ -76,8 +83,8 @@ impl JobHandle {
     }
     /// Resolves when the job has ended. One that failed or was cancelled is an error.
     pub fn wait(&self) -> BoxFuture<'static, Result<JobResult, JobError>> {
-        let wait = self.0.wait();
-        Box::pin(async move { JobResult::judge(wait.await?) })
+        let (wait, of) = (self.0.wait(), self.1.clone());
+        Box::pin(async move { JobResult::judge(wait.await?, of) })
     }
     /// Asks for the job's end.
     pub fn cancel(&self) -> BoxFuture<'static, Result<(), JobError>> {

@@ -94,8 +94,8 @@ where
         let op = plan.operator(to, kind, &["windows"]);
         let key = EitherKey { left: left.key, right: right.key };
         let edges = vec![
-            into_either(&plan, left.up, to, Either::Left, key.clone()),
-            into_either(&plan, right.up, to, Either::Right, key.clone()),
+            into_either(left.up, to, Either::Left, key.clone()),
+            into_either(right.up, to, Either::Right, key.clone()),
         ];
         let inlet = add_gate(&plan, to, edges, op);
         (plan, op, inlet, key)
@@ -269,7 +269,6 @@ where
 /// Ends one of two streams in a keyed exchange that both share.
 #[track_caller]
 pub(crate) fn into_either<T, A, B, P, S>(
-    plan: &PlanBuilder,
     up: DataStream<T, P>,
     to: usize,
     side: impl FnMut(T) -> Either<A, B> + ClonedToSubtasks,
@@ -284,7 +283,7 @@ where
 {
     let timed = up.timed;
     let up = up.apply("input", Map(side));
-    let edge = plan.edge::<Either<A, B>>(up.op.vertex, to, Partitioner::Hash, false);
-    close(plan, up.op.vertex, up.pipe, KeyRoute { edge, timed, key });
+    let edge = up.plan.edge::<Either<A, B>>(up.op.vertex, to, Partitioner::Hash, false);
+    close(&up.plan, up.op.vertex, up.pipe, KeyRoute { edge, timed, key });
     edge
 }

@@ -211,6 +211,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         self,
         other: KeyedStream<U, R, Q>,
     ) -> IntervalJoined<T, U, S, R, P, Q> {
+        self.up.plan.meets(&other.up.plan, "interval_join");
         for stream in [self.up.timed, other.up.timed] {
             if !stream {
                 self.up.plan.error(format!(
@@ -220,7 +221,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
                 ));
             }
         }
-        IntervalJoined { streams: self.connect(other), lower: 0, upper: 0 }
+        IntervalJoined { streams: KeyedConnectedStreams { left: self, right: other }, lower: 0, upper: 0 }
     }
 
     /// One record of each key, into which the function merges the others. It must be associative.
@@ -248,10 +249,12 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     }
 
     /// Brings another stream's records with the same keys together with this one's.
+    #[track_caller]
     pub fn join<U, R: KeySelect<U, Key = S::Key>, Q: Pipe<Item = U>>(
         self,
         other: KeyedStream<U, R, Q>,
     ) -> JoinedStreams<T, U, S, R, P, Q> {
+        self.up.plan.meets(&other.up.plan, "join");
         JoinedStreams { left: self, right: other }
     }
 
@@ -264,18 +267,22 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     }
 
     /// Another stream's records with the same keys, to be handled together with this one's over one state.
+    #[track_caller]
     pub fn connect<U, R: KeySelect<U, Key = S::Key>, Q: Pipe<Item = U>>(
         self,
         other: KeyedStream<U, R, Q>,
     ) -> KeyedConnectedStreams<T, U, S, R, P, Q> {
+        self.up.plan.meets(&other.up.plan, "connect");
         KeyedConnectedStreams { left: self, right: other }
     }
 
     /// Another stream that every subtask gets all of, to be known beside the state of each key: rules, rates.
+    #[track_caller]
     pub fn connect_broadcast<U: Data + Clone, Q: Pipe<Item = U>>(
         self,
         other: DataStream<U, Q>,
     ) -> KeyedBroadcastConnectedStreams<T, U, S, P, Q> {
+        self.up.plan.meets(&other.plan, "connect_broadcast");
         KeyedBroadcastConnectedStreams { keyed: self, broadcast: other }
     }
 

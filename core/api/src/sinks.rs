@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
-use thalweg_dataflow::{OpId, PlanBuilder, sink::TextSink};
+use thalweg_dataflow::{OpId, PlanBuilder, ProgramMark, sink::TextSink};
 
 /// A sink, to be named.
 pub struct SinkRef {
@@ -32,19 +32,25 @@ pub struct Collected<T> {
     plan: PlanBuilder,
     op: OpId,
     uid: Arc<OnceLock<String>>,
+    program: ProgramMark,
     _t: PhantomData<fn() -> T>,
 }
 
 impl<T> Collected<T> {
     pub(crate) fn new(plan: PlanBuilder, op: OpId) -> Self {
-        let uid = plan.watch_uid(op);
-        Self { plan, op, uid, _t: PhantomData }
+        let (uid, program) = (plan.watch_uid(op), plan.program());
+        Self { plan, op, uid, program, _t: PhantomData }
     }
 
     /// Names it. Before the program is executed.
     pub fn with_uid(self, uid: impl Into<String>) -> Self {
         self.plan.set_uid(self.op, uid.into());
         self
+    }
+
+    /// The program whose job gathers it.
+    pub(crate) fn program(&self) -> &ProgramMark {
+        &self.program
     }
 
     /// Its uid, once the program was executed.

@@ -263,6 +263,16 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
+        self.plan.meets(&other.plan, "union");
+        self.met(other)
+    }
+
+    /// Of two streams of which it is known whether they may meet.
+    #[track_caller]
+    pub(crate) fn met<Q: Pipe<Item = T>>(self, other: DataStream<T, Q>) -> DataStream<T>
+    where
+        T: Data,
+    {
         let plan = self.plan.clone();
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, "union", &[]);
@@ -404,15 +414,19 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     }
 
     /// Two streams of different types, to be handled together.
+    #[track_caller]
     pub fn connect<U, Q: Pipe<Item = U>>(self, other: DataStream<U, Q>) -> ConnectedStreams<T, U, P, Q> {
+        self.plan.meets(&other.plan, "connect");
         ConnectedStreams { left: self, right: other }
     }
 
     /// The same, where every subtask gets all records of the other stream: rules, rates, anything that all must know.
+    #[track_caller]
     pub fn connect_broadcast<U: Data + Clone, Q: Pipe<Item = U>>(
         self,
         other: DataStream<U, Q>,
     ) -> BroadcastConnectedStreams<T, U, P, Q> {
+        self.plan.meets(&other.plan, "connect_broadcast");
         BroadcastConnectedStreams { stream: self, broadcast: other }
     }
 
@@ -541,6 +555,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
+        self.plan.meets(&env.plan(), "execute_and_collect");
         let collected = self.collect();
         env.execute(name)?.collected(&collected)
     }

@@ -53,7 +53,7 @@ pub use either::Either;
 pub use engine::{Engine, EngineSetup, TaskListener};
 pub use key::{Data, Key, OwnedKey, Str, key_group, subtask_of};
 pub use panics::capture_backtraces;
-pub use plan::{Freeze, OpId, Plan, PlanBuilder};
+pub use plan::{Freeze, OpId, Plan, PlanBuilder, ProgramMark};
 pub use push::{Control, Flow, Mark, Operator, Push, Ready};
 pub use side::OutputTag;
 pub use task::{SlotCx, Step, Task};

@@ -33,12 +33,31 @@ pub struct Plan {
     checks: Vec<Mutex<Check>>,
     batch: bool,
     warnings: Vec<String>,
+    program: ProgramMark,
 }
+
+/// Tells one program from another within this process; of another process nothing is known. What a program hands out for
+/// its results has a copy of it.
+#[derive(Clone, Debug, Default)]
+pub struct ProgramMark(Arc<()>);
+
+impl PartialEq for ProgramMark {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ProgramMark {}
 
 impl Plan {
     /// What runs, but will be regretted: a line each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Which program it is of.
+    pub fn program(&self) -> &ProgramMark {
+        &self.program
     }
 
     /// The plain data.
@@ -129,6 +148,9 @@ struct Draft {
     sources: BTreeMap<usize, GroupDraft>,
     /// Groups of watermark alignment, and the vertices of the readers in each.
     aligned: BTreeMap<String, Vec<usize>>,
+    program: ProgramMark,
+    /// It was frozen: where what is written from now on is told of.
+    next: Option<PlanBuilder>,
 }
 
 /// What a plan is frozen with.
@@ -141,7 +163,7 @@ pub struct Freeze {
     pub mode: ExecutionMode,
 }
 
-/// A plan that is being written. Clones write into the same one.
+/// A plan that is being written. Clones write into the same one. Two of them are told apart by where they write.
 #[derive(Clone, Default)]
 pub struct PlanBuilder(Rc<RefCell<Draft>>);
 
@@ -168,6 +190,9 @@ impl PlanBuilder {
     pub fn operator(&self, vertex: usize, kind: &'static str, states: &[&str]) -> OpId {
         let at = Location::caller();
         let mut d = self.0.borrow_mut();
+        if let Some(next) = &d.next {
+            next.error(format!("{kind} at {}:{}: {OF_BEFORE}", at.file(), at.line()));
+        }
         let number = d.kinds.entry(kind).or_default();
         *number += 1;
         let uid = Uid::Counted(*number);
@@ -326,6 +351,32 @@ impl PlanBuilder {
         Ok(())
     }
 
+    /// A stream of this plan and one of another meet. Where they are two, that is an error of both.
+    #[track_caller]
+    pub fn meets(&self, other: &Self, how: &str) {
+        if Rc::ptr_eq(&self.0, &other.0) {
+            return;
+        }
+        let at = Location::caller();
+        let is_over = [self, other].iter().any(|plan| plan.0.borrow().next.is_some());
+        let why = if is_over { OF_BEFORE } else { OF_TWO };
+        let error = format!("{how} at {}:{}: {why}", at.file(), at.line());
+        for plan in [self, other] {
+            plan.newest().error(error.clone());
+        }
+    }
+
+    /// The one in which a program can still be executed.
+    fn newest(&self) -> Self {
+        self.0.borrow().next.as_ref().map_or_else(|| self.clone(), Self::newest)
+    }
+
+    /// Ends the writing for all clones; it goes on in the one that is given. Streams that are still held write where nothing
+    /// is executed, and `next` tells of it.
+    pub fn succeeded_by(&self, next: &Self) {
+        self.0.borrow_mut().next = Some(next.clone());
+    }
+
     /// Something that only the client can see.
     pub fn check(&self, check: impl Fn(&Path) -> Result<(), String> + Send + 'static) {
         self.0.borrow_mut().checks.push(Box::new(check));
@@ -341,14 +392,20 @@ impl PlanBuilder {
         self.0.borrow().vertices.is_empty()
     }
 
-    /// Ends the writing: the builder is empty again. Answers all that is wrong with the program at once.
+    /// Which program is being written.
+    pub fn program(&self) -> ProgramMark {
+        self.0.borrow().program.clone()
+    }
+
+    /// Ends the writing: what was written is taken out. Answers all that is wrong with the program at once.
     pub fn freeze(&self, with: &Freeze) -> Result<Plan, Vec<String>> {
         let batch = with.mode != ExecutionMode::Streaming && self.0.borrow().is_bounded();
         if !batch {
             let groups = self.0.borrow().shared_groups();
             connect_groups(self, groups);
         }
-        let mut d = std::mem::take(&mut *self.0.borrow_mut());
+        let left = self.0.borrow().shells();
+        let mut d = self.0.replace(left);
         let mut errors = std::mem::take(&mut d.errors);
         let name = |o: &DraftOperator| format!("{} ({}:{})", o.kind, o.at.file(), o.at.line());
         if d.vertices.is_empty() {
@@ -384,17 +441,27 @@ impl PlanBuilder {
                 ));
             }
         }
+        let of_all = wrong_parallelism(Some(with.parallelism), with.max_parallelism);
+        let is_right = of_all.is_none();
+        errors.extend(of_all);
         let mut graph = JobGraph { vertices: Vec::new(), edges: d.edges, bounded };
         for (v, uids) in d.vertices.iter().zip(&uids) {
             let parallelism = v.parallelism.unwrap_or(with.parallelism);
             let wanted = v.max_parallelism.or(with.max_parallelism);
             let max_parallelism = wanted.unwrap_or_else(|| default_max_parallelism(parallelism));
-            if parallelism == 0 || parallelism > max_parallelism || max_parallelism > MAX_MAX_PARALLELISM {
+            // What holds for the whole program is told once, and what runs once needs no check.
+            let (of_vertex, most) = (v.parallelism, v.max_parallelism);
+            let wrong = if is_right && v.role == VertexRole::Task {
+                wrong_parallelism(Some(parallelism), Some(max_parallelism))
+            } else if v.role == VertexRole::Task {
+                wrong_parallelism(of_vertex, most)
+            } else {
+                None
+            };
+            errors.extend(wrong.map(|wrong| {
                 let at = v.operators.first().map_or_else(String::new, name);
-                errors.push(format!(
-                    "{at}: parallelism {parallelism} must be at least 1 and at most max_parallelism, which is {max_parallelism} (at most {MAX_MAX_PARALLELISM})"
-                ));
-            }
+                format!("{at}: {wrong}")
+            }));
             let operators = v.operators.iter().zip(uids).map(|(o, uid)| OperatorInfo {
                 uid: uid.clone(),
                 // A coordinator or committer is told from others by whose it is.
@@ -415,6 +482,10 @@ impl PlanBuilder {
                 slot_sharing_group: v.slot_sharing_group.clone(),
             });
         }
+        if !errors.is_empty() {
+            // Edges of streams that must not meet lead nowhere.
+            return Err(once(errors));
+        }
         share(&mut graph, &d.vertices.iter().map(|v| v.beside).collect::<Vec<_>>());
         settle(&mut graph, &d.vertices.iter().map(|v| v.bounded.is_some()).collect::<Vec<_>>());
         let operators = d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten());
@@ -427,20 +498,43 @@ impl PlanBuilder {
         });
         let warnings = warnings.collect();
         let factories = d.vertices.into_iter().filter_map(|v| v.make).map(Mutex::new).collect::<Vec<_>>();
-        if errors.is_empty()
-            && let Err(e) = graph.validate()
-        {
-            errors.push(e);
-        }
-        if errors.is_empty() {
-            Ok(Plan { graph, factories, checks: d.checks.into_iter().map(Mutex::new).collect(), batch, warnings })
-        } else {
-            let mut told = BTreeSet::new();
-            errors.retain(|e| told.insert(e.clone()));
-            Err(errors)
-        }
+        graph.validate().map_err(|e| vec![e])?;
+        let (checks, program) = (d.checks.into_iter().map(Mutex::new).collect(), d.program);
+        Ok(Plan { graph, factories, checks, batch, warnings, program })
     }
 }
+
+/// Each error once.
+fn once(mut errors: Vec<String>) -> Vec<String> {
+    let mut told = BTreeSet::new();
+    errors.retain(|e| told.insert(e.clone()));
+    errors
+}
+
+/// What is wrong with these two, as far as they are said.
+fn wrong_parallelism(parallelism: Option<u32>, max: Option<u32>) -> Option<String> {
+    match (parallelism, max) {
+        (_, Some(0)) => Some("max_parallelism 0 must be at least 1".to_owned()),
+        (_, Some(max)) if max > MAX_MAX_PARALLELISM => {
+            Some(format!("max_parallelism {max} is more than {MAX_MAX_PARALLELISM}, the most that there can be"))
+        }
+        (Some(0), _) => Some("parallelism 0 must be at least 1".to_owned()),
+        (Some(parallelism), Some(max)) if parallelism > max => {
+            Some(format!("parallelism {parallelism} is more than max_parallelism, which is {max}"))
+        }
+        (Some(parallelism), None) if parallelism > MAX_MAX_PARALLELISM => {
+            Some(format!("parallelism {parallelism} is more than {MAX_MAX_PARALLELISM}, the most that there can be"))
+        }
+        _ => None,
+    }
+}
+
+/// Why streams of two environments cannot meet.
+const OF_TWO: &str = "both streams must come from one Environment: make it once, in main, and pass `&env` to functions \
+                      that make streams";
+/// Why a stream of a program that has been executed cannot be used.
+const OF_BEFORE: &str = "its stream is of a program that was executed before: each execute() ends the program that was \
+                         written so far, so make the source again for the next one";
 
 /// The name of the group that vertices are in when nothing else is said.
 const DEFAULT_GROUP: &str = "default";
@@ -491,6 +585,23 @@ fn settle(graph: &mut JobGraph, sources: &[bool]) {
 }
 
 impl Draft {
+    /// Vertices and operators without what they do: streams that are still held name them.
+    fn shells(&self) -> Self {
+        let operator = |o: &DraftOperator| DraftOperator {
+            uid: Uid::Given(String::new()),
+            name: None,
+            kind: o.kind,
+            states: Vec::new(),
+            at: o.at,
+            is_gate: o.is_gate,
+        };
+        let vertex = |v: &DraftVertex| DraftVertex {
+            operators: v.operators.iter().map(operator).collect(),
+            ..DraftVertex::default()
+        };
+        Self { vertices: self.vertices.iter().map(vertex).collect(), ..Self::default() }
+    }
+
     /// Does every source end?
     fn is_bounded(&self) -> bool {
         self.vertices.iter().all(|v| v.bounded != Some(false))
