@@ -174,14 +174,14 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let inlet = Inlet::default();
         let added = match &self.sides {
             Some(sides) => sides.add(tag, &inlet),
-            None => Err(format!(
-                "what comes before {} has no side outputs: ask the stream that the operator itself gives, before anything \
-                 else follows",
-                Location::caller()
-            )),
+            None => {
+                let why = "what comes before has no side outputs: ask the stream that the operator itself gives, before \
+                           anything else follows";
+                Err(why.to_owned())
+            }
         };
         if let Err(e) = added {
-            self.plan.error(e);
+            self.plan.error(format!("side_output at {}: {e}", Location::caller()));
         }
         let watch = inlet.clone();
         self.plan.open_end(self.op, move || watch.is_taken());

@@ -282,7 +282,7 @@ where
         let edge = plan.edge::<T>(up.op.vertex, to, Partitioner::Hash, false);
         close(&plan, up.op.vertex, up.pipe, KeyRoute { edge, timed, key: key.clone() });
         let inlet = add_gate(&plan, to, vec![edge], op);
-        let sides = Sides::default();
+        let sides = Sides::of_late(late.as_ref());
         let spec =
             TriggeredSpec { assigner, trigger, evictor, lateness, fold, key, result, late, sides: sides.clone() };
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)

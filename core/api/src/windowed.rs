@@ -193,8 +193,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         let edge = plan.edge::<T>(up.op.vertex, to, Partitioner::Hash, false);
         close(&plan, up.op.vertex, up.pipe, KeyRoute { edge, timed: true, key: key.clone() });
         let inlet = add_gate(&plan, to, vec![edge], op);
-        let sides = Sides::default();
         let (windows, lateness, late) = (self.windows, self.lateness, self.late);
+        let sides = Sides::of_late(late.as_ref());
         let spec = WindowSpec { windows, lateness, fold, key, result, late, sides: sides.clone() };
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
     }

@@ -106,7 +106,7 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either
             state,
             course: Course::default(),
             clock: cx.env().clock.clone(),
-            sides: self.sides.open(cx.build)?,
+            sides: self.sides.open(cx)?,
             states,
             uid: cx.uid.clone(),
             cell: cx.cell(),

@@ -112,6 +112,9 @@ impl<X> Parse<X> {
 
     /// A bad line does this.
     pub fn on_error(&mut self, policy: ErrorPolicy) {
+        if let ErrorPolicy::Side(tag) = &policy {
+            self.sides.writes(tag);
+        }
         self.policy = policy;
     }
 }
@@ -131,7 +134,7 @@ impl<X: Format> Transform<String> for Parse<X> {
     const IN_STEP: bool = true;
     fn open(mut self, cx: &OpCx) -> Result<ParseOp<X>, TaskFailure> {
         self.format.open().map_err(|e| cx.failure(FailureKind::User, e))?;
-        let (sides, uid, cell) = (self.sides.open(cx.build)?, cx.uid.clone(), cx.cell());
+        let (sides, uid, cell) = (self.sides.open(cx)?, cx.uid.clone(), cx.cell());
         Ok(ParseOp { format: self.format, policy: self.policy, sides, uid, cell })
     }
 }

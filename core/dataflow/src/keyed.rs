@@ -319,7 +319,7 @@ impl<F, S> ProcessSpec<F, S> {
                 ttl.used.restore(cx, used);
             }
         }
-        let sides = self.sides.open(cx.build)?;
+        let sides = self.sides.open(cx)?;
         Ok(ProcessOp {
             f: self.f,
             unfinished: None,

@@ -176,7 +176,7 @@ impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
             f: self.f,
             course: Course::default(),
             clock: cx.env().clock.clone(),
-            sides: self.sides.open(cx.build)?,
+            sides: self.sides.open(cx)?,
             states,
             uid: cx.uid.clone(),
             cell: cx.cell(),

@@ -1,17 +1,25 @@
 //! Side outputs: further kinds of records that an operator gives out, each on a stream of its own.
 //!
 //! A tag names one. The program makes it, hands a clone to the function that writes to it, and asks the stream for what
-//! comes out of it. What is written to a tag that nobody asked for is dropped.
+//! comes out of it. What is written to a tag that nobody asked for is dropped; but where somebody asked with another tag
+//! of that name, the two were meant to be one, and that is an error.
 
 use crate::{
     batch::Time,
-    build::BuildCx,
+    build::{BuildCx, OpCx},
     pipe::{Inlet, Outlet},
     push::{Barrier, Control, Flow, Mark, Push, Ready},
+    task::TaskCell,
 };
 use parking_lot::Mutex;
-use std::{any::Any, cell::RefCell, marker::PhantomData, rc::Rc, sync::Arc};
-use thalweg_model::TaskFailure;
+use std::{
+    any::{Any, type_name},
+    cell::RefCell,
+    marker::PhantomData,
+    rc::Rc,
+    sync::Arc,
+};
+use thalweg_model::{FailureKind, TaskFailure};
 
 /// Names a side output and knows the type of its records.
 pub struct OutputTag<T> {
@@ -20,7 +28,7 @@ pub struct OutputTag<T> {
 }
 
 impl<T> OutputTag<T> {
-    /// A new one; each is of its own, whatever its name. The name is for messages.
+    /// A new one; each is of its own, whatever its name, and clones are the same one. The name is for messages.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { identity: name.into(), _t: PhantomData }
     }
@@ -40,46 +48,104 @@ impl<T> Clone for OutputTag<T> {
 /// What a side output leads to, whatever its type.
 trait SideOut: Control {
     fn any(&mut self) -> &mut dyn Any;
+    /// The type of its records.
+    fn item(&self) -> &'static str;
 }
 
 impl<T: 'static> SideOut for Outlet<T> {
     fn any(&mut self) -> &mut dyn Any {
         self
     }
+    fn item(&self) -> &'static str {
+        type_name::<T>()
+    }
 }
 
 type Open = Box<dyn Fn(&BuildCx) -> Result<Box<dyn SideOut>, TaskFailure> + Send>;
 
+/// A tag and the type of its records, when they are not known to the compiler.
+struct Tag {
+    identity: Arc<str>,
+    item: &'static str,
+}
+
+impl Tag {
+    fn of<T>(tag: &OutputTag<T>) -> Self {
+        Self { identity: tag.identity.clone(), item: type_name::<T>() }
+    }
+
+    /// Why what is written to `other` does not come out of this one, which was asked for, though their names are equal.
+    fn differs(&self, other: &Self) -> Option<String> {
+        let same = Arc::ptr_eq(&self.identity, &other.identity) && self.item == other.item;
+        (self.identity == other.identity && !same).then(|| two_tags(&self.identity, self.item, other.item))
+    }
+}
+
+fn two_tags(name: &str, asked: &str, written: &str) -> String {
+    let how = if asked == written {
+        format!("is asked for with another tag than the operator writes to, both of {asked}")
+    } else {
+        format!("is asked for with a tag of {asked}, and the operator writes {written} to it")
+    };
+    format!("side output {name:?} {how}: make the tag once, and give the operator and side_output() clones of it")
+}
+
+#[derive(Default)]
+struct Drafted {
+    asked: Vec<(Tag, Open)>,
+    /// Of which the plan knows that the operator writes to them.
+    written: Vec<Tag>,
+}
+
 /// The side outputs of one operator, as the plan has them.
 #[derive(Clone, Default)]
-pub struct Sides(Arc<Mutex<Vec<(Arc<str>, Open)>>>);
+pub struct Sides(Arc<Mutex<Drafted>>);
 
 impl Sides {
+    /// Of an operator that writes late records to this tag, if it has one.
+    pub fn of_late<T>(tag: Option<&OutputTag<T>>) -> Self {
+        let sides = Self::default();
+        if let Some(tag) = tag {
+            sides.writes(tag);
+        }
+        sides
+    }
+
     /// Did the program ask for one?
     pub fn is_asked_for(&self) -> bool {
-        !self.0.lock().is_empty()
+        !self.0.lock().asked.is_empty()
+    }
+
+    /// The operator writes to this tag. Those of functions become known when they write.
+    pub fn writes<T>(&self, tag: &OutputTag<T>) {
+        self.0.lock().written.push(Tag::of(tag));
     }
 
     /// The stream of a tag begins in this inlet. A tag is taken once; the error says what to do for more.
     pub fn add<T: 'static>(&self, tag: &OutputTag<T>, inlet: &Inlet<T>) -> Result<(), String> {
         let mut all = self.0.lock();
-        if all.iter().any(|(tag_, _)| Arc::ptr_eq(tag_, &tag.identity)) {
+        let asked = Tag::of(tag);
+        if let Some(differs) = all.written.iter().find_map(|written| asked.differs(written)) {
+            return Err(differs);
+        }
+        if all.asked.iter().any(|(other, _)| Arc::ptr_eq(&other.identity, &tag.identity)) {
             return Err(format!(
                 "side output {:?} is taken twice: split() the stream that the first one gives",
                 tag.name()
             ));
         }
         let inlet = inlet.clone();
-        all.push((tag.identity.clone(), Box::new(move |cx| Ok(Box::new(Outlet::feeding(&inlet, cx)?)))));
+        all.asked.push((asked, Box::new(move |cx| Ok(Box::new(Outlet::feeding(&inlet, cx)?)))));
         Ok(())
     }
 
     /// Opens all that were asked for.
-    pub fn open(&self, cx: &BuildCx) -> Result<LiveSides, TaskFailure> {
+    pub fn open(&self, cx: &OpCx) -> Result<LiveSides, TaskFailure> {
         let all = self.0.lock();
-        let open = all.iter().map(|(tag, open)| Ok((tag.clone(), open(cx)?)));
+        let open = all.asked.iter().map(|(tag, open)| Ok((tag.identity.clone(), open(cx.build)?)));
         let outs = open.collect::<Result<_, TaskFailure>>()?;
-        Ok(LiveSides { outs, passed: Vec::new(), gathered: cx.sides.clone() })
+        let task = (cx.cell(), cx.uid.clone());
+        Ok(LiveSides { outs, passed: Vec::new(), gathered: cx.build.sides.clone(), task })
     }
 }
 
@@ -97,17 +163,18 @@ impl GatheredSides {
 }
 
 /// Side outputs of a live operator.
-#[derive(Default)]
 pub struct LiveSides {
     outs: Vec<(Arc<str>, Box<dyn SideOut>)>,
     // Only in tests of one operator: where what goes to no stream is gathered.
     gathered: Option<GatheredSides>,
     // Which are done with the mark or end that is on its way.
     passed: Vec<bool>,
+    task: (Rc<TaskCell>, Arc<str>),
 }
 
 impl LiveSides {
-    /// Gives a record out. Dropped where nobody asked for it.
+    /// Gives a record out. Dropped where nobody asked for it; where somebody asked with another tag of this name, the task
+    /// fails.
     #[inline]
     pub fn emit<T: 'static>(&mut self, tag: &OutputTag<T>, at: Time, item: T) {
         for (identity, out) in &mut self.outs {
@@ -117,9 +184,19 @@ impl LiveSides {
                 return out.push(at, item);
             }
         }
+        if let Some((_, asked)) = self.outs.iter().find(|(name, _)| *name == tag.identity) {
+            return self.refuse(tag.name(), asked.item(), type_name::<T>());
+        }
         if let Some(gathered) = &self.gathered {
             gathered.0.borrow_mut().push((tag.identity.clone(), at, Box::new(item)));
         }
+    }
+
+    /// A user's error that no restart mends.
+    #[cold]
+    fn refuse(&self, name: &str, asked: &str, written: &str) {
+        let (cell, uid) = &self.task;
+        cell.fail_in(uid, FailureKind::Incompatible, two_tags(name, asked, written));
     }
 
     /// What [`Operator::side`](crate::Operator::side) answers.

@@ -153,7 +153,7 @@ impl<K: OwnedKey> Around<K> {
             );
             return Err(cx.failure(FailureKind::User, message));
         }
-        let (task, sides) = ((cx.cell(), cx.uid.clone()), sides.open(cx.build)?);
+        let (task, sides) = ((cx.cell(), cx.uid.clone()), sides.open(cx)?);
         Ok(Self { clock, task, sides, of_key, blank, of_windows: BTreeMap::new() })
     }
 
