@@ -96,11 +96,15 @@ pub use thalweg_wire::{ExecutionMode, RestartStrategy};
 pub use triggered::{DefaultTrigger, TriggeredStream, Windows};
 pub use windowed::{LateAware, WindowedStream};
 
-/// What most programs need.
+/// What most programs need. Of windows it holds all kinds and triggers: where a name is missing, the compiler suggests
+/// one like it, of the other time.
 pub mod prelude {
     pub use crate::{
-        AggregateFunction, ByteStr, DataStream, Environment, EventTimeSessionWindows, ExecutionMode, JobError, Key,
-        KeyedContext, KeyedProcess, OutputTag, ProcessContext, ProcessFunction, Sequence, SlidingEventTimeWindows, Str,
-        TextBlock, TimeDomain, TimeWindow, TumblingEventTimeWindows, WatermarkStrategy, Windowed,
+        AggregateFunction, ByteStr, ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountTrigger,
+        CustomWindows, DataStream, Environment, EventTimeSessionWindows, EventTimeTrigger, ExecutionMode,
+        GlobalWindows, JobError, Key, KeyedContext, KeyedProcess, OutputTag, ProcessContext, ProcessFunction,
+        ProcessingTimeSessionWindows, ProcessingTimeTrigger, PurgingTrigger, Sequence, SlidingEventTimeWindows,
+        SlidingProcessingTimeWindows, Str, TextBlock, TimeDomain, TimeWindow, TumblingEventTimeWindows,
+        TumblingProcessingTimeWindows, WatermarkStrategy, Windowed,
     };
 }

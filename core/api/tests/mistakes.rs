@@ -55,6 +55,20 @@ fn mistakes_with_types_are_answered_with_what_to_do() {
             let plain = plain.assign_timestamps_and_watermarks(|_| 0, WatermarkStrategy::for_monotonous_timestamps());\n\
             let windows = TumblingEventTimeWindows::of(std::time::Duration::from_millis(10));\n\
             plain.key_by(|p| p.user).window(windows).count().discard();\n\
+        }\n\
+        // All kinds of windows and triggers that there are need the prelude alone.\n\
+        pub fn windows(env: &Environment) {\n\
+            let ms = std::time::Duration::from_millis(10);\n\
+            let keyed = || env.sequence(0..10).key_by(|n| n % 2);\n\
+            keyed().window(TumblingProcessingTimeWindows::of(ms)).trigger(ProcessingTimeTrigger).count().discard();\n\
+            keyed().window(SlidingProcessingTimeWindows::of(ms, ms)).trigger(CountTrigger::of(2)).count().discard();\n\
+            let often = ContinuousProcessingTimeTrigger::of(ms);\n\
+            keyed().window(ProcessingTimeSessionWindows::with_gap(ms)).trigger(often).count().discard();\n\
+            let often = PurgingTrigger::of(ContinuousEventTimeTrigger::of(ms));\n\
+            keyed().window(GlobalWindows).trigger(often).count().discard();\n\
+            let own = CustomWindows::of(EventTimeSessionWindows::with_gap(ms));\n\
+            keyed().window(own).trigger(EventTimeTrigger).count().discard();\n\
+            keyed().window(SlidingEventTimeWindows::of(ms, ms)).count().discard();\n\
         }\n";
     fs::write(&right, program).unwrap();
     assert_eq!(answer(&right, out.path()), None, "a program without a mistake must compile");
