@@ -70,6 +70,24 @@ fn two_streams_of_keys_are_fed_as_either_and_side_outputs_are_seen() {
     assert_eq!(tester.take_side(&lost), [], "once");
 }
 
+#[test]
+fn a_watermark_that_falls_is_refused() {
+    let rt = TestRuntime::new().unwrap();
+    let lost = OutputTag::new("lost");
+    let f = Shipped { lost: lost.clone() };
+    let spec = testing::co_process(f, |o: &(u64, u64)| o.0, |p: &(u64, String)| p.0);
+    let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+    tester.push(3, Either::Right((2, "second".into()))).unwrap();
+    tester.watermark(12).unwrap();
+    let error = tester.watermark(11).unwrap_err().message;
+    assert!(error.contains("falls from 12 to 11") && error.contains("push one with an earlier time"), "{error}");
+    // It has changed nothing.
+    tester.watermark(12).unwrap();
+    assert_eq!(tester.take_side(&lost), []);
+    tester.end().unwrap();
+    assert_eq!(tester.take_side(&lost), [(13, (2, "second".into()))]);
+}
+
 /// Gives out what the rule of its kind lets through, and the rest by the side.
 #[derive(Clone)]
 struct Allowed {

@@ -76,6 +76,7 @@ pub struct OperatorTester<T: 'static, X: Transform<T>> {
     passed: Rc<RefCell<Vec<Mark>>>,
     clock: Arc<ManualClock>,
     cell: Rc<TaskCell>,
+    watermark: Time,
 }
 
 impl<T: 'static, F, S> OperatorTester<T, ProcessSpec<F, ByValue<S>>>
@@ -156,7 +157,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         let (out, passed) = (Out::default(), Rc::default());
         let op = operator.open(&cx)?;
         let gather = Gather { out: Rc::clone(&out), passed: Rc::clone(&passed) };
-        Ok(Self { op: Chained::new(op, cx.uid.clone(), gather), out, sides, passed, clock, cell })
+        Ok(Self { op: Chained::new(op, cx.uid.clone(), gather), out, sides, passed, clock, cell, watermark: NO_TIME })
     }
 
     /// The failure that the operator told, if it did.
@@ -205,8 +206,17 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         self.push(NO_TIME, item)
     }
 
-    /// A watermark: no record with this time or an earlier one follows.
+    /// A watermark: no record with this time or an earlier one follows. One that falls is an error: no job has that.
     pub fn watermark(&mut self, at: Time) -> Result<(), TaskFailure> {
+        if at < self.watermark {
+            let message = format!(
+                "the test's watermark falls from {} to {at}, which it never does in a job: for a record that is late push \
+                 one with an earlier time",
+                self.watermark
+            );
+            return Err(TaskFailure::new(thalweg_model::FailureKind::User, message));
+        }
+        self.watermark = at;
         self.mark(Mark::At(at))
     }
 
