@@ -31,6 +31,7 @@ impl<T, S, P, W, G, V> EvictedStream<T, S, P, W, G, V> {
     }
 
     /// When windows fire, instead of at their end.
+    #[track_caller]
     pub fn trigger<H: Trigger<T>>(self, trigger: H) -> EvictedStream<T, S, P, W, H, V> {
         EvictedStream { windows: self.windows.trigger(trigger), evictor: self.evictor }
     }

@@ -1,6 +1,6 @@
 //! Two keyed streams, joined by windows.
 
-use crate::{DataStream, DefaultTrigger, KeyedStream, Windows};
+use crate::{DataStream, DefaultTrigger, KeyedStream, Windows, triggered::checked};
 use std::{panic::Location, time::Duration};
 use thalweg_dataflow::{
     Data, Either, OpId, OutputTag, PlanBuilder, Time,
@@ -119,7 +119,9 @@ type Joined<A, B, S, R, W> = DataStream<
 
 impl<A, B, S, R, P, Q> JoinedWindows<A, B, S, R, P, Q> {
     /// When windows fire, instead of at their end alone. It sees the records of both streams.
+    #[track_caller]
     pub fn trigger<G: Trigger<Either<A, B>>>(self, trigger: G) -> JoinedTriggered<A, B, S, R, P, Q, TimeWindows, G> {
+        checked(&self.streams.left.up.plan, &trigger);
         let Self { streams, windows, lateness, late } = self;
         JoinedTriggered { streams, assigner: windows, trigger, lateness, late }
     }
@@ -147,7 +149,9 @@ impl<A, B, S, R, P, Q, W, G> JoinedTriggered<A, B, S, R, P, Q, W, G> {
     }
 
     /// When windows fire, instead of at their end. It sees the records of both streams.
+    #[track_caller]
     pub fn trigger<H: Trigger<Either<A, B>>>(self, trigger: H) -> JoinedTriggered<A, B, S, R, P, Q, W, H> {
+        checked(&self.streams.left.up.plan, &trigger);
         let Self { streams, assigner, lateness, late, .. } = self;
         JoinedTriggered { streams, assigner, trigger, lateness, late }
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     DataStream, JoinedStreams, KeyedBroadcastConnectedStreams, KeyedConnectedStreams, TriggeredStream, Windows,
+    triggered::checked,
 };
 use std::{cmp::Ordering, marker::PhantomData, ops::AddAssign, panic::Location};
 use thalweg_dataflow::{
@@ -259,11 +260,14 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     }
 
     /// Groups further, by so many records each.
+    #[track_caller]
     pub fn count_window(self, records: u64) -> TriggeredStream<T, S, P, GlobalWindows, PurgingTrigger<CountTrigger>>
     where
         CountTrigger: Trigger<T>,
     {
-        TriggeredStream::new(self, GlobalWindows, PurgingTrigger::of(CountTrigger::of(records)))
+        let trigger = PurgingTrigger::of(CountTrigger::of(records));
+        checked(&self.up.plan, &trigger);
+        TriggeredStream::new(self, GlobalWindows, trigger)
     }
 
     /// Another stream's records with the same keys, to be handled together with this one's over one state.

@@ -1,9 +1,9 @@
 //! Keyed streams whose windows are of any kind, with triggers and evictors.
 
 use crate::{DataStream, EvictedStream, KeyedStream, WindowedStream};
-use std::{ops::AddAssign, time::Duration};
+use std::{ops::AddAssign, panic::Location, time::Duration};
 use thalweg_dataflow::{
-    Data, OutputTag, Time,
+    Data, OutputTag, PlanBuilder, Time,
     fold::{AggregateFunction, Aggregating, Count, Reduce, Sum, ToList},
     gate_task::add_gate,
     key::KeySelect,
@@ -131,6 +131,14 @@ impl<T> Trigger<T> for DefaultTrigger {
     }
 }
 
+/// A trigger that cannot be is an error of the plan.
+#[track_caller]
+pub(crate) fn checked<T, G: Trigger<T>>(plan: &PlanBuilder, trigger: &G) {
+    if let Err(e) = trigger.check() {
+        plan.error(format!("{}: {e}", Location::caller()));
+    }
+}
+
 /// A keyed stream that is grouped by windows of any kind.
 #[must_use = "windows do nothing until they are aggregated"]
 pub struct TriggeredStream<T, S, P, W, G> {
@@ -157,7 +165,9 @@ impl<T, S, P, W, G> TriggeredStream<T, S, P, W, G> {
     }
 
     /// When windows fire, instead of at their end.
+    #[track_caller]
     pub fn trigger<H: Trigger<T>>(self, trigger: H) -> TriggeredStream<T, S, P, W, H> {
+        checked(&self.keyed.up.plan, &trigger);
         let Self { keyed, assigner, lateness, late, .. } = self;
         TriggeredStream { keyed, assigner, trigger, lateness, late }
     }

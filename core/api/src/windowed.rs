@@ -1,6 +1,6 @@
 //! Keyed streams that are grouped by windows.
 
-use crate::{DataStream, EvictedStream, KeyedStream, TriggeredStream};
+use crate::{DataStream, EvictedStream, KeyedStream, TriggeredStream, triggered::checked};
 use std::{ops::AddAssign, time::Duration};
 use thalweg_dataflow::{
     Data, OutputTag, Time,
@@ -51,7 +51,9 @@ impl<T, S, P> WindowedStream<T, S, P> {
 
 impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
     /// When windows fire, instead of at their end alone.
+    #[track_caller]
     pub fn trigger<G: Trigger<T>>(self, trigger: G) -> TriggeredStream<T, S, P, TimeWindows, G> {
+        checked(&self.keyed.up.plan, &trigger);
         TriggeredStream::new(self.keyed, self.windows, trigger).late(self.lateness, self.late)
     }
 
@@ -218,6 +220,7 @@ impl<T: Data, S: KeySelect<T>, P: Pipe<Item = T>> LateAware<T, S, P> {
     }
 
     /// See [`WindowedStream::trigger`].
+    #[track_caller]
     pub fn trigger<G: Trigger<T>>(self, trigger: G) -> TriggeredStream<T, S, P, TimeWindows, G> {
         self.0.trigger(trigger)
     }

@@ -168,33 +168,3 @@ fn a_result_knows_what_its_own_job_gathered() {
     all.iter_mut().for_each(|all| all.sort_unstable());
     assert_eq!(all, [[0, 1, 4], [0, 1, 8], [5, 6, 7]]);
 }
-
-#[test]
-fn a_parallelism_that_cannot_be_is_told_once_and_of_what_the_program_says() {
-    let told = |set: &dyn Fn(&Environment), one: u32, most: u32| {
-        let env = env();
-        set(&env);
-        let some = env.sequence(0..3).map(|n| n).rebalance();
-        let some = if one > 0 { some.parallelism(one) } else { some };
-        let some = if most > 0 { some.max_parallelism(most) } else { some };
-        some.collect();
-        let error = env.execute("wrong").unwrap_err().to_string();
-        assert!(!error.contains("coordinator") && !error.contains("committer"), "{error}");
-        let lines: Vec<_> = error.lines().skip(1).map(str::trim).collect();
-        assert_eq!(lines.len(), 1, "{error}");
-        lines[0].to_owned()
-    };
-    let all = |set: &dyn Fn(&Environment)| told(set, 0, 0);
-    let too_many = "max_parallelism 40000 is more than 32768, the most that there can be";
-    assert_eq!(all(&|env| _ = env.max_parallelism(40_000)), too_many);
-    assert_eq!(all(&|env| _ = env.max_parallelism(0)), "max_parallelism 0 must be at least 1");
-    assert_eq!(all(&|env| _ = env.parallelism(0)), "parallelism 0 must be at least 1");
-    let more = all(&|env| _ = env.parallelism(9).max_parallelism(8));
-    assert_eq!(more, "parallelism 9 is more than max_parallelism, which is 8");
-    let of_one = told(&|_| (), 0, 40_000);
-    assert!(of_one.starts_with("rebalance (") && of_one.ends_with(too_many), "{of_one}");
-    let of_one = told(&|env| _ = env.max_parallelism(8), 9, 0);
-    assert!(
-        of_one.starts_with("rebalance (") && of_one.ends_with("parallelism 9 is more than max_parallelism, which is 8")
-    );
-}

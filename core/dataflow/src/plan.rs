@@ -432,7 +432,18 @@ impl PlanBuilder {
             let _ = watch.set(d.uid(*operator));
         }
         let mut seen: BTreeMap<&str, &DraftOperator> = BTreeMap::new();
+        for operator in d.vertices.iter().flat_map(|v| &v.operators) {
+            if operator.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+                errors.push(format!("{}: its name is empty", name(operator)));
+            }
+            if matches!(&operator.uid, Uid::Given(uid) if uid.trim().is_empty()) {
+                errors.push(format!("{}: its uid is empty: its state is addressed by it", name(operator)));
+            }
+        }
         for (operator, uid) in d.vertices.iter().flat_map(|v| &v.operators).zip(uids.iter().flatten()) {
+            if uid.trim().is_empty() {
+                continue;
+            }
             if let Some(other) = seen.insert(uid, operator) {
                 errors.push(format!(
                     "uid {uid:?} is used twice, by {} and {}: give each operator its own .uid()",

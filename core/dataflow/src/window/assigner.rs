@@ -39,6 +39,16 @@ impl fmt::Display for TimeWindow {
 /// So long may windows be, ms.
 const LONGEST: Time = 1 << 61;
 
+/// So many windows may a record belong to. Each of them is a result of its own that is made of the record again: windows
+/// of a day, one each second, are 86,400. More is a mistake in the units, and would seem to hang.
+const MOST_OVERLAPPING: Time = 100_000;
+
+/// Has it nothing below a millisecond? Times of records have none. What is longer than they reach, as `Duration::MAX`, means
+/// that and nothing finer.
+pub(super) fn is_whole(d: Duration) -> bool {
+    d.subsec_nanos().is_multiple_of(1_000_000) || ms(d) == Time::MAX
+}
+
 pub(crate) fn ms(d: Duration) -> Time {
     Time::try_from(d.as_millis()).unwrap_or(Time::MAX)
 }
@@ -52,6 +62,8 @@ pub struct TimeWindows {
     size: Time,
     slide: Time,
     offset: Time,
+    /// All three were given in whole milliseconds.
+    whole: bool,
 }
 
 /// Windows that follow each other without gap or overlap.
@@ -59,10 +71,10 @@ pub struct TimeWindows {
 pub struct TumblingEventTimeWindows;
 
 impl TumblingEventTimeWindows {
-    /// Of this length, ms precision; they begin at multiples of it.
+    /// Of this length, in whole milliseconds; they begin at multiples of it.
     #[allow(clippy::new_ret_no_self, reason = "the name of the kind, as it is known")]
     pub fn of(size: Duration) -> TimeWindows {
-        TimeWindows { size: ms(size), slide: ms(size), offset: 0 }
+        TimeWindows { size: ms(size), slide: ms(size), offset: 0, whole: is_whole(size) }
     }
 }
 
@@ -71,22 +83,25 @@ impl TumblingEventTimeWindows {
 pub struct SlidingEventTimeWindows;
 
 impl SlidingEventTimeWindows {
-    /// Of length `size`, one each `slide`; ms precision.
+    /// Of length `size`, one each `slide`, in whole milliseconds; at most 100,000 of them overlap.
     pub fn of(size: Duration, slide: Duration) -> TimeWindows {
-        TimeWindows { size: ms(size), slide: ms(slide), offset: 0 }
+        TimeWindows { size: ms(size), slide: ms(slide), offset: 0, whole: is_whole(size) && is_whole(slide) }
     }
 }
 
 impl TimeWindows {
     /// They begin so much later: days of UTC+8 with an offset of 16 hours.
     pub fn offset(self, offset: Duration) -> Self {
-        Self { offset: ms(offset), ..self }
+        Self { offset: ms(offset), whole: self.whole && is_whole(offset), ..self }
     }
 
     /// What is wrong with them, if something is.
     pub fn check(&self) -> Result<(), String> {
         if self.size <= 0 || self.slide <= 0 {
             return Err("a window's size and slide are at least 1 ms".to_owned());
+        }
+        if !self.whole {
+            return Err("a window's size, slide and offset are whole milliseconds".to_owned());
         }
         if self.size > LONGEST || self.slide > LONGEST {
             return Err("a window's size and slide are at most 2^61 ms: one for all time is GlobalWindows".to_owned());
@@ -95,6 +110,15 @@ impl TimeWindows {
             let message =
                 format!("a window's offset of {} ms must be less than its slide, {} ms", self.offset, self.slide);
             return Err(message);
+        }
+        if self.size / self.slide > MOST_OVERLAPPING {
+            return Err(format!(
+                "windows of {} ms, one each {} ms: a record would belong to {} of them, and {MOST_OVERLAPPING} is the most: \
+                 take a longer slide",
+                self.size,
+                self.slide,
+                self.size / self.slide
+            ));
         }
         Ok(())
     }
@@ -215,7 +239,7 @@ impl WindowAssigner for ProcessingTimeWindows {
 pub struct TumblingProcessingTimeWindows;
 
 impl TumblingProcessingTimeWindows {
-    /// Of this length, ms precision; they begin at multiples of it.
+    /// Of this length, in whole milliseconds; they begin at multiples of it.
     pub fn of(size: Duration) -> ProcessingTimeWindows {
         ProcessingTimeWindows(TumblingEventTimeWindows::of(size))
     }
@@ -226,7 +250,7 @@ impl TumblingProcessingTimeWindows {
 pub struct SlidingProcessingTimeWindows;
 
 impl SlidingProcessingTimeWindows {
-    /// Of length `size`, one each `slide`; ms precision.
+    /// Of length `size`, one each `slide`, in whole milliseconds; at most 100,000 of them overlap.
     pub fn of(size: Duration, slide: Duration) -> ProcessingTimeWindows {
         ProcessingTimeWindows(SlidingEventTimeWindows::of(size, slide))
     }
@@ -239,6 +263,8 @@ impl SlidingProcessingTimeWindows {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionWindows {
     gap: Time,
+    /// It was given in whole milliseconds.
+    whole: bool,
     time: WindowTime,
 }
 
@@ -253,7 +279,11 @@ impl WindowAssigner for SessionWindows {
         to.push(TimeWindow { start: at, end: at.saturating_add(self.gap) });
     }
     fn check(&self) -> Result<(), String> {
-        if self.gap > 0 { Ok(()) } else { Err("a session's gap is at least 1 ms".to_owned()) }
+        match self {
+            Self { gap: ..=0, .. } => Err("a session's gap is at least 1 ms".to_owned()),
+            Self { whole: false, .. } => Err("a session's gap is whole milliseconds".to_owned()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -262,9 +292,9 @@ impl WindowAssigner for SessionWindows {
 pub struct EventTimeSessionWindows;
 
 impl EventTimeSessionWindows {
-    /// With this gap; ms precision.
+    /// With this gap, in whole milliseconds.
     pub fn with_gap(gap: Duration) -> SessionWindows {
-        SessionWindows { gap: ms(gap), time: WindowTime::Event }
+        SessionWindows { gap: ms(gap), whole: is_whole(gap), time: WindowTime::Event }
     }
 }
 
@@ -273,9 +303,9 @@ impl EventTimeSessionWindows {
 pub struct ProcessingTimeSessionWindows;
 
 impl ProcessingTimeSessionWindows {
-    /// With this gap; ms precision.
+    /// With this gap, in whole milliseconds.
     pub fn with_gap(gap: Duration) -> SessionWindows {
-        SessionWindows { gap: ms(gap), time: WindowTime::Processing }
+        SessionWindows { gap: ms(gap), whole: is_whole(gap), time: WindowTime::Processing }
     }
 }
 
@@ -334,5 +364,22 @@ mod tests {
     fn what_is_wrong_is_said() {
         assert!(windows(0, 1, 0).check().is_err() && windows(1, 0, 0).check().is_err());
         assert!(windows(10, 5, 5).check().unwrap_err().contains("offset of 5 ms"));
+        let (odd, even) = (Duration::from_micros(1_500), Duration::from_millis(15));
+        let with_odd = [
+            TumblingEventTimeWindows::of(odd),
+            SlidingEventTimeWindows::of(odd, even),
+            SlidingEventTimeWindows::of(even, odd),
+            TumblingEventTimeWindows::of(even).offset(odd),
+            TumblingEventTimeWindows::of(even).offset(odd).offset(Duration::ZERO),
+        ];
+        for windows in with_odd {
+            assert!(windows.check().unwrap_err().contains("whole milliseconds"), "{windows:?}");
+        }
+        let gaps = [EventTimeSessionWindows::with_gap(odd), ProcessingTimeSessionWindows::with_gap(odd)];
+        assert!(gaps.iter().all(|gap| gap.check().unwrap_err().contains("whole milliseconds")));
+        assert!(windows(86_400_000, 1_000, 0).check().is_ok());
+        assert!(EventTimeSessionWindows::with_gap(Duration::MAX).check().is_ok(), "sessions that no gap ends");
+        let refused = windows(1_000_000_000_000, 1, 0).check().unwrap_err();
+        assert!(refused.contains("a record would belong to 1000000000000 of them"), "{refused}");
     }
 }

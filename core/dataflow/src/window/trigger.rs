@@ -105,6 +105,10 @@ impl TriggerContext<'_> {
 pub trait Trigger<T>: Clone + Send + 'static {
     /// What is kept for a window.
     type State: Default + Data;
+    /// What is wrong with it, if something is: the program is refused.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// A record was added to the window.
     fn on_element(
         &mut self,
@@ -211,12 +215,15 @@ pub struct CountTrigger(u64);
 impl CountTrigger {
     /// Of so many records; at least 1.
     pub fn of(records: u64) -> Self {
-        Self(records.max(1))
+        Self(records)
     }
 }
 
 impl<T> Trigger<T> for CountTrigger {
     type State = u64;
+    fn check(&self) -> Result<(), String> {
+        if self.0 > 0 { Ok(()) } else { Err("a count of 0 records never fires: it is at least 1".to_owned()) }
+    }
     fn on_element(&mut self, _: &T, _: Time, _: &TimeWindow, count: &mut u64, _: &mut TriggerContext) -> TriggerResult {
         *count += 1;
         if *count < self.0 {
@@ -233,9 +240,29 @@ impl<T> Trigger<T> for CountTrigger {
     }
 }
 
-/// The first multiple of an interval after a time.
-fn next_multiple(at: Time, interval: Time) -> Time {
-    at.saturating_sub(at.rem_euclid(interval)).saturating_add(interval)
+/// How often a continuous trigger fires.
+#[derive(Clone, Copy, Debug)]
+struct Interval {
+    ms: Time,
+    /// It was given in whole milliseconds, and not as 0.
+    right: bool,
+}
+
+impl Interval {
+    fn of(interval: Duration) -> Self {
+        let ms = super::assigner::ms(interval);
+        Self { ms: ms.max(1), right: ms > 0 && super::assigner::is_whole(interval) }
+    }
+
+    /// The first multiple of it after a time.
+    fn next(self, at: Time) -> Time {
+        at.saturating_sub(at.rem_euclid(self.ms)).saturating_add(self.ms)
+    }
+
+    fn check(self) -> Result<(), String> {
+        let why = "a continuous trigger's interval is whole milliseconds, and at least 1";
+        if self.right { Ok(()) } else { Err(why.to_owned()) }
+    }
 }
 
 /// Asks for the window's end, by whose time the windows are. Answers whether that has passed already, so that what came
@@ -262,17 +289,17 @@ fn earlier(a: Next, b: Next) -> Next {
 /// Fires each so often by the records' times, and at the window's end. A watermark that passes several of these times
 /// at once gives one result: nothing came between them.
 #[derive(Clone, Copy, Debug)]
-pub struct ContinuousEventTimeTrigger(Time);
+pub struct ContinuousEventTimeTrigger(Interval);
 
 impl ContinuousEventTimeTrigger {
-    /// Each so often; ms precision, at least 1 ms.
+    /// Each so often, in whole milliseconds; at least 1.
     pub fn of(interval: Duration) -> Self {
-        Self(super::assigner::ms(interval).max(1))
+        Self(Interval::of(interval))
     }
 
     /// Asks for the first of its times after `at`, where the window is not over by then.
     fn ask(self, at: Time, window: &TimeWindow, ctx: &mut TriggerContext) -> Next {
-        let due = next_multiple(at, self.0);
+        let due = self.0.next(at);
         let ends = ctx.window_time() == WindowTime::Event && due >= window.max_timestamp();
         // After the last watermark there are no times.
         let next = (!ends && ctx.watermark() != Time::MAX).then_some(due);
@@ -285,6 +312,9 @@ impl ContinuousEventTimeTrigger {
 
 impl<T> Trigger<T> for ContinuousEventTimeTrigger {
     type State = Next;
+    fn check(&self) -> Result<(), String> {
+        self.0.check()
+    }
     fn on_element(
         &mut self,
         _: &T,
@@ -340,17 +370,17 @@ impl<T> Trigger<T> for ContinuousEventTimeTrigger {
 /// Fires each so often by the machine's clock, and at the window's end: by the watermark, where the windows are by
 /// event time.
 #[derive(Clone, Copy, Debug)]
-pub struct ContinuousProcessingTimeTrigger(Time);
+pub struct ContinuousProcessingTimeTrigger(Interval);
 
 impl ContinuousProcessingTimeTrigger {
-    /// Each so often; ms precision, at least 1 ms.
+    /// Each so often, in whole milliseconds; at least 1.
     pub fn of(interval: Duration) -> Self {
-        Self(super::assigner::ms(interval).max(1))
+        Self(Interval::of(interval))
     }
 
     /// Asks for the next of its times, where the window is not over by then.
     fn ask(self, window: &TimeWindow, ctx: &mut TriggerContext) -> Next {
-        let due = next_multiple(ctx.processing_time(), self.0);
+        let due = self.0.next(ctx.processing_time());
         let ends = ctx.window_time() == WindowTime::Processing && due >= window.max_timestamp();
         let next = (!ends && ctx.processing_time() != Time::MAX).then_some(due);
         if let Some(due) = next {
@@ -362,6 +392,9 @@ impl ContinuousProcessingTimeTrigger {
 
 impl<T> Trigger<T> for ContinuousProcessingTimeTrigger {
     type State = Next;
+    fn check(&self) -> Result<(), String> {
+        self.0.check()
+    }
     fn on_element(
         &mut self,
         _: &T,
@@ -436,6 +469,9 @@ fn purging(result: TriggerResult) -> TriggerResult {
 
 impl<T, G: Trigger<T>> Trigger<T> for PurgingTrigger<G> {
     type State = G::State;
+    fn check(&self) -> Result<(), String> {
+        self.0.check()
+    }
     fn on_element(
         &mut self,
         item: &T,
