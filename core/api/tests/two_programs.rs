@@ -1,6 +1,6 @@
 //! What belongs to one program is used in another: streams of two environments that meet, streams of a program that was
 //! executed before, results that are asked for what another job gathered.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use thalweg_api::{ProcessContext, prelude::*, testing};
 
@@ -146,6 +146,21 @@ fn a_stream_of_a_program_that_was_executed_is_not_used_again() {
     assert!(error.contains("union at ") && error.contains("of a program that was executed before"), "{error}");
     env.sequence(0..3).discard();
     env.execute("fourth").unwrap();
+}
+
+#[test]
+fn a_sink_is_named_before_its_program_is_executed() {
+    let env = env();
+    let (sink, all) = (env.sequence(0..3).discard(), env.sequence(0..3).collect());
+    env.execute("first").unwrap();
+    sink.uid("dropped").name("too late");
+    all.with_uid("all");
+    env.sequence(0..3).discard();
+    let JobError::Program(wrong) = env.execute("second").unwrap_err() else { panic!("it is no error of the plan") };
+    for (what, wrong) in ["uid \"dropped\"", "name \"too late\"", "uid \"all\""].iter().zip(&wrong) {
+        assert!(wrong.starts_with(what) && wrong.contains("-sink (core/api/tests/two_programs.rs:"), "{wrong}");
+    }
+    assert_eq!(wrong.len(), 3, "{wrong:?}");
 }
 
 #[test]

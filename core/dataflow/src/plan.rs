@@ -279,13 +279,27 @@ impl PlanBuilder {
         self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].uid = Uid::Of(of, suffix);
     }
 
+    /// What is said of an operator when its program has been executed does nothing, and is an error of the next one.
+    fn must_be_written(&self, operator: OpId, what: &str, said: &str) {
+        let d = self.0.borrow();
+        let Some(next) = &d.next else { return };
+        let DraftOperator { kind, at, .. } = &d.vertices[operator.vertex].operators[operator.op];
+        next.error(format!(
+            "{what} {said:?} is given to {kind} ({}:{}) when its program was executed already: give it before",
+            at.file(),
+            at.line()
+        ));
+    }
+
     /// Addresses the operator's state.
     pub fn set_uid(&self, operator: OpId, uid: String) {
+        self.must_be_written(operator, "uid", &uid);
         self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].uid = Uid::Given(uid);
     }
 
     /// What users see.
     pub fn set_name(&self, operator: OpId, name: String) {
+        self.must_be_written(operator, "name", &name);
         self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].name = Some(name);
     }
 
