@@ -67,9 +67,7 @@ impl<A, B, S, R, P, Q> JoinedStreams<A, B, S, R, P, Q> {
                 Location::caller()
             ));
         }
-        if let Err(e) = windows.check() {
-            plan.error(format!("{}: {e}", Location::caller()));
-        }
+        plan.checked(windows.check());
         windows.join(self)
     }
 }

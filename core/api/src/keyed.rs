@@ -243,9 +243,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
                 Location::caller()
             ));
         }
-        if let Err(e) = windows.check() {
-            self.up.plan.error(format!("{}: {e}", Location::caller()));
-        }
+        self.up.plan.checked(windows.check());
         windows.group(self)
     }
 

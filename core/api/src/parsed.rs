@@ -2,7 +2,7 @@
 
 use crate::DataStream;
 use serde::de::DeserializeOwned;
-use std::{fmt::Display, panic::Location};
+use std::fmt::Display;
 use thalweg_dataflow::{
     formats::{Csv, CsvOptions, ErrorPolicy, Format, Json, LineFn, Parse},
     ops::ClonedToSubtasks,
@@ -41,9 +41,7 @@ impl<P: Pipe<Item = String>> DataStream<String, P> {
         self,
         options: CsvOptions,
     ) -> DataStream<T, Then<P, Parse<Csv<T>>>> {
-        if let Err(e) = options.check() {
-            self.plan.error(format!("{}: {e}", Location::caller()));
-        }
+        self.plan.checked(options.check());
         self.parse("parse-csv", Csv::new(options))
     }
 

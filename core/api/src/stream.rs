@@ -150,9 +150,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     ) -> DataStream<T, Then<P, Stamp<F, G>>> {
         let this = self.open();
         let by_split = this.pipe.in_step();
-        if let Err(e) = strategy.check() {
-            this.plan.error(format!("{}: {e}", Location::caller()));
-        }
+        this.plan.checked(strategy.check());
         if let Some(group) = strategy.alignment_group() {
             if !by_split {
                 this.plan.error(format!(
@@ -160,8 +158,8 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
                      functions of single records between: assign the times there",
                     Location::caller()
                 ));
-            } else if let Err(e) = this.plan.align(this.op.vertex, group) {
-                this.plan.error(format!("{}: {e}", Location::caller()));
+            } else {
+                this.plan.checked(this.plan.align(this.op.vertex, group));
             }
         }
         let stamp = Stamp::new(time, strategy).by_split(by_split);
@@ -386,6 +384,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         F: FnMut(T) -> Fut + ClonedToSubtasks,
         Fut: Future<Output = Result<U, E>> + Send + 'static,
     {
+        self.plan.checked(options.check());
         self.apply("async-map", AsyncMap::new(options, f))
     }
 
@@ -403,6 +402,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         E: Display + 'static,
         F: FnMut(T) -> Result<U, E> + ClonedToSubtasks,
     {
+        self.plan.checked(options.check());
         self.apply("blocking-map", AsyncMap::new(options, blocking(f)))
     }
 

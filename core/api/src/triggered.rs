@@ -1,7 +1,7 @@
 //! Keyed streams whose windows are of any kind, with triggers and evictors.
 
 use crate::{DataStream, EvictedStream, KeyedStream, WindowedStream};
-use std::{ops::AddAssign, panic::Location, time::Duration};
+use std::{ops::AddAssign, time::Duration};
 use thalweg_dataflow::{
     Data, OutputTag, PlanBuilder, Time,
     fold::{AggregateFunction, Aggregating, Count, Reduce, Sum, ToList},
@@ -134,9 +134,7 @@ impl<T> Trigger<T> for DefaultTrigger {
 /// A trigger that cannot be is an error of the plan.
 #[track_caller]
 pub(crate) fn checked<T, G: Trigger<T>>(plan: &PlanBuilder, trigger: &G) {
-    if let Err(e) = trigger.check() {
-        plan.error(format!("{}: {e}", Location::caller()));
-    }
+    plan.checked(trigger.check());
 }
 
 /// A keyed stream that is grouped by windows of any kind.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
-use thalweg_api::{CountEvictor, prelude::*, testing};
+use thalweg_api::{AsyncOptions, CountEvictor, prelude::*, testing};
 
 fn env() -> Environment {
     testing::environment(2, std::env::temp_dir()).unwrap()
@@ -122,5 +122,24 @@ fn empty_uids_and_names_are_refused() {
     assert_eq!(of_names.len(), 2, "{of_names:?}");
     for (told, what) in of_uids.iter().map(|told| (told, "uid")).chain(of_names.iter().map(|told| (told, "name"))) {
         assert!(told.contains(&format!("its {what} is empty")) && told.contains("tests/values.rs:"), "{told}");
+    }
+}
+
+#[test]
+fn options_of_calls_that_cannot_be_are_refused_with_their_line() {
+    let options = [
+        (AsyncOptions::ordered().capacity(0), "a capacity of 0 calls"),
+        (AsyncOptions::unordered().timeout(Duration::ZERO), "a timeout of 0"),
+    ];
+    for (options, expected) in options {
+        let asynchronous = wrong(|env| {
+            env.sequence(0..3).map_async(options, |n| async move { Ok::<_, String>(n) }).discard();
+        });
+        let blocking = wrong(|env| {
+            env.sequence(0..3).map_blocking(options, Ok::<_, String>).discard();
+        });
+        for told in [asynchronous, blocking] {
+            assert!(told.len() == 1 && told[0].contains("values.rs:") && told[0].contains(expected), "{told:?}");
+        }
     }
 }

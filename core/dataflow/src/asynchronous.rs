@@ -58,7 +58,7 @@ impl AsyncOptions {
 
     /// So many calls may be under way at a time in each subtask; at least 1. More records wait.
     pub fn capacity(self, calls: usize) -> Self {
-        Self { capacity: calls.max(1), ..self }
+        Self { capacity: calls, ..self }
     }
 
     /// A call that takes longer has failed.
@@ -70,6 +70,19 @@ impl AsyncOptions {
     /// time. Without it one failure fails the job.
     pub fn retries(self, times: u32, pause: Duration) -> Self {
         Self { retries: times, pause, ..self }
+    }
+
+    /// What is wrong with them, if something is: the program is refused.
+    pub fn check(&self) -> Result<(), String> {
+        if self.capacity == 0 {
+            return Err("a capacity of 0 calls lets none begin: it is at least 1".to_owned());
+        }
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(
+                "a timeout of 0 lets no call end: leave it out for calls that may take as long as they do".to_owned()
+            );
+        }
+        Ok(())
     }
 }
 

@@ -401,6 +401,14 @@ impl PlanBuilder {
         self.0.borrow_mut().errors.push(error);
     }
 
+    /// What the caller of the caller gave is wrong, if it is: told with that line.
+    #[track_caller]
+    pub fn checked(&self, right: Result<(), String>) {
+        if let Err(e) = right {
+            self.error(format!("{}: {e}", Location::caller()));
+        }
+    }
+
     /// Was anything written?
     pub fn is_empty(&self) -> bool {
         self.0.borrow().vertices.is_empty()
