@@ -29,7 +29,7 @@ use thalweg_model::{Partitioner, VertexRole};
 pub struct KeyedStream<T, S, P> {
     pub(crate) up: DataStream<T, P>,
     pub(crate) key: S,
-    combines: bool,
+    pub(crate) combines: bool,
 }
 
 /// What comes out of an aggregation of `A` by `K`.
@@ -91,8 +91,8 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         merged(self.up, combine, kind, fold, yields)
     }
 
-    /// Each record crosses the exchange by itself in batch mode too, where else those of one key are combined before: for
-    /// keys that hardly ever repeat.
+    /// Each record crosses the exchange by itself in batch mode and for windows too, where else those of one key are combined
+    /// before: for keys that hardly ever repeat.
     pub fn without_combining(self) -> Self {
         Self { combines: false, ..self }
     }

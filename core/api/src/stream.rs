@@ -454,7 +454,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let plan = this.plan.clone();
         let local = plan.operator(this.op.vertex, "top", &["kept"]);
         let pipe = Then::new(this.pipe, Top::new(n, compare.clone()), local.op);
-        let to = plan.vertex(VertexRole::Task, Some(1));
+        let to = plan.vertex_alone();
         let op = plan.operator(to, "top", &["kept"]);
         plan.set_companion(local, op, "/local");
         let edge = DataStream::<T, _>::new(plan.clone(), local, pipe, false).turn(to, Partitioner::Rebalance);

@@ -79,7 +79,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         let op = plan.operator(to, kind, &["windows"]);
         plan.set_companion(before, op, "/combine");
         let edge = plan.edge::<(S::Key, F::Acc)>(up.op.vertex, to, Partitioner::Hash, false);
-        let combine = WindowCombine { windows, fold: fold.clone(), key: self.keyed.key };
+        let combine = WindowCombine { windows, fold: fold.clone(), key: self.keyed.key, gathers: self.keyed.combines };
         let pipe = Then::new(up.pipe, combine, before.op);
         close(&plan, up.op.vertex, pipe, KeyRoute { edge, timed: true, key: ByFirst });
         let inlet = add_gate(&plan, to, vec![edge], op);

@@ -408,3 +408,16 @@ fn a_bad_line_has_a_place_where_it_can_be_known_and_no_wrong_one() {
         assert_eq!(result.collected(&bad).unwrap(), expected, "{case}");
     }
 }
+
+#[test]
+fn records_that_a_filter_has_kept_are_given_no_place_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in"), "x\n".repeat(500)).unwrap();
+    let env = testing::environment(1, dir.path()).unwrap();
+    let tag = OutputTag::<BadRecord>::new("bad");
+    let lengths = env.read_text("in").map(|line| line.len() as u64).filter(|n| *n > 0);
+    let parsed = lengths.map(|n| format!("{n}x")).parse_with(|line: &str| line.parse::<u32>()).on_error(&tag);
+    let bad = parsed.side_output(&tag).map(|b: BadRecord| b.place).collect();
+    parsed.discard();
+    assert_eq!(env.execute("kept").unwrap().collected(&bad).unwrap(), vec![None; 500]);
+}

@@ -143,3 +143,36 @@ fn options_of_calls_that_cannot_be_are_refused_with_their_line() {
         }
     }
 }
+
+#[test]
+fn one_answer_of_the_whole_stream_is_made_by_one_subtask() {
+    let told = wrong(|env| {
+        env.sequence(0..9).top(3, Ord::cmp).map(|n| n).parallelism(2).discard();
+    });
+    assert!(told.len() == 1 && told[0].contains("start_new_chain() before parallelism(2)"), "{told:?}");
+    let env = env();
+    let top = env.sequence(0..9).top(3, Ord::cmp).map(|n| n).start_new_chain().parallelism(2).collect();
+    let mut got = env.execute("top").unwrap().collected(&top).unwrap();
+    got.sort_unstable();
+    assert_eq!(got, [6, 7, 8]);
+}
+
+#[test]
+fn an_output_folder_is_of_one_sink_and_an_operator_has_one_uid() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = wrong(|env| {
+        env.sequence(0..9).write_text(dir.path().join("out")).uid("a");
+        env.sequence(0..9).write_text(dir.path().join("out")).uid("b");
+        env.sequence(0..9).write_text(dir.path().join("other")).uid("c");
+    });
+    assert!(
+        told.len() == 1 && told[0].contains("values.rs:") && told[0].contains("output folder of another sink"),
+        "{told:?}"
+    );
+    let told = wrong(|env| {
+        let [a, b] = env.sequence(0..9).uid("one").split();
+        a.uid("one").discard();
+        b.uid("another").discard();
+    });
+    assert!(told.len() == 1 && told[0].contains("is given the uid \"another\" and has the uid \"one\""), "{told:?}");
+}

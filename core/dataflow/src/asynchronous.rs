@@ -341,6 +341,7 @@ where
         let first = self.entries.first_entry()?;
         let Entry::Mark(mark) = *first.get() else { return None };
         first.remove();
+        self.cell.goes_on();
         Some(mark)
     }
 

@@ -11,8 +11,12 @@ use crate::{
     ops::ClonedToSubtasks,
     pipe::Transform,
     push::{Operator, Push, Ready},
+    task::TaskCell,
 };
-use std::mem::{MaybeUninit, needs_drop};
+use std::{
+    mem::{MaybeUninit, needs_drop},
+    rc::Rc,
+};
 use thalweg_model::TaskFailure;
 
 /// Kept records that go on together.
@@ -28,6 +32,7 @@ pub struct Filter<F>(pub F);
 pub struct FilterOp<F, T> {
     f: F,
     kept: Kept<T>,
+    cell: Rc<TaskCell>,
 }
 
 /// The first `len` are live, and none of them needs to be dropped.
@@ -63,8 +68,9 @@ impl<T: 'static, F: FnMut(&T) -> bool + ClonedToSubtasks> Transform<T> for Filte
     type Out = T;
     type Op = FilterOp<F, T>;
     const IN_STEP: bool = true;
-    fn open(self, _: &OpCx) -> Result<Self::Op, TaskFailure> {
-        Ok(FilterOp { f: self.0, kept: Kept { records: [const { MaybeUninit::uninit() }; KEPT], len: 0 } })
+    fn open(self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
+        let kept = Kept { records: [const { MaybeUninit::uninit() }; KEPT], len: 0 };
+        Ok(FilterOp { f: self.0, kept, cell: cx.cell() })
     }
 }
 
@@ -76,6 +82,8 @@ impl<T: 'static, F: FnMut(&T) -> bool + 'static> Operator<T> for FilterOp<F, T> 
         if Kept::<T>::FITS {
             self.kept.add(at, item, keep);
             if self.kept.len == KEPT {
+                // Most of them came before the one that is known where it stands.
+                self.cell.place.forget();
                 self.kept.leave(out);
             }
         } else if keep {

@@ -61,8 +61,11 @@ impl<T: Data> Task for GateTask<T> {
                         if not == Ready::Blocked {
                             self.cell.hold();
                         }
-                        self.head.waits(&mut *self.chain, slot);
-                        return if worked || not == Ready::Busy { Step::Progress } else { Step::Blocked };
+                        let step = if worked || not == Ready::Busy { Step::Progress } else { Step::Blocked };
+                        if step == Step::Progress {
+                            self.head.gathers();
+                        }
+                        return self.head.waits(&mut *self.chain, slot, step);
                     }
                 }
                 let before = batch.len();
@@ -71,6 +74,8 @@ impl<T: Data> Task for GateTask<T> {
                 add(&self.cell.metrics().records_in, taken as u64);
                 budget = budget.saturating_sub(taken);
                 worked = true;
+                self.cell.looked();
+                self.head.gathers();
                 if batch.is_empty() {
                     self.gate.recycle(channel, batch);
                 } else {

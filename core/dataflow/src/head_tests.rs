@@ -42,7 +42,9 @@ fn what_was_gathered_goes_out_in_time_also_when_the_chain_takes_nothing() {
         let (mut head, mut chain) = (Head::new(cell.clone(), timeout), Chain { says: Ready::Yes, flushed: 0 });
         slot.now = start;
         let _ = head.pause(&mut chain, &slot);
-        assert_eq!(head.advance(&mut chain, &mut 10, &slot), None, "and records are pushed");
+        assert_eq!(head.advance(&mut chain, &mut 10, &slot), None);
+        // Records are pushed.
+        head.gathers();
         chain.says = says;
         slot.now = start + timeout / 2;
         assert!(head.advance(&mut chain, &mut 10, &slot).is_some());
@@ -56,4 +58,15 @@ fn what_was_gathered_goes_out_in_time_also_when_the_chain_takes_nothing() {
         let flushed = if says == Ready::Busy { 3 } else { 2 };
         assert_eq!((chain.flushed, cell.take_wish()), (flushed, None));
     }
+}
+
+#[test]
+fn what_a_flush_has_sent_keeps_the_slot_going_once() {
+    let attempt = Attempt { epoch: thalweg_model::Epoch(1), n: 0 };
+    let cell = TaskCell::new(Arc::new(TaskShared::new(SubtaskId { vertex: 0, index: 0 }, attempt)), Arc::default());
+    let slot = SlotCx::new(Arc::new(SystemClock::new()));
+    let (mut head, mut chain) = (Head::new(cell, Duration::from_secs(9)), Chain { says: Ready::Yes, flushed: 0 });
+    head.gathers();
+    assert_eq!(head.pause(&mut chain, &slot), Step::Progress, "it may be for a task that was asked before");
+    assert_eq!(head.pause(&mut chain, &slot), Step::Blocked);
 }

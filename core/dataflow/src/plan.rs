@@ -14,7 +14,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::Location,
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, OnceLock},
 };
@@ -119,6 +119,8 @@ struct DraftOperator {
 struct DraftVertex {
     operators: Vec<DraftOperator>,
     parallelism: Option<u32>,
+    /// It makes one answer of the whole stream.
+    alone: bool,
     max_parallelism: Option<u32>,
     role: VertexRole,
     own_thread: bool,
@@ -148,6 +150,8 @@ struct Draft {
     sources: BTreeMap<usize, GroupDraft>,
     /// Groups of watermark alignment, and the vertices of the readers in each.
     aligned: BTreeMap<String, Vec<usize>>,
+    /// Output folders that one sink has for itself, and where that is written.
+    folders: Vec<(PathBuf, Location<'static>)>,
     program: ProgramMark,
     /// It was frozen: where what is written from now on is told of.
     next: Option<PlanBuilder>,
@@ -173,6 +177,13 @@ impl PlanBuilder {
         let mut d = self.0.borrow_mut();
         d.vertices.push(DraftVertex { role, parallelism, ..DraftVertex::default() });
         d.vertices.len() - 1
+    }
+
+    /// One answer of the whole stream is made in this vertex: it has one subtask.
+    pub fn vertex_alone(&self) -> usize {
+        let vertex = self.vertex(VertexRole::Task, Some(1));
+        self.0.borrow_mut().vertices[vertex].alone = true;
+        vertex
     }
 
     /// The vertex is a source.
@@ -258,6 +269,7 @@ impl PlanBuilder {
         let vertex = DraftVertex {
             operators: from.operators.split_off(operator.op),
             parallelism: from.parallelism,
+            alone: from.alone,
             max_parallelism: from.max_parallelism,
             own_thread: from.own_thread,
             ..DraftVertex::default()
@@ -294,7 +306,22 @@ impl PlanBuilder {
     /// Addresses the operator's state.
     pub fn set_uid(&self, operator: OpId, uid: String) {
         self.must_be_written(operator, "uid", &uid);
-        self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].uid = Uid::Given(uid);
+        let mut d = self.0.borrow_mut();
+        let of = &mut d.vertices[operator.vertex].operators[operator.op];
+        if let Uid::Given(before) = &of.uid
+            && *before != uid
+        {
+            let DraftOperator { kind, at, .. } = of;
+            let error = format!(
+                "{kind} ({}:{}) is given the uid {uid:?} and has the uid {before:?}: side outputs and branches of split() are no \
+                 operators of their own",
+                at.file(),
+                at.line()
+            );
+            d.errors.push(error);
+            return;
+        }
+        of.uid = Uid::Given(uid);
     }
 
     /// What users see.
@@ -396,6 +423,12 @@ impl PlanBuilder {
         self.0.borrow_mut().checks.push(Box::new(check));
     }
 
+    /// The sink of the caller's caller has this folder for itself.
+    #[track_caller]
+    pub fn owns(&self, folder: &Path) {
+        self.0.borrow_mut().folders.push((folder.to_owned(), *Location::caller()));
+    }
+
     /// Something is wrong with the program.
     pub fn error(&self, error: String) {
         self.0.borrow_mut().errors.push(error);
@@ -452,6 +485,24 @@ impl PlanBuilder {
         let uids = d.uids();
         for (operator, watch) in &d.watched {
             let _ = watch.set(d.uid(*operator));
+        }
+        for vertex in d.vertices.iter().filter(|v| v.alone) {
+            if let (Some(n @ 2..), Some(first)) = (vertex.parallelism, vertex.operators.first()) {
+                errors.push(format!(
+                    "{}: what is one answer of the whole stream is made by one subtask, and so is what follows in its chain: call \
+                     start_new_chain() before parallelism({n})",
+                    name(first)
+                ));
+            }
+        }
+        for (n, (folder, at)) in d.folders.iter().enumerate() {
+            if d.folders[..n].iter().any(|(other, _)| other == folder) {
+                errors.push(format!(
+                    "{at}: {} is the output folder of another sink of this program too: name one for each, or unite the streams \
+                     before",
+                    folder.display()
+                ));
+            }
         }
         let mut seen: BTreeMap<&str, &DraftOperator> = BTreeMap::new();
         for operator in d.vertices.iter().flat_map(|v| &v.operators) {

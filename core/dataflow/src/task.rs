@@ -250,8 +250,8 @@ pub struct TaskCell {
     /// Since when it has been held, and for how long it was before that.
     held_since: Cell<Option<Moment>>,
     held_for: Cell<Duration>,
-    /// How often its head found nothing to do.
-    pauses: Cell<u64>,
+    /// How often its head looked for something to do, and did it.
+    looks: Cell<u64>,
 }
 
 impl TaskCell {
@@ -268,7 +268,7 @@ impl TaskCell {
             held: Cell::new(false),
             held_since: Cell::new(None),
             held_for: Cell::default(),
-            pauses: Cell::default(),
+            looks: Cell::default(),
         })
     }
 
@@ -310,6 +310,11 @@ impl TaskCell {
         self.wish.set(Some(self.wish.get().map_or(at, |other| other.min(at))));
     }
 
+    /// Something is given out by the task itself: the slot goes round once more, for whoever gets it may be there.
+    pub(crate) fn goes_on(&self) {
+        self.wake_at(Moment::default());
+    }
+
     pub(crate) fn take_wish(&self) -> Option<Moment> {
         self.wish.take()
     }
@@ -338,14 +343,14 @@ impl TaskCell {
         self.held_for.get() + self.held_since.get().map_or(Duration::ZERO, |since| now.since(since))
     }
 
-    /// There is nothing to do.
-    pub(crate) fn pause(&self) {
-        self.pauses.set(self.pauses.get() + 1);
+    /// What there was to read has been through the chain, or there was nothing.
+    pub(crate) fn looked(&self) {
+        self.looks.set(self.looks.get() + 1);
     }
 
     /// How often that was so.
-    pub(crate) fn pauses(&self) -> u64 {
-        self.pauses.get()
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.get()
     }
 
     pub(crate) fn take_failure(&self) -> Option<TaskFailure> {
@@ -454,29 +459,33 @@ impl Head {
         slot: &SlotCx,
     ) -> Option<Step> {
         let step = self.go_on(chain, budget);
-        // Records come next, or somebody in the chain gives some out.
-        self.gathers |= step != Some(Step::Blocked);
-        if step.is_some() {
-            self.waits(chain, slot);
-        }
-        step
+        self.gathers |= step == Some(Step::Progress);
+        step.map(|step| self.waits(chain, slot, step))
     }
 
     /// The chain takes nothing now, or has something to do by itself. What was gathered goes out in time also then.
-    pub(crate) fn waits(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) {
+    pub(crate) fn waits(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx, step: Step) -> Step {
         if !self.gathers || self.ended {
-            return;
+            return step;
         }
         let due = self.flushed + self.timeout;
         if slot.now < due {
-            return self.cell.wake_at(due);
+            self.cell.wake_at(due);
+            return step;
         }
-        self.flush(chain, slot);
+        if self.flush(chain, slot) == Step::Progress { Step::Progress } else { step }
     }
 
-    fn flush(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) {
-        (self.flushed, self.gathers) = (slot.now, false);
+    /// Records were pushed, or somebody in the chain gives some out.
+    pub(crate) fn gathers(&mut self) {
+        self.gathers = true;
+    }
+
+    /// What is sent to a task of the same slot wakes nobody: the slot goes round once more where something may have been.
+    fn flush(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
+        self.flushed = slot.now;
         chain.flush();
+        if std::mem::take(&mut self.gathers) { Step::Progress } else { Step::Blocked }
     }
 
     /// [`Self::advance`] where nothing is gathered.
@@ -538,15 +547,15 @@ impl Head {
 
     /// Nothing was to be done in this step: send what was gathered.
     pub(crate) fn pause(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
-        self.cell.pause();
-        self.flush(chain, slot);
-        Step::Blocked
+        self.cell.looked();
+        self.flush(chain, slot)
     }
 
     /// Something was done. Sends what was gathered when it has waited for `buffer-timeout`.
     pub(crate) fn worked(&mut self, chain: &mut (impl Control + ?Sized), slot: &SlotCx) -> Step {
+        self.gathers = true;
         if slot.now.since(self.flushed) >= self.timeout {
-            self.flush(chain, slot);
+            let _ = self.flush(chain, slot);
         }
         Step::Progress
     }

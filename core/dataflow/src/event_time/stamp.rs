@@ -74,8 +74,8 @@ struct Idle {
     told: bool,
     /// For how long the task had been held when it was looked at last.
     held: Duration,
-    /// It is time, and so many pauses there had been when it was found to be: only one that comes behind that says that there
-    /// is nothing to read.
+    /// It is time, and so often the task had looked for something to read when that was found: what it finds when it looks
+    /// again may be what ends the waiting.
     due: Option<u64>,
     clock: Arc<dyn Clock>,
 }
@@ -212,7 +212,7 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
             if idle.told || now < due {
                 idle.due = None;
             } else {
-                idle.due.get_or_insert(self.cell.pauses());
+                idle.due.get_or_insert(self.cell.looks());
             }
             if !idle.told {
                 self.cell.wake_at(due);
@@ -246,12 +246,13 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
             let woke = seen && self.idle.is_some();
             if at > self.told || woke && self.told.max(at) != NO_TIME {
                 self.told = self.told.max(at);
+                self.cell.goes_on();
                 return Some(Mark::At(self.told));
             }
             return None;
         }
         let idle = self.idle.as_mut()?;
-        if idle.due.is_some_and(|pauses| self.cell.pauses() > pauses) {
+        if idle.due.is_some_and(|looks| self.cell.looks() > looks) {
             idle.due = None;
             idle.told = true;
             self.cell.splits.idle.set(true);

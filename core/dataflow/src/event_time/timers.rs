@@ -34,6 +34,9 @@ impl<K> Default for Timers<K> {
 impl<K: OwnedKey> Timers<K> {
     /// Asks for a time. Once is enough: the same again changes nothing.
     pub fn add(&mut self, at: Time, hash: u64, key: &K) {
+        if self.place_in_firing(at, hash, key).is_some() {
+            return;
+        }
         let set = self.by_time.entry(at).or_default();
         let entry = set.entry(hash, |(_, k)| k == key, |(hash, _)| *hash);
         if let hashbrown::hash_table::Entry::Vacant(free) = entry {
@@ -44,6 +47,11 @@ impl<K: OwnedKey> Timers<K> {
 
     /// Takes a wish back, if there is one.
     pub fn remove(&mut self, at: Time, hash: u64, key: &K) {
+        if let Some(place) = self.place_in_firing(at, hash, key) {
+            self.firing.1.swap_remove(place);
+            self.len -= 1;
+            return;
+        }
         let Entry::Occupied(mut set) = self.by_time.entry(at) else { return };
         if let Ok(entry) = set.get_mut().find_entry(hash, |(_, k)| k == key) {
             entry.remove();
@@ -52,6 +60,12 @@ impl<K: OwnedKey> Timers<K> {
         if set.get().is_empty() {
             set.remove();
         }
+    }
+
+    /// Somebody may ask for a time, or take it back, while the first keys of that time have fired and others have yet to.
+    fn place_in_firing(&self, at: Time, hash: u64, key: &K) -> Option<usize> {
+        let firing = (at == self.firing.0).then_some(&self.firing.1)?;
+        firing.iter().position(|(h, k)| *h == hash && k == key)
     }
 
     /// The earliest time that is asked for.
@@ -132,5 +146,22 @@ mod tests {
             prop_assert_eq!(fired, expected);
             prop_assert_eq!(timers.next(), model.range((Time::from(now) + 1, 0)..).next().map(|m| m.0));
         }
+    }
+
+    #[test]
+    fn what_has_yet_to_fire_of_a_time_can_be_taken_back_and_asked_for_again() {
+        let mut timers = Timers::default();
+        (0..9_u64).for_each(|key| timers.add(5, key.stable_hash(), &key));
+        let first = timers.pop(5).unwrap().key;
+        let rest = || (0..9_u64).filter(|key| *key != first);
+        rest().for_each(|key| timers.add(5, key.stable_hash(), &key));
+        assert_eq!(timers.len(), 8, "asked for already");
+        let gone: Vec<u64> = rest().take(3).collect();
+        gone.iter().for_each(|key| timers.remove(5, key.stable_hash(), key));
+        timers.add(5, first.stable_hash(), &first);
+        let mut fired: Vec<u64> = std::iter::from_fn(|| timers.pop(5)).map(|due| due.key).collect();
+        fired.sort_unstable();
+        assert_eq!(fired, (0..9).filter(|key| !gone.contains(key)).collect::<Vec<_>>());
+        assert_eq!((timers.len(), timers.next()), (0, None));
     }
 }

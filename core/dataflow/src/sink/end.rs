@@ -98,7 +98,10 @@ impl<T: 'static, W: SinkWriter<T>> Control for SinkEnd<T, W> {
     }
     fn latency(&mut self, _: Time) {}
     fn flush(&mut self) {
-        self.try_to(W::flush);
+        // One that has ended has made all durable, and may have closed what it wrote to.
+        if !self.ended && !self.muted {
+            self.try_to(W::flush);
+        }
     }
     fn end(&mut self, budget: &mut usize) -> Flow {
         if !self.ended {

@@ -43,6 +43,10 @@ pub trait Sink<T>: Clone + Send + 'static {
     fn check(&self, _client_dir: &Path) -> Result<(), String> {
         Ok(())
     }
+    /// The folder that no other sink may write to.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
     /// Opens a writer. `cx` has the subtask's index, the clock and paths.
     fn writer(&self, cx: &OpCx) -> Result<Self::Writer, TaskFailure>;
     /// Does its output become visible only when a committer publishes it?
@@ -120,6 +124,9 @@ where
     let op = plan.operator(vertex, sink.kind(), &[]);
     let mine = sink.clone();
     plan.check(move |dir| mine.check(dir));
+    if let Some(folder) = sink.folder() {
+        plan.owns(folder);
+    }
     let mut edge = None;
     if sink.commits() {
         let committer = plan.vertex(VertexRole::Committer, Some(1));

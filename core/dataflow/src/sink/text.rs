@@ -127,9 +127,21 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         Ok(())
     }
 
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.folder)
+    }
+
     fn writer(&self, cx: &OpCx) -> Result<TextWriter<F>, TaskFailure> {
         let folder = cx.path(&self.folder);
         fs::create_dir_all(&folder).map_err(|e| broken(&folder, &e))?;
+        if !cx.is_restored() {
+            // Of attempts that failed: all of it is written again, and a disk that is full needs the room.
+            let mine = format!("{TEMPORARY}{}-", cx.subtask);
+            entries(&folder)?
+                .iter()
+                .filter(|name| name.starts_with(&mine))
+                .try_for_each(|name| remove(&folder, name))?;
+        }
         let mut earlier = Vec::new();
         for (writer, part) in cx.saved::<Vec<Written>>()? {
             if writer % cx.parallelism == cx.subtask {
@@ -143,7 +155,7 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         // What came after the snapshot comes again.
         earlier.iter().try_for_each(|written| written.cut(&folder))?;
         Ok(TextWriter {
-            name: format!("{TEMPORARY}{}-{}", cx.subtask, cx.attempt()),
+            name: format!("{TEMPORARY}{}-{:08x}", cx.subtask, cx.env().entropy.next_u64() as u32),
             last: format!("{FINAL}{}", cx.subtask),
             folder,
             file: None,
@@ -255,17 +267,35 @@ struct TextCommitter {
 }
 
 impl TextCommitter {
-    fn entries(&self) -> Result<Vec<String>, TaskFailure> {
-        let entries = fs::read_dir(&self.folder).map_err(|e| broken(&self.folder, &e))?;
-        Ok(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
-    }
-
-    fn remove(&self, name: &str) -> Result<(), TaskFailure> {
-        let path = self.folder.join(name);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(broken(&path, &e)),
-            _ => Ok(()),
+    /// Gives a file its final name. Done before, by this attempt or the one that prepared it, it changes nothing.
+    fn finish(&self, written: &Written, last: &str) -> Result<(), TaskFailure> {
+        let (from, to) = (self.folder.join(&written.temporary), self.folder.join(last));
+        if !from.exists() && fs::metadata(&to).is_ok_and(|there| there.is_file() && there.len() == written.length) {
+            return Ok(());
         }
+        if !self.overwrite && to.exists() {
+            let shown = to.display();
+            let message = format!(
+                "output {shown} came while this job ran, from another one that writes to the same folder: name a folder for \
+                 each"
+            );
+            return Err(TaskFailure::new(FailureKind::Storage, message));
+        }
+        written.cut(&self.folder)?;
+        fs::rename(&from, &to).map_err(|e| broken(&from, &e))
+    }
+}
+
+fn entries(folder: &Path) -> Result<Vec<String>, TaskFailure> {
+    let entries = fs::read_dir(folder).map_err(|e| broken(folder, &e))?;
+    Ok(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+}
+
+fn remove(folder: &Path, name: &str) -> Result<(), TaskFailure> {
+    let path = folder.join(name);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(broken(&path, &e)),
+        _ => Ok(()),
     }
 }
 
@@ -297,21 +327,15 @@ impl Committer for TextCommitter {
         fs::create_dir_all(&self.folder).map_err(|e| broken(&self.folder, &e))?;
         let ours: BTreeSet<&str> = names.iter().map(|(_, last)| last.as_str()).collect();
         if self.overwrite {
-            for name in self.entries()?.iter().filter(|n| n.starts_with(FINAL) && !ours.contains(n.as_str())) {
-                self.remove(name)?;
+            for name in entries(&self.folder)?.iter().filter(|n| n.starts_with(FINAL) && !ours.contains(n.as_str())) {
+                remove(&self.folder, name)?;
             }
         }
         for (written, last) in &names {
-            let (from, to) = (self.folder.join(&written.temporary), self.folder.join(last));
-            // Renamed before, by this attempt or the one that prepared it.
-            if !from.exists() && to.is_file() {
-                continue;
-            }
-            written.cut(&self.folder)?;
-            fs::rename(&from, &to).map_err(|e| broken(&from, &e))?;
+            self.finish(written, last)?;
         }
-        for name in self.entries()?.iter().filter(|n| n.starts_with(TEMPORARY)) {
-            self.remove(name)?;
+        for name in entries(&self.folder)?.iter().filter(|n| n.starts_with(TEMPORARY)) {
+            remove(&self.folder, name)?;
         }
         let sync = File::open(&self.folder).and_then(|f| f.sync_all());
         sync.map_err(|e| broken(&self.folder, &e))

@@ -246,7 +246,9 @@ impl GroupTask {
 
     fn work(&mut self, budget: usize, slot: &mut SlotCx) -> Result<Step, TaskFailure> {
         let mut budget = budget.max(1);
-        if let Some(id) = self.cell.checkpoints.news(&mut self.checkpoints_seen)
+        // One that is on its way is told before the next is begun.
+        if self.head.is_free()
+            && let Some(id) = self.cell.checkpoints.news(&mut self.checkpoints_seen)
             && !self.ending
         {
             // It has no state, and says just that.

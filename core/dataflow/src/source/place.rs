@@ -34,7 +34,7 @@ impl Place {
     }
 
     /// What comes now may be an earlier record, which somebody has kept.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.at.set(NOWHERE);
     }
 

@@ -304,7 +304,11 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                 let polled = self.reader.poll(STRIDE.min(budget), &mut out, &mut cx);
                 guard.leave();
                 self.cell.place.forget();
+                self.cell.looked();
                 let records = out.records;
+                if records > 0 {
+                    self.head.gathers();
+                }
                 turned = false;
                 add(&self.cell.metrics().records_in, records);
                 budget = budget.saturating_sub((records as usize).max(1));

@@ -238,7 +238,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         self.clock.advance(by);
         self.settle()?;
         // There is nothing to read.
-        self.cell.pause();
+        self.cell.looked();
         self.settle()
     }
 
@@ -471,13 +471,29 @@ mod tests {
         let _ = tester.cell.take_waits(None, now);
         tester.clock.advance(Duration::from_secs(5));
         tester.settle().unwrap();
-        tester.cell.pause();
+        tester.cell.looked();
         tester.settle().unwrap();
         let _ = tester.cell.take_waits(None, tester.clock.now());
         assert_eq!(tester.all_passed(), [Mark::At(6), Mark::At(7)]);
         tester.advance(Duration::from_millis(999)).unwrap();
         assert_eq!(tester.passed(), Some(Mark::At(7)), "the time before it counts, and that behind it");
         tester.advance(Duration::from_millis(1)).unwrap();
+        assert_eq!(tester.passed(), Some(Mark::Idle));
+    }
+
+    #[test]
+    fn a_stream_is_idle_also_where_all_that_is_read_stays_before_it() {
+        let rt = TestRuntime::new().unwrap();
+        let strategy = WatermarkStrategy::for_monotonous_timestamps().with_idleness(Duration::from_secs(1));
+        let mut tester = OperatorTester::new(&rt.env, Stamp::new(|i: &i64| *i, strategy)).unwrap();
+        tester.push_untimed(7).unwrap();
+        // A filter in front drops all, and the reader never rests.
+        for _ in 0..3 {
+            tester.clock.advance(Duration::from_millis(600));
+            tester.settle().unwrap();
+            tester.cell.looked();
+        }
+        tester.settle().unwrap();
         assert_eq!(tester.passed(), Some(Mark::Idle));
     }
 

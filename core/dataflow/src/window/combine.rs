@@ -34,11 +34,13 @@ pub struct WindowCombine<F, S> {
     pub fold: F,
     /// Finds the key.
     pub key: S,
+    /// Else each record passes by itself.
+    pub gathers: bool,
 }
 
 impl<F: Clone, S: Clone> Clone for WindowCombine<F, S> {
     fn clone(&self) -> Self {
-        Self { windows: self.windows, fold: self.fold.clone(), key: self.key.clone() }
+        Self { windows: self.windows, fold: self.fold.clone(), key: self.key.clone(), gathers: self.gathers }
     }
 }
 
@@ -78,7 +80,7 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for WindowCombine<F, 
             had: panes.len(),
             panes,
             pane: self.windows.pane(),
-            watermark: NO_TIME,
+            watermark: if self.gathers { NO_TIME } else { Time::MAX },
             leaving: VecDeque::new(),
             look: LOOK,
             pass: 0,
@@ -190,7 +192,7 @@ mod tests {
     fn what_is_gathered_goes_before_the_stream_is_idle_and_what_is_late_goes_at_once() {
         let rt = TestRuntime::new().unwrap();
         let windows = TumblingEventTimeWindows::of(Duration::from_millis(10));
-        let combine = WindowCombine { windows, fold: Count, key: ByValue(|i: &u64| *i) };
+        let combine = WindowCombine { windows, fold: Count, key: ByValue(|i: &u64| *i), gathers: true };
         let mut tester = OperatorTester::new(&rt.env, combine).unwrap();
         tester.push(7, 1).unwrap();
         tester.push(8, 1).unwrap();
@@ -205,5 +207,10 @@ mod tests {
         assert_eq!(tester.take(), []);
         tester.end().unwrap();
         assert_eq!(tester.take(), [(19, (1, 1))]);
+        let apart = WindowCombine { windows, fold: Count, key: ByValue(|i: &u64| *i), gathers: false };
+        let mut tester = OperatorTester::new(&rt.env, apart).unwrap();
+        tester.push(7, 1).unwrap();
+        tester.push(8, 1).unwrap();
+        assert_eq!(tester.take(), [(7, (1, 1)), (8, (1, 1))]);
     }
 }
