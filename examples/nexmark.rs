@@ -264,7 +264,7 @@ impl AggregateFunction<Closed> for LastTen {
 
 fn seller_means(env: &Environment, house: DataStream<Event>) -> Lines {
     let means = closed(house).key_by(|c| c.auction.seller).aggregate(LastTen).uid("means");
-    // Too many to print: a hundredth of them.
+    // Too many to print: a thousandth of them.
     let means = means.filter(|(seller, _)| seller.is_multiple_of(1000)).collect().with_uid("out");
     let result = env.execute("q6")?;
     Ok(result.collected(&means)?.iter().map(|(seller, mean)| format!("seller {seller:>6}: {mean}")).collect())

@@ -110,7 +110,7 @@ impl LocalExecutor {
         match &self.drive {
             Drive::Threads => LocalRun::start(plan.clone(), env, self.dir.clone()).finish(),
             Drive::Steps(steps) => {
-                let mut job = match SteppedJob::start(plan, &env, steps.seed, steps.from.clone()) {
+                let mut job = match SteppedJob::start(plan, &env, steps.seed, steps.from.clone(), &self.dir) {
                     Ok(job) => job,
                     Err(failure) => return LocalResult { failure: Some(failure), ..LocalResult::default() },
                 };

@@ -7,10 +7,14 @@ mod seeded;
 
 use rand::Rng;
 use seeded::{Record, each, environment, ms};
-use std::collections::BTreeMap;
-use thalweg_api::{
-    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, TumblingProcessingTimeWindows, prelude::*,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
 };
+use thalweg_api::{
+    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, Sink, SinkWriter, TaskFailure, prelude::*,
+};
+use thalweg_dataflow::{OpCx, Time};
 
 type Pair = (u64, u64);
 
@@ -95,5 +99,45 @@ fn windows_of_the_machines_clock_give_their_last_ones_in_time() {
         let mut expected = BTreeMap::<u64, u64>::new();
         all.iter().for_each(|n| *expected.entry(*n).or_default() += 1);
         assert_eq!(got, expected);
+    });
+}
+
+/// Keeps records until it is flushed, and has nothing to do at its end.
+#[derive(Clone, Default)]
+struct ByFlush(Arc<Mutex<Vec<u64>>>);
+
+struct Flushes(Arc<Mutex<Vec<u64>>>, Vec<u64>);
+
+impl Sink<u64> for ByFlush {
+    type Writer = Flushes;
+    fn kind(&self) -> &'static str {
+        "by-flush"
+    }
+    fn writer(&self, _: &OpCx) -> Result<Flushes, TaskFailure> {
+        Ok(Flushes(self.0.clone(), Vec::new()))
+    }
+}
+
+impl SinkWriter<u64> for Flushes {
+    fn write(&mut self, _: Time, item: u64) -> Result<(), TaskFailure> {
+        self.1.push(item);
+        Ok(())
+    }
+    fn flush(&mut self) -> Result<(), TaskFailure> {
+        self.0.lock().unwrap().append(&mut self.1);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_writer_that_is_only_flushed_has_all_records() {
+    each(60, |seed, random| {
+        let env = environment(seed, random, ExecutionMode::Batch);
+        let (sink, n) = (ByFlush::default(), random.random_range(0..300));
+        env.sequence(0..n).rebalance().sink(sink.clone());
+        env.execute("flushes").unwrap();
+        let mut all = sink.0.lock().unwrap().clone();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..n));
     });
 }

@@ -318,3 +318,24 @@ fn a_checkpoint_at_any_moment_changes_no_answer() {
     let enough = complete.len() == PROGRAMS.len() || seeds().len() < 200;
     assert!(enough, "some programs were never ended by a checkpoint: {complete:?}");
 }
+
+#[test]
+fn a_source_that_the_snapshot_does_not_know_begins() {
+    let all = records(&mut SmallRng::seed_from_u64(1), 50);
+    let dir = std::env::temp_dir();
+    let from = (1..60).find_map(|at| {
+        let taken = Arc::default();
+        let first = Stepped { seed: 1, checkpoint_at: Some(at), taken: Arc::clone(&taken), ..Stepped::default() };
+        let _ = sliding(&first.environment(2, &dir).unwrap(), &all);
+        taken.lock().unwrap().take()
+    });
+    let second = Stepped { seed: 2, from: from.unwrap(), ..Stepped::default() };
+    let env = second.environment(2, &dir).unwrap();
+    let new = env.sequence(0..20).uid("new").collect().with_uid("new-out");
+    let old = timed(&env, &all).map(|record| record.2).collect().with_uid("out");
+    let result = env.execute("more").unwrap();
+    let mut got = result.collected(&new).unwrap();
+    got.sort_unstable();
+    assert!(got.into_iter().eq(0..20));
+    assert!(result.collected(&old).unwrap().len() <= 50);
+}

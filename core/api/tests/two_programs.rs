@@ -183,3 +183,32 @@ fn a_result_knows_what_its_own_job_gathered() {
     all.iter_mut().for_each(|all| all.sort_unstable());
     assert_eq!(all, [[0, 1, 4], [0, 1, 8], [5, 6, 7]]);
 }
+
+#[test]
+fn a_stream_of_long_ago_is_told_of_by_the_program_that_comes_next() {
+    let env = testing::environment(1, std::env::temp_dir()).unwrap();
+    let old = env.from_collection([1]).boxed();
+    old.clone().discard();
+    env.execute("a").unwrap();
+    env.sequence(0..3).discard();
+    env.execute("b").unwrap();
+    old.discard();
+    env.sequence(0..3).discard();
+    let error = env.execute("c").unwrap_err().to_string();
+    assert!(error.contains("executed before"), "{error}");
+}
+
+#[test]
+fn a_side_output_that_is_asked_before_its_operator_is_moved_is_no_panic() {
+    let env = testing::environment(1, std::env::temp_dir()).unwrap();
+    let late = OutputTag::<u64>::new("late");
+    let parsed = env.from_collection(["1", "x"]).map(str::to_owned).parse_with(|line: &str| line.parse::<u64>());
+    let side = parsed.side_output(&late);
+    parsed.disable_chaining().discard();
+    side.uid("late").discard();
+    let _ = env.execute("moved");
+    let parsed = env.from_collection(["1", "x"]).map(str::to_owned).parse_with(|line: &str| line.parse::<u64>());
+    drop(parsed.side_output(&late));
+    parsed.disable_chaining().discard();
+    assert!(env.execute("moved").is_err(), "nobody takes the side output");
+}

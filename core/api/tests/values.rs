@@ -151,6 +151,8 @@ fn one_answer_of_the_whole_stream_is_made_by_one_subtask() {
     });
     assert!(told.len() == 1 && told[0].contains("start_new_chain() before parallelism(2)"), "{told:?}");
     let env = env();
+    let moved = env.sequence(0..9).top(3, Ord::cmp).map(|n| n).disable_chaining().parallelism(2).collect();
+    assert_eq!(env.execute("top").unwrap().collected(&moved).unwrap().len(), 3);
     let top = env.sequence(0..9).top(3, Ord::cmp).map(|n| n).start_new_chain().parallelism(2).collect();
     let mut got = env.execute("top").unwrap().collected(&top).unwrap();
     got.sort_unstable();
@@ -162,7 +164,7 @@ fn an_output_folder_is_of_one_sink_and_an_operator_has_one_uid() {
     let dir = tempfile::tempdir().unwrap();
     let told = wrong(|env| {
         env.sequence(0..9).write_text(dir.path().join("out")).uid("a");
-        env.sequence(0..9).write_text(dir.path().join("out")).uid("b");
+        env.sequence(0..9).write_text(dir.path().join("./out")).uid("b");
         env.sequence(0..9).write_text(dir.path().join("other")).uid("c");
     });
     assert!(

@@ -202,7 +202,7 @@ impl PlanBuilder {
         let at = Location::caller();
         let mut d = self.0.borrow_mut();
         if let Some(next) = &d.next {
-            next.error(format!("{kind} at {}:{}: {OF_BEFORE}", at.file(), at.line()));
+            next.newest().error(format!("{kind} at {}:{}: {OF_BEFORE}", at.file(), at.line()));
         }
         let number = d.kinds.entry(kind).or_default();
         *number += 1;
@@ -269,7 +269,6 @@ impl PlanBuilder {
         let vertex = DraftVertex {
             operators: from.operators.split_off(operator.op),
             parallelism: from.parallelism,
-            alone: from.alone,
             max_parallelism: from.max_parallelism,
             own_thread: from.own_thread,
             ..DraftVertex::default()
@@ -283,6 +282,7 @@ impl PlanBuilder {
             }
         }
         d.watched.iter_mut().filter(|(of, _)| *of == operator).for_each(|(of, _)| *of = to);
+        d.open.iter_mut().filter(|end| end.after == operator).for_each(|end| end.after = to);
         Some(to)
     }
 
@@ -295,8 +295,10 @@ impl PlanBuilder {
     fn must_be_written(&self, operator: OpId, what: &str, said: &str) {
         let d = self.0.borrow();
         let Some(next) = &d.next else { return };
-        let DraftOperator { kind, at, .. } = &d.vertices[operator.vertex].operators[operator.op];
-        next.error(format!(
+        let Some(DraftOperator { kind, at, .. }) = d.vertices[operator.vertex].operators.get(operator.op) else {
+            return;
+        };
+        next.newest().error(format!(
             "{what} {said:?} is given to {kind} ({}:{}) when its program was executed already: give it before",
             at.file(),
             at.line()
@@ -307,14 +309,15 @@ impl PlanBuilder {
     pub fn set_uid(&self, operator: OpId, uid: String) {
         self.must_be_written(operator, "uid", &uid);
         let mut d = self.0.borrow_mut();
-        let of = &mut d.vertices[operator.vertex].operators[operator.op];
+        // It was moved out, and the stream that is asked is of what stands before it.
+        let Some(of) = d.vertices[operator.vertex].operators.get_mut(operator.op) else { return };
         if let Uid::Given(before) = &of.uid
             && *before != uid
         {
             let DraftOperator { kind, at, .. } = of;
             let error = format!(
-                "{kind} ({}:{}) is given the uid {uid:?} and has the uid {before:?}: side outputs and branches of split() are no \
-                 operators of their own",
+                "{kind} ({}:{}) is given the uid {uid:?} and has the uid {before:?}: an operator has one, and its side outputs and \
+                 the branches of its split() are not operators of their own",
                 at.file(),
                 at.line()
             );
@@ -327,7 +330,9 @@ impl PlanBuilder {
     /// What users see.
     pub fn set_name(&self, operator: OpId, name: String) {
         self.must_be_written(operator, "name", &name);
-        self.0.borrow_mut().vertices[operator.vertex].operators[operator.op].name = Some(name);
+        if let Some(of) = self.0.borrow_mut().vertices[operator.vertex].operators.get_mut(operator.op) {
+            of.name = Some(name);
+        }
     }
 
     /// Subtasks of a vertex.
@@ -426,7 +431,9 @@ impl PlanBuilder {
     /// The sink of the caller's caller has this folder for itself.
     #[track_caller]
     pub fn owns(&self, folder: &Path) {
-        self.0.borrow_mut().folders.push((folder.to_owned(), *Location::caller()));
+        // As it is from here: `out` and `./out` are one.
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        self.0.borrow_mut().folders.push((folder, *Location::caller()));
     }
 
     /// Something is wrong with the program.

@@ -61,7 +61,7 @@ fn naive() -> BTreeMap<u64, u64> {
 }
 
 fn start(plan: &Arc<Plan>, rt: &TestRuntime, seed: u64, snapshot: Snapshot) -> SteppedJob {
-    SteppedJob::start(plan, &rt.env, seed, snapshot).unwrap_or_else(|e| panic!("{e}"))
+    SteppedJob::start(plan, &rt.env, seed, snapshot, &std::env::temp_dir()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// What the job's only `collect` has.

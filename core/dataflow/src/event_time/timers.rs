@@ -22,19 +22,21 @@ pub struct Timers<K> {
     /// What is left of the set that fires, and its time: taking one after the other out of a table would look at its
     /// empty places again and again.
     firing: (Time, Vec<(u64, K)>),
+    /// Which of those still count, once somebody has asked.
+    counts: Option<hashbrown::HashTable<(u64, K)>>,
     len: usize,
 }
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
-        Self { by_time: BTreeMap::new(), firing: (0, Vec::new()), len: 0 }
+        Self { by_time: BTreeMap::new(), firing: (0, Vec::new()), counts: None, len: 0 }
     }
 }
 
 impl<K: OwnedKey> Timers<K> {
     /// Asks for a time. Once is enough: the same again changes nothing.
     pub fn add(&mut self, at: Time, hash: u64, key: &K) {
-        if self.place_in_firing(at, hash, key).is_some() {
+        if self.still_firing(at).is_some_and(|all| all.find(hash, |(_, k)| k == key).is_some()) {
             return;
         }
         let set = self.by_time.entry(at).or_default();
@@ -47,8 +49,8 @@ impl<K: OwnedKey> Timers<K> {
 
     /// Takes a wish back, if there is one.
     pub fn remove(&mut self, at: Time, hash: u64, key: &K) {
-        if let Some(place) = self.place_in_firing(at, hash, key) {
-            self.firing.1.swap_remove(place);
+        if let Some(entry) = self.still_firing(at).and_then(|all| all.find_entry(hash, |(_, k)| k == key).ok()) {
+            entry.remove();
             self.len -= 1;
             return;
         }
@@ -63,9 +65,18 @@ impl<K: OwnedKey> Timers<K> {
     }
 
     /// Somebody may ask for a time, or take it back, while the first keys of that time have fired and others have yet to.
-    fn place_in_firing(&self, at: Time, hash: u64, key: &K) -> Option<usize> {
-        let firing = (at == self.firing.0).then_some(&self.firing.1)?;
-        firing.iter().position(|(h, k)| *h == hash && k == key)
+    fn still_firing(&mut self, at: Time) -> Option<&mut hashbrown::HashTable<(u64, K)>> {
+        if at != self.firing.0 || self.firing.1.is_empty() {
+            return None;
+        }
+        let firing = &self.firing.1;
+        Some(self.counts.get_or_insert_with(|| {
+            let mut all = hashbrown::HashTable::with_capacity(firing.len());
+            for (hash, key) in firing {
+                all.insert_unique(*hash, (*hash, key.clone()), |(hash, _)| *hash);
+            }
+            all
+        }))
     }
 
     /// The earliest time that is asked for.
@@ -76,14 +87,24 @@ impl<K: OwnedKey> Timers<K> {
     /// Takes one key of the earliest time, if that is not after `now`.
     #[inline]
     pub fn pop(&mut self, now: Time) -> Option<Due<K>> {
-        if self.firing.1.is_empty() {
-            let first = self.by_time.first_entry().filter(|first| *first.key() <= now)?;
-            let (at, set) = first.remove_entry();
-            self.firing = (at, set.into_iter().collect());
+        loop {
+            if self.firing.1.is_empty() {
+                self.counts = None;
+                let first = self.by_time.first_entry().filter(|first| *first.key() <= now)?;
+                let (at, set) = first.remove_entry();
+                self.firing = (at, set.into_iter().collect());
+            }
+            let (hash, key) = self.firing.1.pop()?;
+            if let Some(counts) = &mut self.counts {
+                match counts.find_entry(hash, |(_, k)| *k == key) {
+                    Ok(entry) => drop(entry.remove()),
+                    // Taken back.
+                    Err(_) => continue,
+                }
+            }
+            self.len -= 1;
+            return Some(Due { at: self.firing.0, hash, key });
         }
-        let (hash, key) = self.firing.1.pop()?;
-        self.len -= 1;
-        Some(Due { at: self.firing.0, hash, key })
     }
 
     /// How many.

@@ -98,13 +98,15 @@ impl<T: 'static, W: SinkWriter<T>> Control for SinkEnd<T, W> {
     }
     fn latency(&mut self, _: Time) {}
     fn flush(&mut self) {
-        // One that has ended has made all durable, and may have closed what it wrote to.
+        // One that has ended may have closed what it wrote to.
         if !self.ended && !self.muted {
             self.try_to(W::flush);
         }
     }
     fn end(&mut self, budget: &mut usize) -> Flow {
         if !self.ended {
+            // A writer that ends by its flush alone has that called for its last records.
+            self.try_to(W::flush);
             self.ended = true;
             let parts = self.try_to(W::end).unwrap_or_default();
             if let Some(committer) = &mut self.committer {

@@ -75,7 +75,8 @@ pub trait SinkWriter<T>: 'static {
     fn flush(&mut self) -> Result<(), TaskFailure> {
         Ok(())
     }
-    /// No record follows: everything is made durable. What the committer must know of it.
+    /// No record follows, and `flush` was called behind the last one: everything is made durable. What the committer must know
+    /// of it. Nothing is called behind it but `ready` and `snapshot`.
     fn end(&mut self) -> Result<Vec<Vec<u8>>, TaskFailure> {
         Ok(Vec::new())
     }

@@ -134,14 +134,6 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
     fn writer(&self, cx: &OpCx) -> Result<TextWriter<F>, TaskFailure> {
         let folder = cx.path(&self.folder);
         fs::create_dir_all(&folder).map_err(|e| broken(&folder, &e))?;
-        if !cx.is_restored() {
-            // Of attempts that failed: all of it is written again, and a disk that is full needs the room.
-            let mine = format!("{TEMPORARY}{}-", cx.subtask);
-            entries(&folder)?
-                .iter()
-                .filter(|name| name.starts_with(&mine))
-                .try_for_each(|name| remove(&folder, name))?;
-        }
         let mut earlier = Vec::new();
         for (writer, part) in cx.saved::<Vec<Written>>()? {
             if writer % cx.parallelism == cx.subtask {
@@ -155,7 +147,8 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         // What came after the snapshot comes again.
         earlier.iter().try_for_each(|written| written.cut(&folder))?;
         Ok(TextWriter {
-            name: format!("{TEMPORARY}{}-{:08x}", cx.subtask, cx.env().entropy.next_u64() as u32),
+            name: format!("{TEMPORARY}{}-{}", cx.subtask, cx.attempt()),
+            replaces: !cx.is_restored(),
             last: format!("{FINAL}{}", cx.subtask),
             folder,
             file: None,
@@ -180,6 +173,8 @@ pub struct TextWriter<F> {
     folder: PathBuf,
     /// What temporary names begin with.
     name: String,
+    /// A file of that name is of an earlier run that failed, and not of a snapshot.
+    replaces: bool,
     last: String,
     file: Option<File>,
     /// What is in it.
@@ -199,7 +194,7 @@ impl<F> TextWriter<F> {
             Some(file) => file,
             // Made with the first record: a subtask without one leaves no file.
             None => {
-                let (file, temporary) = create(&self.folder, &self.name)?;
+                let (file, temporary) = create(&self.folder, &self.name, self.replaces)?;
                 self.written = Written { temporary, length: 0 };
                 self.file.insert(file)
             }
@@ -222,12 +217,13 @@ impl<F> TextWriter<F> {
     }
 }
 
-/// A file whose name nobody has, also no earlier attempt of the same number: a snapshot may name that one's.
-fn create(folder: &Path, name: &str) -> Result<(File, String), TaskFailure> {
+/// A file of this name, or else one whose name nobody has: a snapshot may name that of an attempt of the same number.
+fn create(folder: &Path, name: &str, replaces: bool) -> Result<(File, String), TaskFailure> {
     for n in 0..TRIES {
         let temporary = if n == 0 { name.to_owned() } else { format!("{name}-{n}") };
         let path = folder.join(&temporary);
-        match File::create_new(&path) {
+        let made = if replaces { File::create(&path) } else { File::create_new(&path) };
+        match made {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made.map(|file| (file, temporary)).map_err(|e| broken(&path, &e)),
         }

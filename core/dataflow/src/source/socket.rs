@@ -41,8 +41,8 @@ impl Source for SocketText {
         is_address(&self.address).then_some(()).ok_or_else(wrong)
     }
     fn enumerator(&self, cx: &OpCx) -> Result<One, TaskFailure> {
-        // A reader has it then, or it was closed.
-        let dealt = cx.is_restored() && !cx.restored().any(|(_, state)| state.is_empty());
+        // A reader has it then.
+        let dealt = cx.restored().any(|(_, state)| state == DEALT);
         Ok(One((!dealt).then(|| self.address.clone())))
     }
     fn reader(&self, cx: &OpCx) -> Result<SocketReader, TaskFailure> {

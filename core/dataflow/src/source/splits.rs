@@ -12,14 +12,14 @@ pub struct Known<S> {
 }
 
 impl<S: Data> Known<S> {
-    /// What was left at the snapshot, or else what `make` finds.
+    /// What was left at the snapshot, or else what `make` finds: without one, and of a source that it does not know.
     pub(super) fn open(
         cx: &OpCx,
         make: impl FnOnce() -> Result<Vec<S>, TaskFailure>,
         bytes: impl Fn(&S) -> u64,
     ) -> Result<Self, TaskFailure> {
         let mut left = Vec::new();
-        if cx.is_restored() {
+        if cx.restored().next().is_some() {
             for (_, part) in cx.restored() {
                 let part: Vec<S> = codec::decode(part)
                     .map_err(|e| cx.failure(FailureKind::Storage, format!("the state cannot be read: {e}")))?;

@@ -20,7 +20,7 @@ use std::{
 };
 use thalweg_env::Env;
 use thalweg_model::{
-    Attempt, Epoch, ExecutionState, HostPlace, JobId, Placement, RegionAttempt, SubtaskId, SubtaskMetrics,
+    Attempt, Epoch, ExecutionState, FailureKind, HostPlace, JobId, Placement, RegionAttempt, SubtaskId, SubtaskMetrics,
     SubtaskPlace, TaskFailure, TaskManagerId, VertexRole,
 };
 use thalweg_spi::{
@@ -178,14 +178,14 @@ impl LocalRun {
         let finished = |all: &[TaskReport]| all.iter().filter(|r| r.state == ExecutionState::Finished).count();
         let prepared = |all: &[TaskReport]| all.iter().filter(|r| r.prepared.is_some()).count();
         let canceled = |all: &[TaskReport]| all.iter().any(|r| r.state == ExecutionState::Canceled);
-        self.reports.wait(|all| {
+        let mut in_time = self.reports.wait(|all| {
             failed(all)
                 || canceled(all)
                 || finished(all) + committers.len() == subtasks && prepared(all) == committers.len()
         });
-        if !failed(&self.reports.all()) {
+        if in_time && !failed(&self.reports.all()) {
             committers.iter().for_each(|c| self.engine.commit(*c, self.attempt));
-            self.reports.wait(|all| failed(all) || canceled(all) || finished(all) == subtasks);
+            in_time = self.reports.wait(|all| failed(all) || canceled(all) || finished(all) == subtasks);
         }
         let metrics = self.engine.metrics().into_iter().map(|(subtask, _, metrics)| (subtask, metrics)).collect();
         self.engine.stop();
@@ -193,6 +193,10 @@ impl LocalRun {
         for report in self.reports.all() {
             result.collected.extend(report.collected);
             result.failure = result.failure.or(report.failure);
+        }
+        if !in_time && result.failure.is_none() {
+            let message = "the test's job said nothing for a minute, and was ended: it hangs, or has more to do than a test should";
+            result.failure = Some(TaskFailure::new(FailureKind::Lost, message));
         }
         result
     }

@@ -163,12 +163,16 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
     /// The failure that the operator told, if it did.
     fn settle(&mut self) -> Result<(), TaskFailure> {
         // Waits for what other threads do, at most some seconds.
-        for patience in 0..5000 {
+        let mut patience = 0;
+        loop {
             match self.op.ready() {
                 Ready::Yes => break,
                 Ready::Busy => {}
                 Ready::Blocked if self.cell.has_failed() => break,
-                Ready::Blocked if patience < 4999 => std::thread::sleep(Duration::from_millis(1)),
+                Ready::Blocked if patience < 5000 => {
+                    patience += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 Ready::Blocked => {
                     let message = "the operator waits for something that does not come";
                     return Err(TaskFailure::new(thalweg_model::FailureKind::Incompatible, message));
@@ -238,6 +242,8 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         self.clock.advance(by);
         self.settle()?;
         // There is nothing to read.
+        self.cell.looked();
+        self.settle()?;
         self.cell.looked();
         self.settle()
     }
@@ -488,7 +494,7 @@ mod tests {
         let mut tester = OperatorTester::new(&rt.env, Stamp::new(|i: &i64| *i, strategy)).unwrap();
         tester.push_untimed(7).unwrap();
         // A filter in front drops all, and the reader never rests.
-        for _ in 0..3 {
+        for _ in 0..4 {
             tester.clock.advance(Duration::from_millis(600));
             tester.settle().unwrap();
             tester.cell.looked();

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     collections::BTreeMap,
+    path::Path,
     rc::Rc,
     sync::{
         Arc,
@@ -63,7 +64,7 @@ pub struct SteppedJob {
 
 impl SteppedJob {
     /// Builds all tasks. `env` lends what is not the clock. Tasks begin with what the snapshot has, at any parallelism.
-    pub fn start(plan: &Arc<Plan>, env: &Env, seed: u64, snapshot: Snapshot) -> Result<Self, TaskFailure> {
+    pub fn start(plan: &Arc<Plan>, env: &Env, seed: u64, snapshot: Snapshot, dir: &Path) -> Result<Self, TaskFailure> {
         let mut random = SmallRng::seed_from_u64(seed);
         let clock = Arc::new(ManualClock::default());
         let env = Env { clock: clock.clone(), ..env.clone() };
@@ -90,7 +91,7 @@ impl SteppedJob {
             buffer_timeout: Duration::from_millis(random.random_range(0..2)),
             // Markers among the records change nothing of them.
             latency_interval: random.random_bool(0.5).then_some(Duration::ZERO),
-            client_dir: std::env::temp_dir(),
+            client_dir: dir.to_owned(),
             scratch: std::env::temp_dir(),
             descriptors: Mutex::default(),
             wiring: Wiring::default(),
