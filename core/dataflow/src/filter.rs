@@ -95,7 +95,6 @@ impl<T: 'static, F: FnMut(&T) -> bool + 'static> Operator<T> for FilterOp<F, T> 
         if !Kept::<T>::FITS || self.kept.len == 0 {
             return Ready::Yes;
         }
-        self.cell.looked_too_early();
         self.kept.leave(out);
         // They may have used the room up.
         out.ready()

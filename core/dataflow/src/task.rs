@@ -348,11 +348,6 @@ impl TaskCell {
         self.looks.set(self.looks.get() + 1);
     }
 
-    /// Somebody had kept what was read, and lets it go on now.
-    pub(crate) fn looked_too_early(&self) {
-        self.looks.set(self.looks.get().saturating_sub(1));
-    }
-
     /// How often that was so.
     pub(crate) fn looks(&self) -> u64 {
         self.looks.get()

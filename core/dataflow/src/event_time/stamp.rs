@@ -67,6 +67,9 @@ struct BySplit<T, G> {
     version: u64,
 }
 
+/// So many looks more: what was read may be on its way through filters in front, each of which keeps it for one look.
+pub(crate) const LOOKS: u64 = 8;
+
 /// Looks whether records have stopped coming.
 struct Idle {
     after: Duration,
@@ -75,7 +78,7 @@ struct Idle {
     /// For how long the task had been held when it was looked at last.
     held: Duration,
     /// It is time, and so often the task had looked for something to read when that was found: what it finds when it looks
-    /// again may be what ends the waiting. One look more, since what was read may be with a filter in front.
+    /// again may be what ends the waiting.
     due: Option<u64>,
     clock: Arc<dyn Clock>,
 }
@@ -252,7 +255,7 @@ impl<T: 'static, F: FnMut(&T) -> Time + 'static, G: WatermarkGenerator<T>> Opera
             return None;
         }
         let idle = self.idle.as_mut()?;
-        if idle.due.is_some_and(|looks| self.cell.looks() > looks + 1) {
+        if idle.due.is_some_and(|looks| self.cell.looks() > looks + LOOKS) {
             idle.due = None;
             idle.told = true;
             self.cell.splits.idle.set(true);

@@ -6,6 +6,7 @@ use super::{FIRST, NoShuffle};
 use crate::{
     batch::{Batch, NO_TIME, Time},
     build::{AttemptCx, BuildCx, SlotLocal},
+    event_time::LOOKS,
     exchange::{ExchangeSizes, Signal, wiring::Wiring},
     key::{ByValue, OwnedKey},
     keyed::{KeyedProcess, ProcessSpec},
@@ -242,10 +243,11 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         self.clock.advance(by);
         self.settle()?;
         // There is nothing to read.
-        self.cell.looked();
-        self.settle()?;
-        self.cell.looked();
-        self.settle()
+        for _ in 0..=LOOKS {
+            self.cell.looked();
+            self.settle()?;
+        }
+        Ok(())
     }
 
     /// The machine's clock, ms.
@@ -494,7 +496,7 @@ mod tests {
         let mut tester = OperatorTester::new(&rt.env, Stamp::new(|i: &i64| *i, strategy)).unwrap();
         tester.push_untimed(7).unwrap();
         // A filter in front drops all, and the reader never rests.
-        for _ in 0..4 {
+        for _ in 0..12 {
             tester.clock.advance(Duration::from_millis(600));
             tester.settle().unwrap();
             tester.cell.looked();
