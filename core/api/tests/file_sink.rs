@@ -155,42 +155,53 @@ fn in_right_buckets(folder: &Path, buckets: u64) {
     }
 }
 
+/// Runs a program into a folder, in up to so many attempts, each from the last checkpoint that was complete; all but the
+/// last attempt end at a checkpoint. How many checkpoints there were, and how many files they had.
+fn restored(
+    seed: u64,
+    random: &mut SmallRng,
+    attempts: u64,
+    folder: &Path,
+    run: impl Fn(&Environment, &Path) -> Result<(), JobError>,
+) -> (usize, usize) {
+    let (mut complete, mut carried) = (0, 0);
+    let out = folder.join("out");
+    let mut from = Default::default();
+    for attempt in 0..attempts {
+        let taken = Arc::default();
+        let checkpoint_at = (attempt + 1 < attempts).then(|| random.random_range(1..80));
+        let steps = Stepped { seed: seed + attempt, from, checkpoint_at, taken: Arc::clone(&taken) };
+        from = steps.from.clone();
+        let env = steps.environment(random.random_range(1..5), folder).unwrap();
+        let ended = run(&env, &out);
+        drop(env);
+        let Some(snapshot) = taken.lock().unwrap().take() else {
+            ended.unwrap_or_else(|e| panic!("THALWEG_SEED={seed}: {e}"));
+            break;
+        };
+        assert_eq!(finished(&out), NOTHING, "THALWEG_SEED={seed}: published before the end");
+        complete += 1;
+        // At times the attempt is lost after the next one has begun from an older checkpoint.
+        if random.random_range(0..4) > 0 {
+            from = snapshot;
+            carried += hidden(&out).len();
+        }
+    }
+    assert_eq!(hidden(&out), NO_FILE, "THALWEG_SEED={seed}: left over");
+    (complete, carried)
+}
+
 #[test]
 fn a_checkpoint_at_any_moment_loses_and_doubles_nothing_in_what_is_published() {
     let (mut complete, mut carried) = (0, 0);
     for seed in seeds(120) {
         let mut random = SmallRng::seed_from_u64(seed);
         let dir = folder();
-        let out = dir.path().join("out");
         let case = Case::any(&mut random);
-        let mut from = Default::default();
-        // Up to three attempts, each from the last checkpoint that was complete.
-        for attempt in 0..3 {
-            let taken = Arc::default();
-            let checkpoint_at = (attempt < 2).then(|| random.random_range(1..80));
-            let steps = Stepped { seed: seed + attempt, from, checkpoint_at, taken: Arc::clone(&taken) };
-            from = steps.from.clone();
-            let env = steps.environment(random.random_range(1..5), dir.path()).unwrap();
-            let ended = case.run(&env, &out, true);
-            drop(env);
-            match taken.lock().unwrap().take() {
-                Some(snapshot) => {
-                    assert_eq!(finished(&out), NOTHING, "THALWEG_SEED={seed}: published before the end");
-                    complete += 1;
-                    // At times the attempt is lost after the next one has begun from an older checkpoint.
-                    if random.random_range(0..4) > 0 {
-                        from = snapshot;
-                        carried += hidden(&out).len();
-                    }
-                }
-                None => {
-                    ended.unwrap_or_else(|e| panic!("THALWEG_SEED={seed}: {e}"));
-                    break;
-                }
-            }
-        }
+        let counts = restored(seed, &mut random, 3, dir.path(), |env, out| case.run(env, out, true));
+        (complete, carried) = (complete + counts.0, carried + counts.1);
+        let out = dir.path().join("out");
         assert_eq!(finished(&out), (0..case.n).collect::<Vec<_>>(), "THALWEG_SEED={seed}");
-        assert_eq!(hidden(&out), NO_FILE, "THALWEG_SEED={seed}: left over");
         in_right_buckets(&out, case.buckets);
     }
     assert!(complete > 50 && carried > 200 || seeds(120).len() < 100, "{complete} checkpoints, {carried} files");
@@ -447,41 +458,52 @@ fn a_long_list_of_files_is_kept_beside_them() {
     assert_eq!(hidden(&out), NO_FILE);
 }
 
+fn one_file_a_subtask(env: &Environment, numbers: Sequence, out: &Path) -> Result<(), JobError> {
+    env.mode(ExecutionMode::Streaming);
+    env.source(numbers).uid("numbers").rebalance().uid("dealt").write_text(out).uid("files");
+    env.execute("files").map(|_| ())
+}
+
 #[test]
 fn one_file_a_subtask_loses_and_doubles_nothing_over_restores_either() {
     let (mut complete, mut carried) = (0, 0);
     for seed in seeds(120) {
         let mut random = SmallRng::seed_from_u64(seed);
         let dir = folder();
-        let out = dir.path().join("out");
         let n = random.random_range(1..600);
-        let mut from = Default::default();
-        for attempt in 0..4 {
-            let taken = Arc::default();
-            let checkpoint_at = (attempt < 3).then(|| random.random_range(1..80));
-            let steps = Stepped { seed: seed + attempt, from, checkpoint_at, taken: Arc::clone(&taken) };
-            from = steps.from.clone();
-            let env = steps.environment(random.random_range(1..5), dir.path()).unwrap();
-            env.mode(ExecutionMode::Streaming);
-            env.sequence(0..n).uid("numbers").rebalance().uid("dealt").write_text(&out).uid("files");
-            let ended = env.execute("files");
-            match taken.lock().unwrap().take() {
-                Some(snapshot) => {
-                    assert_eq!(finished(&out), NOTHING, "THALWEG_SEED={seed}: published before the end");
-                    complete += 1;
-                    if random.random_range(0..4) > 0 {
-                        from = snapshot;
-                        carried += hidden(&out).len();
-                    }
-                }
-                None => {
-                    ended.unwrap_or_else(|e| panic!("THALWEG_SEED={seed}: {e}"));
-                    break;
-                }
-            }
-        }
-        assert_eq!(finished(&out), (0..n).collect::<Vec<_>>(), "THALWEG_SEED={seed}");
-        assert_eq!(hidden(&out), NO_FILE, "THALWEG_SEED={seed}: left over");
+        let counts =
+            restored(seed, &mut random, 4, dir.path(), |env, out| one_file_a_subtask(env, Sequence::new(0..n), out));
+        (complete, carried) = (complete + counts.0, carried + counts.1);
+        assert_eq!(finished(&dir.path().join("out")), (0..n).collect::<Vec<_>>(), "THALWEG_SEED={seed}");
     }
     assert!(complete > 50 && carried > 50 || seeds(120).len() < 100, "{complete} checkpoints, {carried} files");
+}
+
+#[test]
+fn a_snapshot_that_names_a_file_of_somebody_else_is_refused_and_the_file_left_as_it_is() {
+    let case = Case { n: 600, rate: Some(10.0), buckets: 1, max_open: 1, policy: RollingPolicy::default() };
+    type Run<'a> = &'a dyn Fn(&Environment, &Path) -> Result<(), JobError>;
+    let sinks: [Run; 2] = [&|env, out| one_file_a_subtask(env, Sequence::new(0..600).rate(10.0), out), &|env, out| {
+        case.run(env, out, true)
+    }];
+    for run in sinks {
+        let dir = folder();
+        let out = dir.path().join("out");
+        let taken = Arc::default();
+        let steps = Stepped { seed: 1, from: Default::default(), checkpoint_at: Some(60), taken: Arc::clone(&taken) };
+        let _ = run(&steps.environment(1, dir.path()).unwrap(), &out);
+        let mut from = taken.lock().unwrap().take().unwrap();
+        let state = from.get_mut(&("files".to_owned(), 0)).unwrap();
+        let name = b".part-";
+        let at = state.windows(name.len()).position(|w| w == name).unwrap();
+        let rest = state[at + name.len()..].iter().take_while(|b| b.is_ascii_graphic()).copied().collect::<Vec<u8>>();
+        state[at..at + name.len()].copy_from_slice(b"../vic");
+        let victim = dir.path().join(format!("vic{}", str::from_utf8(&rest).unwrap()));
+        std::fs::write(&victim, "of somebody else, and longer than what the sink had written\n".repeat(1000)).unwrap();
+        let steps = Stepped { seed: 2, from, checkpoint_at: None, taken: Arc::default() };
+        let error = run(&steps.environment(1, dir.path()).unwrap(), &out).unwrap_err().to_string();
+        assert!(error.contains("../vic") && error.contains("none of this sink"), "{error}");
+        assert_eq!(std::fs::metadata(&victim).unwrap().len(), 60_000, "it was cut");
+        assert_eq!(finished(&out), NOTHING);
+    }
 }

@@ -67,8 +67,8 @@ struct BySplit<T, G> {
     version: u64,
 }
 
-/// So many looks more: what was read may be on its way through filters in front, each of which keeps it for one look.
-pub(crate) const LOOKS: u64 = 8;
+/// So many looks more: what was read may be with filters in front, which let go of it when they are asked next, all at once.
+pub(crate) const LOOKS: u64 = 1;
 
 /// Looks whether records have stopped coming.
 struct Idle {

@@ -67,48 +67,16 @@ impl<O> Push<O> for Gather<O> {
     }
 }
 
-/// Feeds one operator.
-///
-/// Its clock stands still until it is moved on, and begins at 0.
-pub struct OperatorTester<T: 'static, X: Transform<T>> {
-    op: Chained<T, X::Op, Gather<X::Out>>,
-    out: Out<X::Out>,
-    sides: GatheredSides,
-    passed: Rc<RefCell<Vec<Mark>>>,
+/// What an operator is opened with where there is no job.
+struct Stage {
+    build: BuildCx,
     clock: Arc<ManualClock>,
     cell: Rc<TaskCell>,
-    watermark: Time,
+    sides: GatheredSides,
 }
 
-impl<T: 'static, F, S> OperatorTester<T, ProcessSpec<F, ByValue<S>>>
-where
-    F: KeyedProcess<T>,
-    F::Key: OwnedKey,
-    S: Fn(&T) -> F::Key + ClonedToSubtasks,
-{
-    /// A keyed function, and how the key is found.
-    pub fn keyed(env: &Env, f: F, key: S) -> Result<Self, TaskFailure> {
-        Self::new(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() })
-    }
-
-    /// The same, going on from a snapshot.
-    pub fn keyed_restored(env: &Env, f: F, key: S, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
-        Self::restored(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() }, snapshot)
-    }
-}
-
-impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
-    /// An operator in streaming mode. `env` lends what is not the clock.
-    pub fn new(env: &Env, operator: X) -> Result<Self, TaskFailure> {
-        Self::from(env, operator, None)
-    }
-
-    /// One that goes on from a snapshot.
-    pub fn restored(env: &Env, operator: X, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
-        Self::from(env, operator, Some(snapshot))
-    }
-
-    fn from(env: &Env, operator: X, snapshot: Option<Vec<u8>>) -> Result<Self, TaskFailure> {
+impl Stage {
+    fn new(env: &Env, snapshot: Option<Vec<u8>>) -> Result<Self, TaskFailure> {
         let wrong = |e: Vec<String>| TaskFailure::new(thalweg_model::FailureKind::Incompatible, e.join("\n"));
         // A plan of this operator alone gives it a uid and key groups; its tasks are never built.
         let b = PlanBuilder::default();
@@ -153,8 +121,55 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         let cell = TaskCell::new(Arc::new(TaskShared::new(subtask, FIRST)), checkpoints);
         let slot = SlotLocal::new(Arc::new(Signal::default()));
         let sides = GatheredSides::default();
-        let cx = BuildCx { attempt, slot, subtask, cell: cell.clone(), publish: None, sides: Some(sides.clone()) };
-        let cx = cx.op(0)?;
+        let build = BuildCx { attempt, slot, subtask, cell: cell.clone(), publish: None, sides: Some(sides.clone()) };
+        Ok(Self { build, clock, cell, sides })
+    }
+}
+
+/// Feeds one operator.
+///
+/// Its clock stands still until it is moved on, and begins at 0.
+pub struct OperatorTester<T: 'static, X: Transform<T>> {
+    op: Chained<T, X::Op, Gather<X::Out>>,
+    out: Out<X::Out>,
+    sides: GatheredSides,
+    passed: Rc<RefCell<Vec<Mark>>>,
+    clock: Arc<ManualClock>,
+    cell: Rc<TaskCell>,
+    watermark: Time,
+}
+
+impl<T: 'static, F, S> OperatorTester<T, ProcessSpec<F, ByValue<S>>>
+where
+    F: KeyedProcess<T>,
+    F::Key: OwnedKey,
+    S: Fn(&T) -> F::Key + ClonedToSubtasks,
+{
+    /// A keyed function, and how the key is found.
+    pub fn keyed(env: &Env, f: F, key: S) -> Result<Self, TaskFailure> {
+        Self::new(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() })
+    }
+
+    /// The same, going on from a snapshot.
+    pub fn keyed_restored(env: &Env, f: F, key: S, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
+        Self::restored(env, ProcessSpec { f, key: ByValue(key), sides: Sides::default() }, snapshot)
+    }
+}
+
+impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
+    /// An operator in streaming mode. `env` lends what is not the clock.
+    pub fn new(env: &Env, operator: X) -> Result<Self, TaskFailure> {
+        Self::from(env, operator, None)
+    }
+
+    /// One that goes on from a snapshot.
+    pub fn restored(env: &Env, operator: X, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
+        Self::from(env, operator, Some(snapshot))
+    }
+
+    fn from(env: &Env, operator: X, snapshot: Option<Vec<u8>>) -> Result<Self, TaskFailure> {
+        let Stage { build, clock, cell, sides } = Stage::new(env, snapshot)?;
+        let cx = build.op(0)?;
         let (out, passed) = (Out::default(), Rc::default());
         let op = operator.open(&cx)?;
         let gather = Gather { out: Rc::clone(&out), passed: Rc::clone(&passed) };
@@ -310,6 +325,7 @@ mod tests {
     use crate::{
         asynchronous::{AsyncMap, AsyncOptions},
         event_time::{Stamp, WatermarkStrategy},
+        filter::Filter,
         keyed::{KeyedContext, TimeDomain},
         testing::TestRuntime,
     };
@@ -503,6 +519,50 @@ mod tests {
         }
         tester.settle().unwrap();
         assert_eq!(tester.passed(), Some(Mark::Idle));
+    }
+
+    /// Rounds of a task, each of which may read a record and then takes so long, ms, and what is told of its time: three
+    /// filters that keep small records until they are asked again, the last of which drops negative ones, in front of
+    /// watermarks that are idle after a second.
+    fn rounds(all: impl IntoIterator<Item = (Option<i64>, u64)>) -> Vec<Mark> {
+        let rt = TestRuntime::new().unwrap();
+        let Stage { build, clock, cell, .. } = Stage::new(&rt.env, None).unwrap();
+        let cx = build.op(0).unwrap();
+        let gather = Gather { out: Out::default(), passed: Rc::default() };
+        let passed = Rc::clone(&gather.passed);
+        let strategy = WatermarkStrategy::for_monotonous_timestamps().with_idleness(Duration::from_secs(1));
+        let stamp = Stamp::new(|i: &i64| *i, strategy).open(&cx).unwrap();
+        let keeps = || Filter(|_: &i64| true).open(&cx).unwrap();
+        let drops = Filter(|i: &i64| *i >= 0).open(&cx).unwrap();
+        let uid = || cx.uid.clone();
+        let chain = Chained::new(drops, uid(), Chained::new(stamp, uid(), gather));
+        let mut chain = Chained::new(keeps(), uid(), Chained::new(keeps(), uid(), chain));
+        for (record, takes) in all {
+            // As a source's task does it: asks for room, reads, and says that it has looked.
+            while chain.ready() != Ready::Yes {}
+            record.into_iter().for_each(|record| chain.push(NO_TIME, record));
+            cell.looked();
+            clock.advance(Duration::from_millis(takes));
+        }
+        passed.take()
+    }
+
+    #[test]
+    fn a_slow_task_is_not_idle_while_what_it_read_is_with_filters() {
+        let expected = |n: i64| (0..n).map(|i| Mark::At(i - 1)).collect::<Vec<_>>();
+        // What the last round read is not told yet.
+        assert_eq!(rounds((0..100).map(|i| (Some(i), 1500))), expected(99), "slow with each record");
+        let now_and_then = (0..100).flat_map(|i| [(Some(i), 0), (None, 1500)]);
+        assert_eq!(rounds(now_and_then), expected(100), "slow where there was nothing: at the next look there is");
+    }
+
+    #[test]
+    fn a_task_is_idle_where_filters_drop_all_that_it_reads() {
+        let read = (0..3).chain([-1; 30]).chain(3..10).map(|i| (Some(i), 1500));
+        let marks = rounds(read);
+        let idle: Vec<usize> = (0..marks.len()).filter(|i| marks[*i] == Mark::Idle).collect();
+        assert_eq!(idle, [3], "once, behind the first three: {marks:?}");
+        assert_eq!(marks[4..], (3..9).map(|i| Mark::At(i - 1)).collect::<Vec<_>>());
     }
 
     #[test]
