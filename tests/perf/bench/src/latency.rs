@@ -75,8 +75,11 @@ pub fn windowed(env: &Environment, arg: &str, out: &Path) -> Answer {
     env.mode(ExecutionMode::Streaming);
     let made = env.generate(numbers, |i| (i % KEYS, *BEGIN_MS + (nanos() / 1_000_000) as i64)).uid("made");
     let timed = made.assign_timestamps_and_watermarks(|(_, ms)| *ms, WatermarkStrategy::for_monotonous_timestamps());
-    let counts =
-        timed.key_by(|(key, _)| *key).window(TumblingEventTimeWindows::of(Duration::from_millis(WINDOW_MS))).count();
+    let counts = timed
+        .key_by(|(key, _)| *key)
+        .window(TumblingEventTimeWindows::of(Duration::from_millis(WINDOW_MS)))
+        .count()
+        .uid("counts");
     let ends = counts.map(|w| (w.window.end - *BEGIN_MS).max(0) as u64 * 1_000_000);
     ends.sink(Latencies { out: out.into(), warm_up });
     env.execute("latency-windowed")?;

@@ -65,10 +65,15 @@ fn lines(out: &Path, mut lines: Vec<String>) -> std::io::Result<()> {
 fn words(env: &Environment, input: &str, out: &Path, combined: bool) -> Answer {
     let words = env.read_blocks([input]).uid("words");
     let counts = if combined {
-        words.key_each(TextBlock::words).count().map(|(w, n)| (String::from_utf8_lossy(&w).into_owned(), n)).boxed()
+        words
+            .key_each(TextBlock::words)
+            .count()
+            .uid("counts")
+            .map(|(w, n)| (String::from_utf8_lossy(&w).into_owned(), n))
+            .boxed()
     } else {
         let words = words.flat_map(TextBlock::into_words);
-        words.key_by(Str::clone).without_combining().count().map(|(w, n)| (w.into(), n)).boxed()
+        words.key_by(Str::clone).without_combining().count().uid("counts").map(|(w, n)| (w.into(), n)).boxed()
     };
     let counts = counts.collect();
     let result = env.execute("words")?;
@@ -160,7 +165,11 @@ fn hot_items(env: &Environment, n: u64, out: &Path) -> Answer {
     let bids = events!(env, n)
         .assign_timestamps_and_watermarks(Event::time, WatermarkStrategy::for_monotonous_timestamps())
         .filter_map(|e| if let Event::Bid(b) = e { Some(b.auction) } else { None });
-    let counts = bids.key_by(|auction| *auction).window(SlidingEventTimeWindows::of(seconds(10), seconds(2))).count();
+    let counts = bids
+        .key_by(|auction| *auction)
+        .window(SlidingEventTimeWindows::of(seconds(10), seconds(2)))
+        .count()
+        .uid("counts");
     let hottest = counts
         .map(|w| (w.window.end, w.key, w.value))
         .key_by(|hot| hot.0)
@@ -170,6 +179,7 @@ fn hot_items(env: &Environment, n: u64, out: &Path) -> Answer {
                 *best = other;
             }
         })
+        .uid("hottest")
         .map(|w| w.value)
         .collect();
     let result = env.execute("q5")?;
@@ -200,7 +210,8 @@ fn new_sellers(env: &Environment, n: u64, out: &Path, watermarks: WatermarkStrat
         .key_by(|p| p.0)
         .join(auctions.key_by(|a| a.0))
         .window(TumblingEventTimeWindows::of(Duration::from_secs(10)))
-        .apply(|person, auction| q8_hash(person.0, auction.1) + person.1.len() as u64);
+        .apply(|person, auction| q8_hash(person.0, auction.1) + person.1.len() as u64)
+        .uid("joined");
     joined.sink(SumSink { out: out.into(), value: |x: u64| x });
     env.execute("q8")?;
     Ok(n)
