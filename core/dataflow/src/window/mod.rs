@@ -7,6 +7,7 @@
 mod assigner;
 mod combine;
 mod context;
+mod continuous;
 mod evictor;
 mod function;
 mod gaps;
@@ -14,6 +15,7 @@ mod gather;
 mod general;
 mod panes;
 mod trigger;
+mod triggers;
 
 pub use assigner::{
     EventTimeSessionWindows, GlobalWindows, ProcessingTimeSessionWindows, ProcessingTimeWindows, SessionWindows,
@@ -22,13 +24,12 @@ pub use assigner::{
 };
 pub use combine::{WindowCombine, WindowCombineOp};
 pub use context::{WindowContext, WindowStates};
+pub use continuous::{ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger};
 pub use evictor::{CountEvictor, DeltaEvictor, EvictAfter, Evictor, NoEvictor, TimeEvictor};
 pub use function::{Aggregated, AggregatedWith, Apply, WindowFunction, Windowed, WithWindow};
 pub use gaps::{DynamicSessionWindows, RecordAssigner};
 pub use gather::{Gather, OfLeft, Untimed, WithTimes};
 pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
-pub use trigger::{
-    ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountTrigger, EventTimeTrigger, ProcessingTimeTrigger,
-    PurgingTrigger, Trigger, TriggerContext, TriggerResult,
-};
+pub use trigger::{Trigger, TriggerContext, TriggerResult};
+pub use triggers::{CountTrigger, EventTimeTrigger, ProcessingTimeTrigger, PurgingTrigger};
