@@ -132,6 +132,9 @@ pub struct AsyncMapOp<T, U, F> {
     answers: Receiver<Answer<U>>,
     answer: Sender<Answer<U>>,
     ending: bool,
+    /// The input's last watermark, and whether it is idle since.
+    told: Option<Time>,
+    idle: bool,
     env: Env,
     waker: Waker,
     uid: Arc<str>,
@@ -170,6 +173,8 @@ where
             answers,
             answer,
             ending: false,
+            told: None,
+            idle: false,
             env: cx.env().clone(),
             waker: cx.waker(),
             uid: cx.uid.clone(),
@@ -189,6 +194,18 @@ where
     fn add(&mut self, entry: Entry<T, U>) {
         self.entries.insert(self.next, entry);
         self.next += 1;
+    }
+
+    /// The input is idle no more: its watermark holds the others up while this record is under way, and is told before it,
+    /// where it comes behind it.
+    fn wake(&mut self) {
+        if let Some(last) = self.entries.last_entry().filter(|last| matches!(last.get(), Entry::Mark(Mark::Idle))) {
+            last.remove();
+        }
+        let waits = self.entries.last_key_value().is_some_and(|(_, last)| matches!(last, Entry::Mark(_)));
+        if let Some(at) = self.told.filter(|_| !waits) {
+            self.add(Entry::Mark(Mark::At(at)));
+        }
     }
 
     /// Calls for as many as may be under way.
@@ -295,6 +312,9 @@ where
     type Out = U;
 
     fn item(&mut self, at: Time, item: T, _: &mut impl Push<U>) {
+        if std::mem::take(&mut self.idle) {
+            self.wake();
+        }
         self.add(Entry::Called { at, item, result: None });
         self.records += 1;
         self.call();
@@ -321,7 +341,9 @@ where
             self.ending = true;
             return if self.entries.is_empty() { Flow::Done } else { Flow::More };
         }
-        if let Mark::At(_) = mark {
+        self.idle = mark == Mark::Idle;
+        if let Mark::At(at) = mark {
+            self.told = Some(at);
             // The newest time counts alone, and idleness only if it lasts until its turn has come.
             while self.entries.last_entry().is_some_and(|entry| matches!(entry.get(), Entry::Mark(_))) {
                 self.entries.pop_last();
@@ -436,6 +458,42 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(tester.all_passed(), [Mark::At(8), Mark::Idle], "the newest of each");
+    }
+
+    #[test]
+    fn an_input_that_is_back_holds_the_others_up_while_its_first_record_is_under_way() {
+        let rt = TestRuntime::new().unwrap();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let opens = gate.clone();
+        let f = move |i: u64| {
+            let gate = opens.clone();
+            async move { gate.acquire().await.map(|_| i).map_err(|e| e.to_string()) }
+        };
+        for options in [AsyncOptions::ordered(), AsyncOptions::unordered()] {
+            let mut tester = OperatorTester::new(&rt.env, AsyncMap::new(options, f.clone())).unwrap();
+            tester.idle().unwrap();
+            tester.push(3, 1).unwrap();
+            assert_eq!(tester.all_passed(), [Mark::Idle], "there is no watermark yet");
+            gate.add_permits(1);
+            tester.watermark(8).unwrap();
+            tester.idle().unwrap();
+            while tester.all_passed().len() < 3 {
+                tester.advance(Duration::ZERO).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            gate.forget_permits(1);
+            tester.push(9, 2).unwrap();
+            let told = [Mark::Idle, Mark::At(8), Mark::Idle, Mark::At(8)];
+            assert_eq!(tester.all_passed(), told, "what its source says now comes behind the record");
+            // Idle and back behind a record that is under way: nobody need know.
+            tester.watermark(9).unwrap();
+            tester.idle().unwrap();
+            tester.push(11, 3).unwrap();
+            gate.add_permits(2);
+            tester.end().unwrap();
+            assert_eq!(tester.all_passed(), [&told[..], &[Mark::At(9), Mark::At(Time::MAX)]].concat());
+            gate.forget_permits(2);
+        }
     }
 
     #[test]

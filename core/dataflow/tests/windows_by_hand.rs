@@ -400,3 +400,74 @@ fn states_of_windows_by_the_clock_go_with_them() {
     assert_eq!(told.iter().map(|t| t.2).collect::<Vec<_>>(), [1, 2, 1, 2, 3], "a new window has a new state");
     assert_eq!(again, of_keys_alone, "nothing is left of windows that are over");
 }
+
+#[test]
+fn a_session_that_grows_with_each_record_waits_for_its_last_end_alone() {
+    fn check<W, G: Trigger<u64>>(assigner: W, trigger: G)
+    where
+        W: RecordAssigner<u64> + Clone + Send + 'static,
+    {
+        let rt = TestRuntime::new().unwrap();
+        let spec = TriggeredSpec { lateness: 500, ..counts(assigner, trigger, 1) };
+        let mut tester = OperatorTester::new(&rt.env, spec).unwrap();
+        let mut kept = Vec::new();
+        for at in 0..300 {
+            tester.push(at, 0).unwrap();
+            tester.advance(ms(1)).unwrap();
+            kept.push(tester.snapshot().unwrap().unwrap().len());
+        }
+        assert!(kept[299] < kept[10] + 16, "{kept:?}");
+        tester.take();
+        tester.watermark(100_000).unwrap();
+        tester.advance(ms(100_000)).unwrap();
+        assert!(values(tester.take()).iter().all(|n| *n == 300), "by the trigger's times, and at the end");
+    }
+    check(EventTimeSessionWindows::with_gap(ms(1000)), EventTimeTrigger);
+    check(EventTimeSessionWindows::with_gap(ms(1000)), PurgingTrigger::of(EventTimeTrigger));
+    check(EventTimeSessionWindows::with_gap(ms(1000)), ContinuousEventTimeTrigger::of(ms(700)));
+    check(ProcessingTimeSessionWindows::with_gap(ms(1000)), ProcessingTimeTrigger);
+}
+
+#[test]
+fn a_trigger_s_wish_for_a_time_within_a_session_outlives_a_merge_and_those_of_ends_do_not() {
+    /// Asks for a time and the end with the first record, and does not care for merges.
+    #[derive(Clone)]
+    struct Once;
+    impl Trigger<u64> for Once {
+        type State = bool;
+        fn on_element(
+            &mut self,
+            _: &u64,
+            at: Time,
+            window: &TimeWindow,
+            asked: &mut bool,
+            ctx: &mut TriggerContext,
+        ) -> TriggerResult {
+            if !std::mem::replace(asked, true) {
+                ctx.register_event_time_timer(at + 3);
+                ctx.register_event_time_timer(window.max_timestamp());
+            }
+            TriggerResult::Continue
+        }
+        fn on_event_time(&mut self, _: Time, _: &TimeWindow, _: &mut bool, _: &mut TriggerContext) -> TriggerResult {
+            TriggerResult::Fire
+        }
+        fn on_merge(&mut self, _: &TimeWindow, asked: &mut bool, other: bool, _: &mut TriggerContext) {
+            *asked |= other;
+        }
+    }
+    let rt = TestRuntime::new().unwrap();
+    let mut tester = OperatorTester::new(&rt.env, counts(EventTimeSessionWindows::with_gap(ms(10)), Once, 1)).unwrap();
+    for at in [0, 20, 9, 12] {
+        tester.push(at, 0).unwrap();
+    }
+    tester.watermark(3).unwrap();
+    assert_eq!(values(tester.take()), [4], "all are one session by now");
+    tester.watermark(22).unwrap();
+    assert!(values(tester.take()).is_empty(), "9 was the end of what is none any more");
+    tester.watermark(23).unwrap();
+    assert_eq!(values(tester.take()), [4]);
+    // The second of the first ones had the end that the session has now.
+    tester.watermark(29).unwrap();
+    assert_eq!(values(tester.take()), [4]);
+}

@@ -448,6 +448,8 @@ impl Model {
                     .filter(|i| self.open[*i].key == key)
                     .filter(|i| self.open[*i].window.start < window.end && window.start < self.open[*i].window.end)
                     .collect();
+                // One after the other.
+                joined.sort_by_key(|i| self.open[*i].window);
                 let own = window;
                 for i in &joined {
                     let other = self.open[*i].window;

@@ -1,4 +1,4 @@
-//! Timers of keys: each key has at most one for a time, and they fire in the order of time.
+//! Timers of keys, or of something else that has a key: each has at most one for a time, and they fire in the order of time.
 
 use crate::{batch::Time, build::OpCx, key::OwnedKey};
 use std::collections::{BTreeMap, btree_map::Entry};
@@ -33,7 +33,7 @@ impl<K> Default for Timers<K> {
     }
 }
 
-impl<K: OwnedKey> Timers<K> {
+impl<K: Clone + Eq> Timers<K> {
     /// Asks for a time. Once is enough: the same again changes nothing.
     pub fn add(&mut self, at: Time, hash: u64, key: &K) {
         if self.still_firing(at).is_some_and(|all| all.find(hash, |(_, k)| k == key).is_some()) {
@@ -122,7 +122,9 @@ impl<K: OwnedKey> Timers<K> {
         let firing = self.firing.1.iter().map(|(_, key)| (self.firing.0, key));
         firing.chain(self.by_time.iter().flat_map(|(at, set)| set.iter().map(|(_, key)| (*at, key))))
     }
+}
 
+impl<K: OwnedKey> Timers<K> {
     /// Those of a snapshot that belong to this subtask.
     pub fn restore(&mut self, cx: &OpCx, timers: Vec<(Time, K)>) {
         for (at, key) in timers {

@@ -76,7 +76,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(env: &Env, snapshot: Option<Vec<u8>>) -> Result<Self, TaskFailure> {
+    fn new(env: &Env, snapshot: &[Vec<u8>]) -> Result<Self, TaskFailure> {
         let wrong = |e: Vec<String>| TaskFailure::new(thalweg_model::FailureKind::Incompatible, e.join("\n"));
         // A plan of this operator alone gives it a uid and key groups; its tasks are never built.
         let b = PlanBuilder::default();
@@ -96,7 +96,8 @@ impl Stage {
         let checkpoints = Arc::new(Checkpoints::default());
         let host = HostPlace { task_manager: TaskManagerId::new("one"), data_address: None };
         let placement = Placement { hosts: vec![host], subtasks: vec![vec![SubtaskPlace { host: 0, slot: 0 }]] };
-        let restore: Snapshot = snapshot.into_iter().map(|s| (("tested".to_owned(), 0), s)).collect();
+        let writers = (0..).zip(snapshot);
+        let restore: Snapshot = writers.map(|(n, state)| (("tested".to_owned(), n), state.clone())).collect();
         let attempt = Arc::new(AttemptCx {
             job: JobId::from_bytes([0; 16]),
             region: 0,
@@ -159,15 +160,16 @@ where
 impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
     /// An operator in streaming mode. `env` lends what is not the clock.
     pub fn new(env: &Env, operator: X) -> Result<Self, TaskFailure> {
-        Self::from(env, operator, None)
+        Self::from(env, operator, &[])
     }
 
     /// One that goes on from a snapshot.
     pub fn restored(env: &Env, operator: X, snapshot: Vec<u8>) -> Result<Self, TaskFailure> {
-        Self::from(env, operator, Some(snapshot))
+        Self::from(env, operator, &[snapshot])
     }
 
-    fn from(env: &Env, operator: X, snapshot: Option<Vec<u8>>) -> Result<Self, TaskFailure> {
+    /// One of what so many subtasks had.
+    pub(crate) fn from(env: &Env, operator: X, snapshot: &[Vec<u8>]) -> Result<Self, TaskFailure> {
         let Stage { build, clock, cell, sides } = Stage::new(env, snapshot)?;
         let cx = build.op(0)?;
         let (out, passed) = (Out::default(), Rc::default());
@@ -251,6 +253,13 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
             self.settle()?;
         }
         self.settle()
+    }
+
+    /// The input pauses.
+    #[cfg(test)]
+    pub(crate) fn flush(&mut self) -> Result<(), TaskFailure> {
+        self.op.flush();
+        self.cell.take_failure().map_or(Ok(()), Err)
     }
 
     /// The machine's clock moves on.
@@ -526,7 +535,7 @@ mod tests {
     /// watermarks that are idle after a second.
     fn rounds(all: impl IntoIterator<Item = (Option<i64>, u64)>) -> Vec<Mark> {
         let rt = TestRuntime::new().unwrap();
-        let Stage { build, clock, cell, .. } = Stage::new(&rt.env, None).unwrap();
+        let Stage { build, clock, cell, .. } = Stage::new(&rt.env, &[]).unwrap();
         let cx = build.op(0).unwrap();
         let gather = Gather { out: Out::default(), passed: Rc::default() };
         let passed = Rc::clone(&gather.passed);

@@ -19,6 +19,11 @@ impl TimeWindow {
         self.end.saturating_sub(1)
     }
 
+    /// From this watermark on it is over, where what comes so much later still counts.
+    pub(super) fn over_at(&self, lateness: Time) -> Time {
+        self.max_timestamp().saturating_add(lateness)
+    }
+
     /// Is there a moment that belongs to both?
     pub fn overlaps(&self, other: &Self) -> bool {
         self.start < other.end && other.start < self.end

@@ -60,6 +60,8 @@ pub struct WindowCombineOp<T, F: Fold<T>, S: KeySelect<T>> {
     had: usize,
     /// Records that still pass one by one.
     pass: u32,
+    /// Its input has been idle, so that others may be ahead of it: they do not wait for what is gathered here.
+    alone: bool,
     uid: Arc<str>,
     cell: Rc<TaskCell>,
     _t: PhantomData<fn(T)>,
@@ -84,6 +86,7 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Transform<T> for WindowCombine<F, 
             leaving: VecDeque::new(),
             look: LOOK,
             pass: 0,
+            alone: false,
             uid: cx.uid.clone(),
             cell: cx.cell(),
             _t: PhantomData,
@@ -167,9 +170,23 @@ impl<T: 'static, F: Fold<T>, S: KeySelect<T>> Operator<T> for WindowCombineOp<T,
                 self.watermark = self.watermark.max(at);
             }
             // From now on others alone say how late it is, and what is gathered here would come too late for them.
-            Mark::Idle => self.leave(Time::MAX),
+            Mark::Idle => {
+                self.leave(Time::MAX);
+                self.alone = true;
+            }
         }
         if *budget == 0 { Flow::More } else { self.drain(budget, out) }
+    }
+
+    /// Whether its own watermark holds up those behind the exchange, once it was idle, only they know: so nothing waits for
+    /// that for longer than it would in the exchange.
+    fn flush(&mut self, out: &mut impl Push<Self::Out>) {
+        if self.alone {
+            self.leave(Time::MAX);
+            if self.drain(&mut STRIDE.clone(), out) == Flow::More {
+                self.cell.goes_on();
+            }
+        }
     }
 
     fn snapshot(&mut self) -> Option<Vec<u8>> {
@@ -212,5 +229,30 @@ mod tests {
         tester.push(7, 1).unwrap();
         tester.push(8, 1).unwrap();
         assert_eq!(tester.take(), [(7, (1, 1)), (8, (1, 1))]);
+    }
+
+    #[test]
+    fn once_its_input_was_idle_nothing_is_kept_for_longer_than_the_exchange_would() {
+        let rt = TestRuntime::new().unwrap();
+        let windows = TumblingEventTimeWindows::of(Duration::from_millis(10));
+        let combine = WindowCombine { windows, fold: Count, key: ByValue(|i: &u64| *i), gathers: true };
+        let mut tester = OperatorTester::new(&rt.env, combine).unwrap();
+        tester.push(7, 1).unwrap();
+        tester.flush().unwrap();
+        assert_eq!(tester.take(), [], "its watermark holds those behind the exchange up");
+        tester.idle().unwrap();
+        assert_eq!(tester.take(), [(9, (1, 1))]);
+        // It is back, and behind what the others have told.
+        tester.watermark(3).unwrap();
+        (0..3).for_each(|_| tester.push(12, 1).unwrap());
+        assert_eq!(tester.take(), [], "gathered until the input pauses");
+        tester.flush().unwrap();
+        assert_eq!(tester.take(), [(19, (1, 3))]);
+        let keys = 3 * STRIDE as u64;
+        (0..keys).for_each(|key| tester.push(12, key).unwrap());
+        tester.flush().unwrap();
+        assert_eq!(tester.take().len(), STRIDE, "in pieces");
+        tester.advance(Duration::ZERO).unwrap();
+        assert_eq!(tester.take().len(), 2 * STRIDE);
     }
 }

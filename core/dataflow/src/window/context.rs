@@ -3,7 +3,7 @@
 
 use super::{TimeWindow, WindowFunction};
 use crate::{
-    batch::Time,
+    batch::{NO_TIME, Time},
     build::OpCx,
     key::OwnedKey,
     side::{LiveSides, OutputTag, Sides},
@@ -177,5 +177,75 @@ impl<K: OwnedKey> Around<K> {
         let window = |(end, start): &(Time, Time)| TimeWindow { start: *start, end: *end };
         let of_windows = self.of_windows.iter().map(|(at, states)| Ok((window(at), states.snapshot()?)));
         Ok((self.of_key.snapshot()?, of_windows.collect::<Result<_, String>>()?))
+    }
+}
+
+/// The watermark that a subtask's windows go on from, of those that each writer had at the barrier. They are not all alike:
+/// whether an input that was idle had come back in time is each receiver's own to find. Where the keys have come from several
+/// writers it is the lowest one, so that no window is taken for one that has fired.
+pub(super) fn restored_watermark(cx: &OpCx, all: &[(u32, Time)]) -> Time {
+    let own = all.iter().find(|(writer, _)| *writer == cx.subtask).filter(|_| all.len() == cx.parallelism as usize);
+    own.or(all.iter().min_by_key(|(_, at)| *at)).map_or(NO_TIME, |(_, at)| *at)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        fold::Count,
+        key::ByValue,
+        side::Sides,
+        testing::{OperatorTester, TestRuntime},
+        window::{
+            EventTimeTrigger, NoEvictor, TriggeredSpec, TumblingEventTimeWindows, Untimed, WindowSpec, WithWindow,
+        },
+    };
+    use std::time::Duration;
+
+    /// Two subtasks that had heard of an input's idleness at different times, put together by a restore.
+    macro_rules! late_by_one_clock_alone {
+        ($spec:expr) => {{
+            let rt = TestRuntime::new().unwrap();
+            let snapshot = |key: u64, watermark| {
+                let mut tester = OperatorTester::new(&rt.env, $spec).unwrap();
+                tester.push(3, key).unwrap();
+                tester.watermark(watermark).unwrap();
+                (tester.take().len(), tester.snapshot().unwrap().unwrap())
+            };
+            let (fired, ahead) = snapshot(1, 20);
+            let (waits, behind) = snapshot(2, 7);
+            assert_eq!((fired, waits), (1, 0));
+            for parts in [[ahead.clone(), behind.clone()], [behind, ahead]] {
+                let mut tester = OperatorTester::from(&rt.env, $spec, &parts).unwrap();
+                tester.push(8, 2).unwrap();
+                tester.watermark(20).unwrap();
+                let got: Vec<_> = tester.take().into_iter().map(|(_, w)| (w.key, w.value)).collect();
+                assert_eq!(got, [(2, 2)], "not fired again, not lost, and not late");
+            }
+        }};
+    }
+
+    #[test]
+    fn a_restore_takes_no_window_for_one_that_has_fired_because_another_subtask_was_ahead() {
+        let (windows, key) = (TumblingEventTimeWindows::of(Duration::from_millis(10)), || ByValue(|i: &u64| *i));
+        late_by_one_clock_alone!(WindowSpec {
+            windows,
+            lateness: 0,
+            fold: Count,
+            key: key(),
+            result: WithWindow,
+            late: None,
+            sides: Sides::default(),
+        });
+        late_by_one_clock_alone!(TriggeredSpec {
+            assigner: windows,
+            trigger: EventTimeTrigger,
+            evictor: NoEvictor,
+            lateness: 0,
+            fold: Untimed(Count),
+            key: key(),
+            result: WithWindow,
+            late: None,
+            sides: Sides::default(),
+        });
     }
 }

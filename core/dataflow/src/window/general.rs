@@ -1,10 +1,11 @@
 //! Windows of any kind: assigned by a function of the time, merged where they overlap, fired by a trigger, thinned by
-//! an evictor. Each key keeps a short list of its open windows.
+//! an evictor. Each key keeps its open windows in order, and each timer says whose it is: a key may have thousands, as in
+//! batch mode, where all stay open until the end.
 
 use super::{
     TimeWindow, WindowContext, WindowFunction,
     assigner::WindowTime,
-    context::{Around, SavedAround},
+    context::{Around, SavedAround, restored_watermark},
     evictor::Evictor,
     gaps::RecordAssigner,
     gather::Gather,
@@ -15,7 +16,7 @@ use crate::{
     build::OpCx,
     codec,
     event_time::{Due, Timers},
-    key::KeySelect,
+    key::{Key, KeySelect, OwnedKey},
     keyed::keep,
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push, Ready, STRIDE},
@@ -24,7 +25,7 @@ use crate::{
     task::TaskCell,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::VecDeque, marker::PhantomData, ops::Range, rc::Rc, sync::Arc, time::Duration};
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// An open window of a key.
@@ -74,6 +75,48 @@ impl<T, W: Clone, G: Clone, V: Clone, F: Clone, S: Clone, R: Clone> Clone for Tr
     }
 }
 
+impl<T, W, G, V, F, S, R> TriggeredSpec<T, W, G, V, F, S, R>
+where
+    W: RecordAssigner<T>,
+    G: Trigger<T>,
+    F: Gather<T>,
+{
+    /// Windows by the machine's clock have none.
+    fn lateness(&self) -> Time {
+        if self.assigner.time() == WindowTime::Event { self.lateness } else { 0 }
+    }
+
+    /// A window becomes part of one that covers it. Whatever it has asked for it asks on, but for its end, which is none any
+    /// more: a session that grows with each record would else wait for each of these.
+    fn merge<K: OwnedKey, I>(
+        &mut self,
+        open: &mut Open<F::Acc, G::State>,
+        other: Open<F::Acc, G::State>,
+        turn: &mut Turn<'_, K, F::Acc, I>,
+    ) {
+        match (&mut open.contents, other.contents) {
+            (Some(contents), Some(more)) => self.fold.merge(contents, more),
+            (contents, more @ Some(_)) => *contents = more,
+            (_, None) => {}
+        }
+        let end = other.window.max_timestamp();
+        let still_ends = end == open.window.max_timestamp();
+        let time = self.assigner.time();
+        let asks_on = |by: WindowTime| move |at: &Time| *at != end || still_ends || by != time;
+        let trigger = &mut self.trigger;
+        let _ = turn.ask(open, |window, state, cx| {
+            let Asked { event, processing } = other.asked;
+            event.into_iter().filter(asks_on(WindowTime::Event)).for_each(|at| cx.register_event_time_timer(at));
+            processing
+                .into_iter()
+                .filter(asks_on(WindowTime::Processing))
+                .for_each(|at| cx.register_processing_time_timer(at));
+            trigger.on_merge(window, state, other.trigger, cx);
+            TriggerResult::Continue
+        });
+    }
+}
+
 /// A live [`TriggeredSpec`].
 pub struct TriggeredOp<T, W, G, V, F, S, R>
 where
@@ -83,9 +126,9 @@ where
     R: WindowFunction<S::Key, F::Acc>,
 {
     spec: TriggeredSpec<T, W, G, V, F, S, R>,
-    rows: Rows<S::Key, Vec<Open<F::Acc, G::State>>>,
-    event: Timers<S::Key>,
-    processing: Timers<S::Key>,
+    rows: Rows<S::Key, Windows<F::Acc, G::State>>,
+    event: Timers<(S::Key, TimeWindow)>,
+    processing: Timers<(S::Key, TimeWindow)>,
     watermark: Time,
     /// Results that wait for room, and their time.
     results: VecDeque<(Time, R::Results)>,
@@ -97,7 +140,11 @@ where
     _t: PhantomData<fn(T)>,
 }
 
-type Saved<K, A, G> = (Vec<(K, Vec<Open<A, G>>)>, Vec<(Time, K)>, Vec<(Time, K)>, Time, SavedAround);
+/// Open windows of a key by start and end. Those of sessions have no moment in common.
+type Windows<A, G> = VecDeque<Open<A, G>>;
+
+/// Timers are those that the windows have asked for.
+type Saved<K, A, G> = (Vec<(K, Windows<A, G>)>, Time, SavedAround);
 
 impl<T, W, G, V, F, S, R> Transform<T> for TriggeredSpec<T, W, G, V, F, S, R>
 where
@@ -113,29 +160,34 @@ where
     type Op = TriggeredOp<T, W, G, V, F, S, R>;
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let mut around = Around::open(cx, &mut self.result, self.assigner.merges(), &self.sides)?;
-        let mut rows = Rows::new();
-        let (mut event, mut processing, mut watermark) = (Timers::default(), Timers::default(), NO_TIME);
+        let (mut rows, mut watermarks) = (Rows::new(), Vec::new());
         for (writer, part) in cx.restored() {
-            let (part, by_event, by_wall, at, beside): Saved<S::Key, F::Acc, G::State> =
-                codec::decode(part).map_err(|e| {
-                    cx.failure(
-                        FailureKind::Storage,
-                        format!("the windows that subtask {writer} wrote cannot be read: {e}"),
-                    )
-                })?;
+            let (part, at, beside): Saved<S::Key, F::Acc, G::State> = codec::decode(part).map_err(|e| {
+                cx.failure(FailureKind::Storage, format!("the windows that subtask {writer} wrote cannot be read: {e}"))
+            })?;
             rows.restore(cx, part);
             around.restore(cx, beside)?;
-            event.restore(cx, by_event);
-            processing.restore(cx, by_wall);
-            // All subtasks had heard the same watermarks when the barrier came.
-            watermark = watermark.max(at);
+            watermarks.push((writer, at));
+        }
+        let time = self.assigner.time();
+        let (mut event, mut processing) = (Timers::default(), Timers::default());
+        for (key, open) in rows.iter().flat_map(|(key, list)| list.iter().map(move |open| (key, open))) {
+            let (hash, whose) = (key.stable_hash(), (key.clone(), open.window));
+            open.asked.event.iter().for_each(|at| event.add(*at, hash, &whose));
+            open.asked.processing.iter().for_each(|at| processing.add(*at, hash, &whose));
+            let over = open.window.over_at(self.lateness());
+            match time {
+                WindowTime::Event => event.add(over, hash, &whose),
+                WindowTime::Processing => processing.add(over, hash, &whose),
+                WindowTime::Never => {}
+            }
         }
         Ok(TriggeredOp {
             spec: self,
             rows,
             event,
             processing,
-            watermark,
+            watermark: restored_watermark(cx, &watermarks),
             results: VecDeque::new(),
             assigned: Vec::new(),
             around,
@@ -152,16 +204,17 @@ struct Turn<'a, K, A, I> {
     key: &'a K,
     hash: u64,
     time: WindowTime,
+    lateness: Time,
     watermark: Time,
     /// What the clock shows, where it has been looked at.
     wall: Option<Time>,
-    event: &'a mut Timers<K>,
-    processing: &'a mut Timers<K>,
+    event: &'a mut Timers<(K, TimeWindow)>,
+    processing: &'a mut Timers<(K, TimeWindow)>,
     results: &'a mut VecDeque<(Time, I)>,
     _a: PhantomData<A>,
 }
 
-impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
+impl<K: OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
     fn ask<G>(
         &mut self,
         open: &mut Open<A, G>,
@@ -172,12 +225,34 @@ impl<K: crate::key::OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
         let mut cx = TriggerContext { time, watermark, wall, clock, event, processing };
         let result = ask(&open.window, &mut open.trigger, &mut cx);
         for at in cx.event.new_ones() {
-            self.event.add(*at, self.hash, self.key);
+            self.event.add(*at, self.hash, &(self.key.clone(), open.window));
         }
         for at in cx.processing.new_ones() {
-            self.processing.add(*at, self.hash, self.key);
+            self.processing.add(*at, self.hash, &(self.key.clone(), open.window));
         }
         result
+    }
+
+    /// The window is waited for until it is over.
+    fn begin(&mut self, window: TimeWindow) {
+        let (at, whose) = (window.over_at(self.lateness), (self.key.clone(), window));
+        match self.time {
+            WindowTime::Event => self.event.add(at, self.hash, &whose),
+            WindowTime::Processing => self.processing.add(at, self.hash, &whose),
+            WindowTime::Never => {}
+        }
+    }
+
+    /// The window is no more, and waits for nothing.
+    fn forget<G>(&mut self, open: &Open<A, G>) {
+        let (at, whose) = (open.window.over_at(self.lateness), (self.key.clone(), open.window));
+        let over = |time| (self.time == time).then_some(at);
+        for at in open.asked.event.iter().copied().chain(over(WindowTime::Event)) {
+            self.event.remove(at, self.hash, &whose);
+        }
+        for at in open.asked.processing.iter().copied().chain(over(WindowTime::Processing)) {
+            self.processing.remove(at, self.hash, &whose);
+        }
     }
 
     fn obey<G, R, V>(&mut self, open: &mut Open<A, G>, wish: TriggerResult, result: &mut R, evictor: &mut V)
@@ -215,14 +290,8 @@ where
         self.around.wall()
     }
 
-    /// When a window's contents are no longer needed; windows by the machine's clock have no lateness.
-    fn cleanup(&self, window: &TimeWindow) -> Time {
-        let lateness = if self.spec.assigner.time() == WindowTime::Event { self.spec.lateness } else { 0 };
-        window.max_timestamp().saturating_add(lateness)
-    }
-
     fn is_late(&self, window: &TimeWindow) -> bool {
-        self.spec.assigner.time() == WindowTime::Event && self.cleanup(window) <= self.watermark
+        self.spec.assigner.time() == WindowTime::Event && window.over_at(self.spec.lateness) <= self.watermark
     }
 
     fn one(&mut self, hash: u64, at: Time, item: T) {
@@ -265,22 +334,23 @@ where
     /// Adds the record to one of its windows; gives it back if it is too late for that.
     fn add_to(&mut self, hash: u64, at: Time, wall: Option<Time>, mut window: TimeWindow, item: T) -> Result<(), T> {
         let select = &self.spec.key;
-        if self.spec.assigner.merges() {
-            let open = self.rows.find(hash, |k| select.same(&item, k)).map(Vec::as_slice).unwrap_or_default();
-            window = open.iter().filter(|o| o.window.overlaps(&window)).fold(window, |w, o| w.cover(&o.window));
+        let merges = self.spec.assigner.merges();
+        if merges && let Some(list) = self.rows.find(hash, |k| select.same(&item, k)) {
+            window = list.range(overlapping(list, &window)).fold(window, |w, o| w.cover(&o.window));
         }
         if self.is_late(&window) {
             return Err(item);
         }
-        let cleanup = self.cleanup(&window);
+        let lateness = self.spec.lateness();
         let spec = &mut self.spec;
         let select = &spec.key;
-        let (key, list) = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), Vec::new()));
+        let (key, list) = self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), Windows::new()));
         let mut turn = Turn {
             around: &mut self.around,
             key,
             hash,
             time: spec.assigner.time(),
+            lateness,
             watermark: self.watermark,
             wall,
             event: &mut self.event,
@@ -288,57 +358,29 @@ where
             results: &mut self.results,
             _a: PhantomData,
         };
-        let begun = list.len();
-        let place = match list.iter().position(|o| o.window == window) {
-            Some(place) => place,
-            None => {
-                list.push(Open { window, contents: None, trigger: G::State::default(), asked: Asked::default() });
-                list.len() - 1
+        let place = match place(list, &window) {
+            Ok(place) => place,
+            Err(place) => {
+                turn.begin(window);
+                let (trigger, asked) = (G::State::default(), Asked::default());
+                let open = Open { window, contents: None, trigger, asked };
+                // What it covers becomes part of it.
+                let covered = if merges { overlapping(list, &window) } else { 0..0 };
+                if covered.is_empty() {
+                    list.insert(place, open);
+                    place
+                } else {
+                    let (place, mut open) = (covered.start, open);
+                    for other in list.drain(covered) {
+                        turn.forget(&other);
+                        spec.merge(&mut open, other, &mut turn);
+                    }
+                    list.insert(place, open);
+                    place
+                }
             }
         };
-        if spec.assigner.merges() {
-            // Windows that the new one covers become part of it.
-            let mut i = 0;
-            let mut place = place;
-            while i < list.len() {
-                if i == place || !list[i].window.overlaps(&window) {
-                    i += 1;
-                    continue;
-                }
-                let other = list.remove(i);
-                place -= usize::from(i < place);
-                let open = &mut list[place];
-                match (&mut open.contents, other.contents) {
-                    (Some(contents), Some(more)) => spec.fold.merge(contents, more),
-                    (contents, more @ Some(_)) => *contents = more,
-                    (_, None) => {}
-                }
-                // Whoever asked for these times asks on.
-                for at in other.asked.event {
-                    if !open.asked.event.contains(&at) {
-                        open.asked.event.push(at);
-                    }
-                }
-                for at in other.asked.processing {
-                    if !open.asked.processing.contains(&at) {
-                        open.asked.processing.push(at);
-                    }
-                }
-                let trigger = &mut spec.trigger;
-                let _ = turn.ask(open, |window, state, cx| {
-                    trigger.on_merge(window, state, other.trigger, cx);
-                    TriggerResult::Continue
-                });
-            }
-        }
-        let Some(open) = list.iter_mut().find(|o| o.window == window) else { return Ok(()) };
-        if list_grew(begun, place) || spec.assigner.merges() {
-            match spec.assigner.time() {
-                WindowTime::Event => turn.event.add(cleanup, hash, key),
-                WindowTime::Processing => turn.processing.add(cleanup, hash, key),
-                WindowTime::Never => {}
-            }
-        }
+        let Some(open) = list.get_mut(place) else { return Ok(()) };
         // The trigger does not see the contents: it is asked first, so that the record need not be cloned for it.
         let trigger = &mut spec.trigger;
         let wish = turn.ask(open, |window, state, cx| trigger.on_element(&item, at, window, state, cx));
@@ -348,7 +390,7 @@ where
         }
         turn.obey(open, wish, &mut spec.result, &mut spec.evictor);
         if spec.assigner.time() == WindowTime::Never && keeps_nothing(open, &spec.trigger) {
-            list.retain(|open| !keeps_nothing(open, &spec.trigger));
+            list.remove(place);
             if list.is_empty() {
                 let key = key.clone();
                 self.rows.remove(hash, &key);
@@ -357,20 +399,21 @@ where
         Ok(())
     }
 
-    /// A time has come for a key.
-    fn timer(&mut self, by_event: bool, watermark: Time, wall: Option<Time>, due: Due<S::Key>) {
-        let Due { at, hash, key } = due;
-        let cleanup_of = |lateness: Time, window: &TimeWindow| window.max_timestamp().saturating_add(lateness);
+    /// A time has come for a window of a key.
+    fn timer(&mut self, by_event: bool, watermark: Time, wall: Option<Time>, due: Due<(S::Key, TimeWindow)>) {
+        let Due { at, hash, key: (key, window) } = due;
         let time = self.spec.assigner.time();
-        let lateness = if time == WindowTime::Event { self.spec.lateness } else { 0 };
-        let cleans = time == if by_event { WindowTime::Event } else { WindowTime::Processing };
+        let lateness = self.spec.lateness();
         let spec = &mut self.spec;
         let Some(list) = self.rows.get_mut(hash, &key) else { return };
+        let Ok(place) = place(list, &window) else { return };
+        let Some(open) = list.get_mut(place) else { return };
         let mut turn = Turn {
             around: &mut self.around,
             key: &key,
             hash,
             time,
+            lateness,
             watermark,
             wall,
             event: &mut self.event,
@@ -378,10 +421,9 @@ where
             results: &mut self.results,
             _a: PhantomData,
         };
-        for open in list.iter_mut() {
-            let asked = if by_event { &mut open.asked.event } else { &mut open.asked.processing };
-            let Some(place) = asked.iter().position(|t| *t == at) else { continue };
-            asked.swap_remove(place);
+        let asked = if by_event { &mut open.asked.event } else { &mut open.asked.processing };
+        if let Some(wish) = asked.iter().position(|t| *t == at) {
+            asked.swap_remove(wish);
             let trigger = &mut spec.trigger;
             let wish = turn.ask(open, |window, state, cx| {
                 if by_event {
@@ -392,25 +434,14 @@ where
             });
             turn.obey(open, wish, &mut spec.result, &mut spec.evictor);
         }
-        if cleans {
-            let stays = |open: &Open<F::Acc, G::State>| cleanup_of(lateness, &open.window) > at;
-            while let Some(i) = list.iter().position(|open| !stays(open)) {
-                let Asked { event, processing } = list.remove(i).asked;
-                // What it asked for is no longer waited for, unless another of the key's windows waits for it too.
-                for t in event {
-                    if !list.iter().any(|o| o.asked.event.contains(&t) || cleanup_of(lateness, &o.window) == t) {
-                        turn.event.remove(t, hash, &key);
-                    }
-                }
-                for t in processing {
-                    if !list.iter().any(|o| o.asked.processing.contains(&t) || cleanup_of(lateness, &o.window) == t) {
-                        turn.processing.remove(t, hash, &key);
-                    }
-                }
-            }
-        }
-        if time == WindowTime::Never {
-            list.retain(|open| !keeps_nothing(open, &spec.trigger));
+        let is_over = match time {
+            WindowTime::Event => by_event && window.over_at(lateness) <= at,
+            WindowTime::Processing => !by_event && window.over_at(lateness) <= at,
+            WindowTime::Never => keeps_nothing(open, &spec.trigger),
+        };
+        if is_over {
+            turn.forget(open);
+            list.remove(place);
         }
         if list.is_empty() {
             self.rows.remove(hash, &key);
@@ -439,9 +470,14 @@ fn keeps_nothing<T, A, G: Trigger<T>>(open: &Open<A, G::State>, trigger: &G) -> 
     open.contents.is_none() && event.is_empty() && processing.is_empty() && trigger.is_fresh(&open.trigger)
 }
 
-/// Was the window put to the end of the list?
-fn list_grew(begun: usize, place: usize) -> bool {
-    place >= begun
+/// Where a window is among a key's, or would be.
+fn place<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Result<usize, usize> {
+    list.binary_search_by_key(window, |open| open.window)
+}
+
+/// Those of a key's sessions that have a moment in common with a window.
+fn overlapping<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Range<usize> {
+    list.partition_point(|o| o.window.end <= window.start)..list.partition_point(|o| o.window.start < window.end)
 }
 
 impl<T, W, G, V, F, S, R> Operator<T> for TriggeredOp<T, W, G, V, F, S, R>
@@ -524,10 +560,9 @@ where
     }
 
     fn snapshot(&mut self) -> Option<Vec<u8>> {
-        let (event, processing): (Vec<_>, Vec<_>) = (self.event.iter().collect(), self.processing.iter().collect());
         let rows: Vec<_> = self.rows.iter().collect();
         let all = self.around.snapshot();
-        let all = all.and_then(|around| codec::encode(&(rows, event, processing, self.watermark, around)));
+        let all = all.and_then(|around| codec::encode(&(rows, self.watermark, around)));
         keep(all, &self.cell, &self.uid)
     }
 }

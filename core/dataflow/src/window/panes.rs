@@ -6,7 +6,7 @@
 
 use super::{
     TimeWindow, TimeWindows, WindowContext, WindowFunction,
-    context::{Around, SavedAround},
+    context::{Around, SavedAround, restored_watermark},
 };
 use crate::{
     batch::{Batch, NO_TIME, Time},
@@ -237,14 +237,14 @@ where
     fn open(mut self, cx: &OpCx) -> Result<Self::Op, TaskFailure> {
         let mut around = Around::open(cx, &mut self.result, false, &self.sides)?;
         let mut panes = Panes::new(self.windows);
-        let mut watermark = NO_TIME;
+        let mut watermarks = Vec::new();
         for (writer, part) in cx.restored() {
             let (at, beside): (Time, SavedAround) =
                 panes.restore(cx, writer, part, |hash| cx.owns(hash), |a, b| self.fold.merge(a, b))?;
             around.restore(cx, beside)?;
-            // All subtasks had heard the same watermarks when the barrier came.
-            watermark = watermark.max(at);
+            watermarks.push((writer, at));
         }
+        let watermark = restored_watermark(cx, &watermarks);
         Ok(WindowOp {
             lateness: self.lateness,
             fold: self.fold,
@@ -333,7 +333,8 @@ where
         // One after another from the last one on; where panes are far apart, the first of the next pane.
         let mut after = self.fired;
         loop {
-            let first = self.panes.list.iter().find(|p| windows.last_window(p.start).end > after)?;
+            let over = self.panes.list.partition_point(|p| windows.last_window(p.start).end <= after);
+            let first = self.panes.list.get(over)?;
             let mut window = windows.first_window(first.start);
             if window.end <= after {
                 // The first window that ends after `after`.

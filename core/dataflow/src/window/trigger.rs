@@ -143,7 +143,8 @@ pub trait Trigger<T>: Clone + Send + 'static {
     fn is_fresh(&self, _state: &Self::State) -> bool {
         size_of::<Self::State>() == 0
     }
-    /// Another window has become part of this one, which is `window` now. Timers of both are there.
+    /// Another window has become part of this one, which is `window` now. What both have asked for is there, but for the
+    /// ends they had: who fires at the end asks for the new one.
     fn on_merge(&mut self, window: &TimeWindow, state: &mut Self::State, other: Self::State, ctx: &mut TriggerContext);
 }
 
