@@ -15,6 +15,7 @@ use crate::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
+    cell::RefCell,
     collections::HashMap,
     path::{Path, PathBuf},
     rc::Rc,
@@ -27,7 +28,9 @@ use std::{
 };
 use thalweg_env::Env;
 use thalweg_model::{Attempt, Edge, FailureKind, JobId, Placement, SubtaskId, TaskFailure, Vertex};
-use thalweg_spi::{ChannelId, PartitionId, ServiceError, ShuffleDescriptor, ShuffleEnvironment};
+use thalweg_spi::{
+    self as spi, ChannelId, ChannelWriter, PartitionId, ServiceError, ShuffleDescriptor, ShuffleEnvironment,
+};
 
 /// What all tasks of one region share in this host under one attempt.
 pub(crate) struct AttemptCx {
@@ -56,11 +59,13 @@ pub(crate) struct AttemptCx {
 pub(crate) struct SlotLocal {
     pub(crate) signal: Arc<Signal>,
     pub(crate) queues: LocalWiring,
+    /// Channels that begin in tasks which have yet to be built.
+    offered: RefCell<HashMap<ChannelId, spi::Result<Box<dyn ChannelWriter>>>>,
 }
 
 impl SlotLocal {
     pub(crate) fn new(signal: Arc<Signal>) -> Rc<Self> {
-        Rc::new(Self { signal, queues: LocalWiring::default() })
+        Rc::new(Self { signal, queues: LocalWiring::default(), offered: RefCell::default() })
     }
 }
 
@@ -148,6 +153,24 @@ impl BuildCx {
         ChannelId { partition, consumer }
     }
 
+    /// Opens the channels that begin here and lead to other hosts. Who is to read them does not wait for long, and opening
+    /// what the user wrote, or listing files, may take long: so this comes first.
+    pub(crate) fn offer(&self) -> Result<(), TaskFailure> {
+        let me = self.subtask;
+        let edges = &self.attempt.plan.graph().edges;
+        for (edge, info) in (0..).zip(edges).filter(|(_, info)| info.from == me.vertex) {
+            let (producers, consumers) = (self.parallelism_of(info.from), self.parallelism_of(info.to));
+            for index in info.partitioner.consumers_of(me.index, producers, consumers) {
+                if let Distance::Remote = self.distance(me, SubtaskId { vertex: info.to, index })? {
+                    let id = self.channel_id(edge, me.index, index);
+                    let writer = self.attempt.shuffle.open_writer(id, self.waker());
+                    self.slot.offered.borrow_mut().insert(id, writer);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The sending ends of an edge that begins in this vertex: one for each consumer that this subtask reaches.
     pub(crate) fn senders<T: Data>(&self, edge: u32) -> Result<Vec<Sender<T>>, TaskFailure> {
         let info = self.edge(edge)?;
@@ -170,7 +193,9 @@ impl BuildCx {
                 }
                 Distance::Remote => {
                     let id = self.channel_id(edge, me, index);
-                    let writer = self.attempt.shuffle.open_writer(id, self.waker()).map_err(|e| unopened(&e))?;
+                    let offered = self.slot.offered.borrow_mut().remove(&id);
+                    let writer = offered.unwrap_or_else(|| self.attempt.shuffle.open_writer(id, self.waker()));
+                    let writer = writer.map_err(|e| unopened(&e))?;
                     self.cell.metrics().outputs.other(writer.waiting());
                     Sender::remote(writer, sizes, self.cell.clone(), uid.clone(), info.feedback)
                 }

@@ -8,7 +8,7 @@ use crate::{
         gate::{Gate, Next},
     },
     key::Data,
-    pipe::Inlet,
+    pipe::{Inlet, Recipe},
     plan::{OpId, PlanBuilder},
     push::{Control, Push, Ready, STRIDE},
     task::{Head, SlotCx, Step, Task, TaskCell, add},
@@ -30,7 +30,11 @@ struct GateTask<T> {
 pub fn add_gate<T: Data>(plan: &PlanBuilder, vertex: usize, edges: Vec<u32>, after: OpId) -> Inlet<T> {
     let inlet = Inlet::<T>::default();
     let (feed, watch) = (inlet.clone(), inlet.clone());
-    plan.install(vertex, Box::new(move |cx| make(cx, &edges, &feed)));
+    let make = move || -> Recipe<Box<dyn Task>> {
+        let (edges, feed) = (edges.clone(), feed.clone());
+        Box::new(move |cx| make(cx, &edges, &feed))
+    };
+    plan.install(vertex, Box::new(make));
     plan.open_end(after, move || watch.is_taken());
     inlet
 }

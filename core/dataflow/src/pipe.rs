@@ -11,8 +11,12 @@ use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use thalweg_model::TaskFailure;
 
-/// Builds something for each attempt of each subtask.
-pub type Make<B> = Box<dyn Fn(&BuildCx) -> Result<B, TaskFailure> + Send>;
+/// Builds something for one attempt of one subtask, on its slot's thread.
+pub type Recipe<B> = Box<dyn FnOnce(&BuildCx) -> Result<B, TaskFailure>>;
+
+/// Gives a recipe to each attempt of each subtask. They take turns here, as a plan's functions are `Send` alone; they build at
+/// the same time, as opening a function may take long, or wait for another subtask's.
+pub type Make<B> = Box<dyn Fn() -> Recipe<B> + Send>;
 
 /// What the plan holds of an operator: the operator before it is opened. Each attempt of each subtask opens a clone.
 pub trait Transform<T>: Clone + Send + 'static {
@@ -111,7 +115,11 @@ pub trait Terminal<T>: Clone + Send + 'static {
 /// Closes a chain with an end.
 pub fn close<P: Pipe, K: Terminal<P::Item>>(plan: &PlanBuilder, vertex: usize, pipe: P, end: K) {
     let recipe = pipe.clone();
-    pipe.install(plan, vertex, Box::new(move |cx| recipe.clone().build(cx, end.clone().open(cx)?)));
+    let make = move || -> Recipe<P::Built> {
+        let (recipe, end) = (recipe.clone(), end.clone());
+        Box::new(move |cx| recipe.build(cx, end.open(cx)?))
+    };
+    pipe.install(plan, vertex, Box::new(make));
 }
 
 /// The nameable head of a chain: takes batches through one dynamic call each. An input gate, a split or a box feeds it.
@@ -154,7 +162,8 @@ impl<T: 'static> Inlet<T> {
 
     /// The feeding end.
     pub fn open(&self, cx: &BuildCx) -> Result<Box<dyn Push<T>>, TaskFailure> {
-        let mut takers = self.takers.lock().iter().map(|make| make(cx)).collect::<Result<Vec<_>, _>>()?;
+        let recipes: Vec<_> = self.takers.lock().iter().map(|make| make()).collect();
+        let mut takers = recipes.into_iter().map(|recipe| recipe(cx)).collect::<Result<Vec<_>, _>>()?;
         if takers.len() == 1
             && let Some(only) = takers.pop()
         {

@@ -79,7 +79,10 @@ impl Plan {
 
     pub(crate) fn build(&self, cx: &BuildCx) -> Result<Box<dyn Task>, TaskFailure> {
         match self.factories.get(cx.subtask.vertex as usize) {
-            Some(make) => (make.lock())(cx),
+            Some(make) => {
+                let recipe = (make.lock())();
+                recipe(cx)
+            }
             None => Err(TaskFailure::new(
                 thalweg_model::FailureKind::Incompatible,
                 format!("the graph has no vertex {}", cx.subtask.vertex),

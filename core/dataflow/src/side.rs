@@ -6,8 +6,8 @@
 
 use crate::{
     batch::Time,
-    build::{BuildCx, OpCx},
-    pipe::{Inlet, Outlet},
+    build::OpCx,
+    pipe::{Inlet, Make, Outlet, Recipe},
     push::{Barrier, Control, Flow, Mark, Push, Ready},
     task::TaskCell,
 };
@@ -61,8 +61,6 @@ impl<T: 'static> SideOut for Outlet<T> {
     }
 }
 
-type Open = Box<dyn Fn(&BuildCx) -> Result<Box<dyn SideOut>, TaskFailure> + Send>;
-
 /// A tag and the type of its records, when they are not known to the compiler.
 struct Tag {
     identity: Arc<str>,
@@ -92,7 +90,7 @@ fn two_tags(name: &str, asked: &str, written: &str) -> String {
 
 #[derive(Default)]
 struct Drafted {
-    asked: Vec<(Tag, Open)>,
+    asked: Vec<(Tag, Make<Box<dyn SideOut>>)>,
     /// Of which the plan knows that the operator writes to them.
     written: Vec<Tag>,
 }
@@ -135,14 +133,18 @@ impl Sides {
             ));
         }
         let inlet = inlet.clone();
-        all.asked.push((asked, Box::new(move |cx| Ok(Box::new(Outlet::feeding(&inlet, cx)?)))));
+        let make = move || -> Recipe<Box<dyn SideOut>> {
+            let inlet = inlet.clone();
+            Box::new(move |cx| Ok(Box::new(Outlet::feeding(&inlet, cx)?)))
+        };
+        all.asked.push((asked, Box::new(make)));
         Ok(())
     }
 
     /// Opens all that were asked for.
     pub fn open(&self, cx: &OpCx) -> Result<LiveSides, TaskFailure> {
-        let all = self.0.lock();
-        let open = all.asked.iter().map(|(tag, open)| Ok((tag.identity.clone(), open(cx.build)?)));
+        let asked: Vec<_> = self.0.lock().asked.iter().map(|(tag, make)| (tag.identity.clone(), make())).collect();
+        let open = asked.into_iter().map(|(identity, recipe)| Ok((identity, recipe(cx.build)?)));
         let outs = open.collect::<Result<_, TaskFailure>>()?;
         let task = (cx.cell(), cx.uid.clone());
         Ok(LiveSides { outs, passed: Vec::new(), gathered: cx.build.sides.clone(), task })

@@ -1,6 +1,7 @@
 //! The engine as a task host sees it: hosts, attempts, cancels, failures, committers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[allow(dead_code, reason = "what other tests need of it")]
 mod support;
 
 use bytes::Bytes;

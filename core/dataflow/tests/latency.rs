@@ -5,7 +5,7 @@
 mod support;
 
 use std::{sync::Arc, time::Duration};
-use support::{Cluster, attempt};
+use support::{Cluster, MemoryShuffle, attempt};
 use thalweg_dataflow::{
     Freeze, Plan, PlanBuilder,
     event_time::{Stamp, WatermarkStrategy},
@@ -56,7 +56,9 @@ fn markers_reach_every_task_behind_a_source_and_nothing_else_is_changed_by_them(
     let dir = tempfile::tempdir().unwrap();
     let (plan, [source, windows, to]) = held_back();
     let every = Some(Duration::from_millis(10));
-    let c = Cluster::measured(every, plan, 2, dir.path().to_owned(), 2000, 1 << 20, 1 << 20);
+    let c = Cluster::changed(plan, 2, dir.path().to_owned(), MemoryShuffle::new(2000), |setup| {
+        setup.latency_interval = every;
+    });
     c.deploy(attempt(0));
     let all = || c.engines.iter().flat_map(|e| e.metrics()).map(|(s, _, m)| (s.vertex as usize, m)).collect::<Vec<_>>();
     let told = |m: &[(usize, _)]| {

@@ -211,6 +211,8 @@ impl Engine {
         match self.setup.env.spawner.thread(name, Box::new(move || thread.run())) {
             Ok(thread) => Some(thread),
             Err(e) => {
+                // The next attempt's tasks are not for a thread that is not there.
+                slots.remove(&key);
                 let failure = TaskFailure::new(FailureKind::Lost, format!("no thread could be started: {e}"));
                 for task in tasks {
                     let now = self.setup.env.clock.now();

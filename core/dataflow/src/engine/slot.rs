@@ -54,6 +54,21 @@ struct Live {
     task: Box<dyn Task>,
 }
 
+/// A task that is being built.
+struct Begun {
+    wanted: Wanted,
+    cx: BuildCx,
+}
+
+/// In the place of a task that could not be built.
+struct Unbuilt;
+
+impl Task for Unbuilt {
+    fn step(&mut self, _: usize, _: &mut SlotCx) -> Step {
+        Step::Blocked
+    }
+}
+
 impl Wanted {
     fn is_cancelled(&self) -> bool {
         self.cx.cancelled.load(Ordering::SeqCst)
@@ -111,29 +126,38 @@ impl SlotThread {
             {
                 progress = true;
                 live.wanted.shared.metrics.times.over(self.clock.now());
-                self.drop_task(live.task);
-                self.report_end(&live.wanted.shared, ExecutionState::Canceled, None);
+                let Live { wanted, slot, task, .. } = live;
+                self.drop_task((task, slot));
+                self.report_end(&wanted.shared, ExecutionState::Canceled, None);
             }
+            let mut begun: Vec<Begun> = Vec::new();
             for wanted in new {
                 if wanted.is_cancelled() {
                     self.report_end(&wanted.shared, ExecutionState::Canceled, None);
                     continue;
                 }
-                let same = |t: &&Live| Arc::ptr_eq(&t.wanted.cx, &wanted.cx);
-                let slot = tasks.iter().chain(&failed).find(same).map(|t| t.slot.clone());
+                let of_this = |cx: &Arc<AttemptCx>| Arc::ptr_eq(cx, &wanted.cx);
+                let live = tasks.iter().chain(&failed).find(|t| of_this(&t.wanted.cx)).map(|t| t.slot.clone());
+                let slot = live.or_else(|| begun.iter().find(|t| of_this(&t.wanted.cx)).map(|t| t.cx.slot.clone()));
                 let slot = slot.unwrap_or_else(|| SlotLocal::new(self.signal.clone()));
-                tasks.extend(self.build(wanted, &slot));
-                tasks.sort_by_key(|t| t.wanted.rank);
+                begun.extend(self.begin(wanted, slot));
             }
+            for begun in begun {
+                match self.build(begun) {
+                    Ok(live) => tasks.push(live),
+                    Err(live) => failed.push(live),
+                }
+            }
+            tasks.sort_by_key(|t| t.wanted.rank);
             for i in (0..tasks.len()).rev() {
                 match self.step(&mut tasks[i], &mut cx) {
                     Ok(Step::Progress) => progress = true,
                     Ok(Step::Blocked) => {}
                     Ok(Step::Finished) => {
                         progress = true;
-                        let ended = tasks.remove(i);
-                        self.drop_task(ended.task);
-                        self.report_end(&ended.wanted.shared, ExecutionState::Finished, None);
+                        let Live { wanted, slot, task, .. } = tasks.remove(i);
+                        self.drop_task((task, slot));
+                        self.report_end(&wanted.shared, ExecutionState::Finished, None);
                     }
                     Err(failure) => {
                         progress = true;
@@ -167,27 +191,39 @@ impl SlotThread {
         }
     }
 
-    fn build(&self, wanted: Wanted, slot: &Rc<SlotLocal>) -> Option<Live> {
+    /// Offers what the task has for other hosts, before any task of the slot is built.
+    fn begin(&self, wanted: Wanted, slot: Rc<SlotLocal>) -> Option<Begun> {
         self.listener.on_report(report(&wanted.shared, ExecutionState::Initializing, self.clock.now()));
         let cell = TaskCell::new(wanted.shared.clone(), wanted.cx.checkpoints.clone());
         let cx = BuildCx {
             attempt: wanted.cx.clone(),
-            slot: slot.clone(),
+            slot,
             subtask: wanted.shared.subtask,
-            cell: cell.clone(),
+            cell,
             publish: wanted.publish.clone(),
             sides: None,
         };
+        match cx.offer() {
+            Ok(()) => Some(Begun { wanted, cx }),
+            Err(failure) => {
+                self.report_end(&wanted.shared, ExecutionState::Failed, Some(failure));
+                None
+            }
+        }
+    }
+
+    /// What could not be built is kept as one that has failed, for what it has offered.
+    fn build(&self, Begun { wanted, cx }: Begun) -> Result<Live, Live> {
         let built = panics::catch(&wanted.uid, || wanted.cx.plan.build(&cx)).and_then(|built| built);
         match built {
             Ok(task) => {
                 self.listener.on_report(report(&wanted.shared, ExecutionState::Running, self.clock.now()));
-                Some(Live { wanted, slot: slot.clone(), cell, task })
+                Ok(Live { wanted, slot: cx.slot, cell: cx.cell, task })
             }
             Err(mut failure) => {
                 failure.uid.get_or_insert_with(|| wanted.uid.to_string());
                 self.report_end(&wanted.shared, ExecutionState::Failed, Some(failure));
-                None
+                Err(Live { wanted, slot: cx.slot, cell: cx.cell, task: Box::new(Unbuilt) })
             }
         }
     }
@@ -229,8 +265,8 @@ impl SlotThread {
         report_end(&*self.listener, task, state, failure, self.clock.now());
     }
 
-    /// Drops user values, whose `drop` may panic, and the slot's other tasks have nothing to do with that.
-    fn drop_task(&self, task: Box<dyn Task>) {
+    /// Drops user values, those in queues too, whose `drop` may panic, and the slot's other tasks have nothing to do with that.
+    fn drop_task(&self, task: (Box<dyn Task>, Rc<SlotLocal>)) {
         if let Err(failure) = panics::catch(&"".into(), || drop(task)) {
             tracing::warn!("a value of a task that has ended: {failure}");
         }

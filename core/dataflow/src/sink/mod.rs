@@ -24,9 +24,10 @@ pub use text::{Display, LineFormat, TextSink, With};
 use crate::{
     batch::Time,
     build::OpCx,
-    pipe::{Pipe, close},
+    pipe::{Pipe, Recipe, close},
     plan::{OpId, PlanBuilder},
     push::Ready,
+    task::Task,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,11 @@ where
         let to = plan.edge::<Committable>(vertex, committer, Partitioner::Rebalance, false);
         edge = Some(to);
         let mine = sink.clone();
-        plan.install(committer, Box::new(move |cx| committer::make::<P::Item, K>(cx, &mine, to)));
+        let make = move || -> Recipe<Box<dyn Task>> {
+            let sink = mine.clone();
+            Box::new(move |cx| committer::make::<P::Item, K>(cx, &sink, to))
+        };
+        plan.install(committer, Box::new(make));
     }
     close(plan, vertex, pipe, SinkTerminal { sink, index: op.op, edge });
     op

@@ -16,6 +16,7 @@ use crate::{
         gate::Gate,
     },
     key::Data,
+    pipe::Recipe,
     plan::{OpId, PlanBuilder},
     push::{Barrier, Control, Flow, Mark, Ready},
     task::{Head, Saying, SlotCx, Step, Task, TaskCell, add},
@@ -63,7 +64,11 @@ pub(crate) fn connect(plan: &PlanBuilder, groups: Vec<(String, Vec<Draft>)>) {
             let _ = source.link.set(link);
             links.push(link);
         }
-        plan.install(vertex, Box::new(move |cx| make(cx, &links)));
+        let make = move || -> Recipe<Box<dyn Task>> {
+            let links = links.clone();
+            Box::new(move |cx| make(cx, &links))
+        };
+        plan.install(vertex, Box::new(make));
     }
 }
 

@@ -42,9 +42,10 @@ use crate::{
     build::OpCx,
     exchange::route::Addressed,
     key::Data,
+    pipe::Recipe,
     plan::{OpId, PlanBuilder},
     push::Push,
-    task::{SlotCx, TaskMetrics, add},
+    task::{SlotCx, Task, TaskMetrics, add},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt::Display, path::Path};
@@ -245,7 +246,11 @@ pub fn add_source<S: Source>(plan: &PlanBuilder, source: S) -> (OpId, SourceHead
     let assignments = plan.edge::<Assign<S::Split>>(coordinator, vertex, Partitioner::Direct, false);
     let requests = plan.edge::<Request>(vertex, coordinator, Partitioner::Rebalance, true);
     let (mine, link) = (source.clone(), plan.coordinated(op, coordinator));
-    plan.install(coordinator, Box::new(move |cx| coordinator::make(cx, &mine, assignments, requests, link.get())));
+    let make = move || -> Recipe<Box<dyn Task>> {
+        let (source, link) = (mine.clone(), link.get().copied());
+        Box::new(move |cx| coordinator::make(cx, &source, assignments, requests, link.as_ref()))
+    };
+    plan.install(coordinator, Box::new(make));
     let mine = source.clone();
     plan.check(move |dir| mine.check(dir));
     (op, SourceHead::new(source, assignments, requests))

@@ -27,7 +27,7 @@ use std::{
 };
 use thalweg_env::{Clock, Env, ManualClock};
 use thalweg_model::{
-    Epoch, HostPlace, JobId, Placement, SubtaskId, SubtaskPlace, TaskFailure, TaskManagerId, VertexRole,
+    Epoch, FailureKind, HostPlace, JobId, Placement, SubtaskId, SubtaskPlace, TaskFailure, TaskManagerId, VertexRole,
 };
 use thalweg_wire::ExecutionMode;
 
@@ -77,7 +77,7 @@ struct Stage {
 
 impl Stage {
     fn new(env: &Env, snapshot: &[Vec<u8>]) -> Result<Self, TaskFailure> {
-        let wrong = |e: Vec<String>| TaskFailure::new(thalweg_model::FailureKind::Incompatible, e.join("\n"));
+        let wrong = |e: Vec<String>| TaskFailure::new(FailureKind::Incompatible, e.join("\n"));
         // A plan of this operator alone gives it a uid and key groups; its tasks are never built.
         let b = PlanBuilder::default();
         let vertex = b.vertex(VertexRole::Task, Some(1));
@@ -85,10 +85,7 @@ impl Stage {
         b.set_uid(id, "tested".into());
         let inlet = Inlet::<()>::default();
         add_sink(&b, vertex, inlet.clone(), Discard);
-        b.install(
-            vertex,
-            Box::new(|cx| Err(cx.op(0)?.failure(thalweg_model::FailureKind::Incompatible, "a test's plan"))),
-        );
+        b.install(vertex, Box::new(|| Box::new(|_| Err(TaskFailure::new(FailureKind::Incompatible, "a test's plan")))));
         let with = Freeze { parallelism: 1, max_parallelism: None, mode: ExecutionMode::Streaming };
         let plan = Arc::new(b.freeze(&with).map_err(wrong)?);
         let clock = Arc::new(ManualClock::default());
@@ -193,7 +190,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
                 }
                 Ready::Blocked => {
                     let message = "the operator waits for something that does not come";
-                    return Err(TaskFailure::new(thalweg_model::FailureKind::Incompatible, message));
+                    return Err(TaskFailure::new(FailureKind::Incompatible, message));
                 }
             }
         }
@@ -236,7 +233,7 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
                  one with an earlier time",
                 self.watermark
             );
-            return Err(TaskFailure::new(thalweg_model::FailureKind::User, message));
+            return Err(TaskFailure::new(FailureKind::User, message));
         }
         self.watermark = at;
         self.mark(Mark::At(at))

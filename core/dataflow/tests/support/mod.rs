@@ -46,6 +46,11 @@ impl MemoryShuffle {
     pub(crate) fn new(credit: usize) -> Self {
         Self { pipes: Arc::default(), credit, bytes: Arc::default() }
     }
+    /// Writers of this edge that have been opened.
+    pub(crate) fn offered(&self, edge: u32) -> usize {
+        let pipes = self.pipes.lock();
+        pipes.iter().filter(|(id, pipe)| id.partition.edge == edge && pipe.lock().writer.is_some()).count()
+    }
     fn pipe(&self, id: ChannelId) -> Arc<Mutex<Pipe>> {
         self.pipes.lock().entry(id).or_default().clone()
     }
@@ -170,36 +175,38 @@ impl Cluster {
     }
 
     pub(crate) fn with(plan: Plan, hosts: u32, dir: PathBuf, credit: usize, memory: usize, max_record: usize) -> Self {
-        Self::measured(None, plan, hosts, dir, credit, memory, max_record)
+        Self::changed(plan, hosts, dir, MemoryShuffle::new(credit), |setup| {
+            (setup.exchange_memory, setup.max_record) = (memory, max_record);
+        })
     }
 
-    /// The same, whose sources send latency markers so often.
-    pub(crate) fn measured(
-        latency_interval: Option<Duration>,
+    /// Hosts that something is special of.
+    pub(crate) fn changed(
         plan: Plan,
         hosts: u32,
         dir: PathBuf,
-        credit: usize,
-        memory: usize,
-        max_record: usize,
+        shuffle: MemoryShuffle,
+        change: impl Fn(&mut EngineSetup),
     ) -> Self {
-        let (plan, reports, shuffle) = (Arc::new(plan), Arc::new(Reports::default()), MemoryShuffle::new(credit));
+        let (plan, reports) = (Arc::new(plan), Arc::new(Reports::default()));
         let runtime = TestRuntime::new().unwrap();
         let engine = |host| {
-            Engine::new(EngineSetup {
+            let mut setup = EngineSetup {
                 job: JobId::from_bytes([3; 16]),
                 task_manager: name(host),
                 plan: plan.clone(),
                 env: runtime.env.clone(),
                 shuffle: Arc::new(shuffle.clone()),
                 listener: reports.clone(),
-                exchange_memory: memory,
-                max_record,
+                exchange_memory: 1 << 20,
+                max_record: 1 << 20,
                 buffer_timeout: Duration::from_millis(50),
-                latency_interval,
+                latency_interval: None,
                 client_dir: dir.clone(),
                 scratch: dir.clone(),
-            })
+            };
+            change(&mut setup);
+            Engine::new(setup)
         };
         let engines = (0..hosts).map(engine).collect();
         Self { plan, engines, reports, runtime }
