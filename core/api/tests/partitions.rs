@@ -244,3 +244,101 @@ fn more_readers_than_before_have_partitions_at_once_and_fewer_have_all_of_them()
         assert_eq!(shares, each, "{before} readers to {after}");
     }
 }
+
+/// Partitions that each end after so many records in order, several at a time.
+#[derive(Clone)]
+struct Bounded {
+    partitions: u64,
+    records: u64,
+}
+
+struct Deals {
+    left: Vec<Partition>,
+}
+
+impl Enumerator for Deals {
+    type Split = Partition;
+    fn next(&mut self, _: u32) -> Result<Assignment<Partition>, TaskFailure> {
+        Ok(self.left.pop().map_or(Assignment::NoMore, Assignment::Split))
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
+    }
+}
+
+struct InTurn {
+    records: u64,
+    open: Vec<Partition>,
+    next: usize,
+}
+
+impl Source for Bounded {
+    type Item = (usize, u64);
+    type Split = Partition;
+    type Enumerator = Deals;
+    type Reader = InTurn;
+    fn kind(&self) -> &'static str {
+        "bounded-log"
+    }
+    fn is_bounded(&self) -> bool {
+        true
+    }
+    fn enumerator(&self, _: &OpCx) -> Result<Deals, TaskFailure> {
+        Ok(Deals { left: (0..self.partitions).map(|n| Partition { number: n as usize, from: 0 }).collect() })
+    }
+    fn reader(&self, _: &OpCx) -> Result<InTurn, TaskFailure> {
+        Ok(InTurn { records: self.records, open: Vec::new(), next: 0 })
+    }
+}
+
+impl Reader for InTurn {
+    type Item = (usize, u64);
+    type Split = Partition;
+    fn add(&mut self, partition: Partition) {
+        self.open.push(partition);
+    }
+    /// Some records of one partition after the other.
+    fn poll(&mut self, _: usize, out: &mut impl Push<(usize, u64)>, _: &mut ReaderCx) -> Result<Polled, TaskFailure> {
+        let partition = &mut self.open[self.next];
+        let until = self.records.min(partition.from + 7);
+        (partition.from..until).for_each(|n| out.emit((partition.number, n)));
+        partition.from = until;
+        if until == self.records {
+            self.open.remove(self.next);
+            self.next = 0;
+            return Ok(if self.open.is_empty() { Polled::Done } else { Polled::Ended });
+        }
+        self.next = (self.next + 1) % self.open.len();
+        Ok(Polled::Progress)
+    }
+    fn unfinished(&self) -> Vec<Partition> {
+        self.open.clone()
+    }
+    fn reading(&self) -> Option<usize> {
+        (!self.open.is_empty()).then_some(self.next)
+    }
+    fn wants_more(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn no_partition_is_late_for_another_of_the_same_time() {
+    let program = |env: &Environment| {
+        env.mode(ExecutionMode::Streaming);
+        let strategy = WatermarkStrategy::for_monotonous_timestamps();
+        let timed = env
+            .source(Bounded { partitions: 6, records: 300 })
+            .assign_timestamps_and_watermarks(|r| r.1 as Time, strategy);
+        let counts = timed.key_by(|r| r.0).window(TumblingEventTimeWindows::of(MS * 10)).count().collect();
+        let counts = env.execute("log").unwrap().collected(&counts).unwrap();
+        assert_eq!(counts.iter().map(|w| w.value).sum::<u64>(), 6 * 300);
+    };
+    each(60, |seed| {
+        let parallelism = SmallRng::seed_from_u64(seed).random_range(1..5);
+        program(&thalweg_api::testing::stepped(parallelism, std::env::temp_dir(), seed).unwrap());
+    });
+    for parallelism in [1, 2, 3] {
+        program(&thalweg_api::testing::environment(parallelism, std::env::temp_dir()).unwrap());
+    }
+}

@@ -27,6 +27,8 @@ struct Waiting {
     reader: u32,
     /// It has nothing to read meanwhile.
     idle: bool,
+    /// It knows that it gets none now, or waits for nothing else anyway.
+    knows: bool,
 }
 
 struct CoordinatorTask<E: Enumerator> {
@@ -89,7 +91,7 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
                         add(&self.cell.metrics().records_in, batch.len() as u64);
                         batch.each(usize::MAX, |_, _, request| match request {
                             Request::Split { idle } => {
-                                self.waiting.push_back(Waiting { reader: reader as u32, idle });
+                                self.waiting.push_back(Waiting { reader: reader as u32, idle, knows: idle });
                             }
                             // Whoever was answered meanwhile has something to read again.
                             Request::Idle => {
@@ -119,7 +121,7 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
     fn answer(&mut self) -> Result<bool, TaskFailure> {
         let mut answered = false;
         for _ in 0..self.waiting.len() {
-            let Some(Waiting { reader, idle }) = self.waiting.pop_front() else { break };
+            let Some(Waiting { reader, idle, knows }) = self.waiting.pop_front() else { break };
             let guard = Guard::new(&self.uid);
             let assignment = self.enumerator.next(reader);
             guard.leave();
@@ -133,8 +135,11 @@ impl<E: Enumerator<Split: crate::key::Data>> CoordinatorTask<E> {
                 }
                 // It is told when it has nothing left: until then it counts, and barriers begin here.
                 Assignment::NoMore | Assignment::Wait => {
-                    self.waiting.push_back(Waiting { reader, idle });
-                    continue;
+                    self.waiting.push_back(Waiting { reader, idle, knows: true });
+                    if knows {
+                        continue;
+                    }
+                    self.out.emit(Assign { to: reader, what: What::Later });
                 }
             }
             answered = true;

@@ -138,9 +138,11 @@ pub trait Reader: 'static {
     fn reading(&self) -> Option<usize> {
         None
     }
-    /// Would it read one more beside those that it has? Asked between two calls of [`poll`](Reader::poll). Splits that
-    /// never end, such as the partitions of a log, need a yes: a reader of one has never nothing left, and would get no
-    /// other. By default the next one comes when there is nothing left.
+    /// Would it read one more beside those that it has? Asked between two calls of [`poll`](Reader::poll), and while it is
+    /// yes nothing is read before the enumerator has answered: so a reader begins with all the splits that it gets at that
+    /// time, and none of them is late for what another has told of event time. Splits that never end, such as the partitions
+    /// of a log, need a yes: a reader of one has never nothing left, and would get no other. By default the next one comes
+    /// when there is nothing left.
     fn wants_more(&self) -> bool {
         false
     }
@@ -214,6 +216,8 @@ enum What<S> {
     Split(S),
     /// There are no more.
     NoMore,
+    /// Who asked for one beside those that it reads gets none now; one may come later.
+    Later,
     /// The lowest watermark of the other readers.
     Lowest(Time),
 }

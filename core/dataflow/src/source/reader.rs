@@ -101,8 +101,10 @@ impl<S: Source> Pipe for SourceHead<S> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Nothing,
-    /// One more, beside what is read.
+    /// One more, beside what is read, which waits for the answer.
     More,
+    /// The same, and the answer is that there is none now.
+    MoreLater,
     /// Something to read.
     Split,
 }
@@ -165,6 +167,8 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
                         self.asked = Asked::Nothing;
                     }
                     What::NoMore => self.no_more = true,
+                    What::Later if self.asked == Asked::More => self.asked = Asked::MoreLater,
+                    What::Later => {}
                     What::Lowest(at) => self.ahead.iter_mut().for_each(|ahead| ahead.hear(at)),
                 });
                 self.gate.recycle(channel, batch);
@@ -226,7 +230,7 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             } else {
                 let request = match self.asked {
                     Asked::Nothing => Some(Request::Split { idle: true }),
-                    Asked::More => Some(Request::Idle),
+                    Asked::More | Asked::MoreLater => Some(Request::Idle),
                     Asked::Split => None,
                 };
                 if let Some(request) = request {
@@ -293,6 +297,11 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             }
             if self.active {
                 self.ask_for_more();
+                if self.asked == Asked::More && !self.no_more {
+                    // The answer wakes it. It is not idle meanwhile: it has something to read.
+                    let step = if worked { Step::Progress } else { Step::Blocked };
+                    return Ok(self.head.waits(&mut self.next, slot, step));
+                }
                 let mut out = Counted { next: &mut self.next, records: 0 };
                 let mut cx = ReaderCx {
                     slot,
