@@ -1,10 +1,17 @@
 //! The operator tester with functions of every shape, and what they write to side outputs.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use thalweg_api::{
-    BroadcastProcessFunction, FailureKind, KeyedBroadcastProcessFunction, KeyedCoProcess, KeyedStates, StateTtl,
-    TaskFailure, ValueState,
+    AsyncOptions, BroadcastProcessFunction, FailureKind, KeyedBroadcastProcessFunction, KeyedCoProcess, KeyedStates,
+    StateTtl, TaskFailure, ValueState,
     operator::{OpCx, Transform},
     prelude::*,
     testing::{self, Either, OperatorTester, TestRuntime},
@@ -295,4 +302,33 @@ fn functions_of_every_shape_begin_with_open_and_fail_with_an_error_of_their_own(
     limited(|f| testing::co_process(f, |n: &u64| *n, |n: &u64| *n), Either::<u64, u64>::Left);
     limited(testing::broadcast_process, Either::<u64, u64>::Left);
     limited(|f| testing::keyed_broadcast_process(f, |n: &u64| *n), Either::<u64, u64>::Left);
+}
+
+#[test]
+fn time_jumps_to_what_a_function_that_waits_waits_for_and_a_job_that_hangs_says_where() {
+    let tries: Arc<[AtomicU64; 2]> = Arc::default();
+    let counted = tries.clone();
+    let fails_or_hangs = move |n: u64| {
+        // Of a hundred records one fails at first, and one gets no answer.
+        let first = n % 50 == 7 && counted[n as usize / 50].fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            match n {
+                7 if first => Err("not now"),
+                57 if first => std::future::pending().await,
+                n => Ok(n),
+            }
+        }
+    };
+    let options = AsyncOptions::ordered().timeout(Duration::from_secs(60)).retries(3, Duration::from_secs(3600));
+    let env = testing::stepped(2, std::env::temp_dir(), 3).unwrap();
+    let out = env.sequence(0..100).map_async(options, fails_or_hangs).collect();
+    let mut all = env.execute("waits").unwrap().collected(&out).unwrap();
+    all.sort_unstable();
+    assert_eq!(all, (0..100).collect::<Vec<u64>>());
+    assert_eq!(tries.each_ref().map(|n| n.load(Ordering::SeqCst)), [2, 2], "each of both was called for once more");
+
+    let hangs = |_: u64| std::future::pending::<Result<u64, String>>();
+    env.sequence(0..1).map_async(AsyncOptions::ordered(), hangs).name("asks for ever").discard();
+    let error = env.execute("hangs").unwrap_err().to_string();
+    assert!(error.contains("asks for ever") && error.contains("subtask 0"), "{error}");
 }

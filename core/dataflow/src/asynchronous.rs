@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 use thalweg_env::{Env, Task, spawner::panic_message};
-use thalweg_model::{FailureKind, TaskFailure};
+use thalweg_model::{FailureKind, Moment, TaskFailure};
 
 /// How a function that waits is called.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,14 @@ enum Entry<T, U> {
     Mark(Mark),
 }
 
-type Answer<U> = (u64, Result<U, TaskFailure>);
+/// What a call says of itself.
+enum Says<U> {
+    /// It is tried again then.
+    Again(Moment),
+    Done(Result<U, TaskFailure>),
+}
+
+type Answer<U> = (u64, Says<U>);
 
 /// A live [`AsyncMap`].
 pub struct AsyncMapOp<T, U, F> {
@@ -129,6 +136,8 @@ pub struct AsyncMapOp<T, U, F> {
     /// Number of the first entry that was not called for yet.
     next_call: u64,
     calls: HashMap<u64, Task>,
+    /// Calls that have failed and pause, and until when.
+    pauses: BTreeMap<u64, Moment>,
     answers: Receiver<Answer<U>>,
     answer: Sender<Answer<U>>,
     ending: bool,
@@ -170,6 +179,7 @@ where
             next,
             next_call: 0,
             calls: HashMap::new(),
+            pauses: BTreeMap::new(),
             answers,
             answer,
             ending: false,
@@ -254,12 +264,15 @@ where
                         break Err(TaskFailure::new(kind, why));
                     }
                     left -= 1;
-                    clock.sleep_until(clock.now() + pause).await;
+                    let again = clock.now() + pause;
+                    let _ = answer.send((number, Says::Again(again)));
+                    waker.wake_by_ref();
+                    clock.sleep_until(again).await;
                     pause = pause.saturating_mul(2);
                 };
                 let result = result.map_err(|f| TaskFailure { uid: Some(uid.to_string()), ..f });
                 // The operator may be gone.
-                let _ = answer.send((number, result));
+                let _ = answer.send((number, Says::Done(result)));
                 waker.wake();
             });
             self.calls.insert(number, task);
@@ -268,8 +281,16 @@ where
 
     /// Takes what has come back.
     fn hear(&mut self) {
-        while let Ok((number, result)) = self.answers.try_recv() {
+        while let Ok((number, says)) = self.answers.try_recv() {
+            let result = match says {
+                Says::Done(result) => result,
+                Says::Again(at) => {
+                    self.pauses.insert(number, at);
+                    continue;
+                }
+            };
             self.calls.remove(&number);
+            self.pauses.remove(&number);
             match result {
                 Err(failure) => self.cell.fail(failure),
                 Ok(value) => {
@@ -323,6 +344,12 @@ where
     fn ready(&mut self, out: &mut impl Push<U>) -> Ready {
         self.hear();
         self.call();
+        if !self.pauses.is_empty() {
+            // Where time jumps it jumps to what somebody waits for.
+            let now = self.env.clock.now();
+            self.pauses.retain(|_, at| *at > now);
+            self.pauses.values().for_each(|at| self.cell.wake_at(*at));
+        }
         if self.give(out) {
             // What was emitted just now may have used the room downstream up.
             return Ready::Busy;

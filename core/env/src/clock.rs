@@ -3,6 +3,7 @@
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     future::Future,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -95,6 +96,33 @@ pub struct ManualClock {
 struct ManualInner {
     now: Mutex<Duration>,
     moved: Notify,
+    /// How many sleep until then.
+    sleepers: Mutex<BTreeMap<Moment, usize>>,
+}
+
+/// Counts one that sleeps.
+struct Sleeper {
+    inner: Arc<ManualInner>,
+    until: Moment,
+}
+
+impl Sleeper {
+    fn new(inner: &Arc<ManualInner>, until: Moment) -> Self {
+        *inner.sleepers.lock().entry(until).or_default() += 1;
+        Self { inner: inner.clone(), until }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let mut sleepers = self.inner.sleepers.lock();
+        if let Entry::Occupied(mut count) = sleepers.entry(self.until) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl ManualClock {
@@ -102,6 +130,11 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         *self.inner.now.lock() += by;
         self.inner.moved.notify_waiters();
+    }
+
+    /// When the next sleeper wakes, if somebody sleeps.
+    pub fn next_sleeper(&self) -> Option<Moment> {
+        self.inner.sleepers.lock().first_key_value().map(|(until, _)| *until)
     }
 }
 
@@ -117,6 +150,7 @@ impl Clock for ManualClock {
     fn sleep_until(&self, until: Moment) -> BoxFuture<'static, ()> {
         let clock = self.clone();
         Box::pin(async move {
+            let _counted = Sleeper::new(&clock.inner, until);
             loop {
                 let moved = clock.inner.moved.notified();
                 tokio::pin!(moved);
@@ -140,10 +174,14 @@ mod tests {
         let clock = ManualClock::default();
         let mut sleeper = clock.sleep(Duration::from_secs(5));
         assert!(futures::poll!(&mut sleeper).is_pending());
+        let dropped = clock.sleep(Duration::from_secs(2));
+        assert_eq!(clock.next_sleeper(), Some(Moment::from_start(Duration::from_secs(5))), "one that is polled");
+        drop(dropped);
         clock.advance(Duration::from_secs(4));
         assert!(futures::poll!(&mut sleeper).is_pending());
         clock.advance(Duration::from_secs(1));
         assert!(futures::poll!(&mut sleeper).is_ready());
+        assert_eq!(clock.next_sleeper(), None);
     }
 
     #[test]

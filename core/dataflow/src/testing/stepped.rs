@@ -25,7 +25,7 @@ use std::{
 use thalweg_env::{Clock, Env, ManualClock};
 use thalweg_model::{
     Epoch, FailureKind, HostPlace, JobId, Moment, Placement, SubtaskId, SubtaskMetrics, SubtaskPlace, TaskFailure,
-    TaskManagerId, VertexRole,
+    TaskManagerId, Vertex, VertexRole,
 };
 
 /// Rounds in which nobody does anything, with no time to wait for, before the job counts as hanging. Tasks are drawn by
@@ -36,6 +36,7 @@ const STILL: u32 = 50;
 
 struct Stepped {
     cell: Rc<TaskCell>,
+    name: String,
     task: Option<Box<dyn Task>>,
     is_committer: bool,
     /// When it wanted to be stepped again, in its last step.
@@ -109,7 +110,8 @@ impl SteppedJob {
             let task = Some(plan.build(&cx)?);
             let vertex = plan.graph().vertices.get(subtask.vertex as usize);
             let is_committer = vertex.is_some_and(|v| v.role == VertexRole::Committer);
-            tasks.push(Stepped { cell, task, is_committer, wish: None });
+            let name = vertex.map(Vertex::name).unwrap_or_default();
+            tasks.push(Stepped { cell, name, task, is_committer, wish: None });
         }
         let slot = SlotCx::new(clock.clone());
         Ok(Self { tasks, slot, clock, random, checkpoints, collected: BTreeMap::new(), trace: Vec::new() })
@@ -144,6 +146,17 @@ impl SteppedJob {
         Ok(progress)
     }
 
+    fn hangs(&self, round: u64) -> TaskFailure {
+        let left = self.tasks.iter().filter(|t| t.task.is_some());
+        let left: Vec<_> = left.map(|t| format!("{}, subtask {}", t.name, t.cell.shared.subtask.index)).collect();
+        let message = format!(
+            "the job hangs in round {round}: nothing has come for a second, nobody has done anything, and nobody waits for a \
+             later time. Left are {}",
+            left.join("; ")
+        );
+        TaskFailure::new(FailureKind::Incompatible, message)
+    }
+
     /// Runs to the end; or, with a round at which a checkpoint is asked for, until that is complete if it still can be.
     pub fn run(&mut self, checkpoint_at: Option<u64>) -> Result<SteppedEnd, TaskFailure> {
         let (mut states, mut acknowledged) = (Snapshot::new(), 0);
@@ -163,13 +176,14 @@ impl SteppedJob {
                 }
                 // What an operator waits for may be under way on other threads.
                 None if quiet > STILL && quiet <= QUIET => std::thread::sleep(Duration::from_millis(1)),
-                _ if quiet > QUIET => {
-                    let left =
-                        self.tasks.iter().filter(|t| t.task.is_some()).map(|t| t.cell.shared.subtask.to_string());
-                    let message =
-                        format!("the job hangs in round {round}: left are {}", left.collect::<Vec<_>>().join(", "));
-                    return Err(TaskFailure::new(FailureKind::Incompatible, message));
-                }
+                // If it does not come, a limit of that may be over at a later time.
+                None if quiet > QUIET => match self.clock.next_sleeper() {
+                    Some(at) => {
+                        self.clock.advance(at.since(self.clock.now()));
+                        quiet = 0;
+                    }
+                    None => return Err(self.hangs(round)),
+                },
                 _ => {}
             }
             for (_, subtask, parts) in self.checkpoints.take_acknowledged() {
