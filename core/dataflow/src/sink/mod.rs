@@ -8,14 +8,15 @@ mod collect;
 mod committer;
 mod end;
 mod files;
+mod hidden;
 mod simple;
 mod socket;
 mod text;
 
 pub use collect::{Collect, MAX_COLLECTED, decode_collected};
 pub use end::SinkTerminal;
-pub(crate) use files::is_unfinished;
 pub use files::{BucketAssigner, ByFn, FileSink, FileWriter, NoBuckets, RollingPolicy, TimeBuckets};
+pub(crate) use hidden::is_unfinished;
 pub use simple::{Discard, ForEach, Print};
 pub use socket::SocketSink;
 pub(crate) use socket::is_address;
