@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use thalweg_api::{
-    Collected, FileSink, RollingPolicy, Sequence, Source, TaskFailure, TimeBuckets,
+    Collected, FileSink, RollingPolicy, Sequence, Source, TaskFailure, TextOutput, TimeBuckets,
     prelude::*,
     testing::{self, Stepped},
 };
@@ -477,6 +477,69 @@ fn one_file_a_subtask_loses_and_doubles_nothing_over_restores_either() {
         assert_eq!(finished(&dir.path().join("out")), (0..n).collect::<Vec<_>>(), "THALWEG_SEED={seed}");
     }
     assert!(complete > 50 && carried > 50 || seeds(120).len() < 100, "{complete} checkpoints, {carried} files");
+}
+
+#[test]
+fn a_job_that_writes_into_the_folder_that_it_reads_does_not_read_what_an_attempt_left_there() {
+    let mut left = 0;
+    for checkpoint_at in 1..40 {
+        let dir = folder();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("part-0"), (0..100).map(|n| format!("{n}\n")).collect::<String>()).unwrap();
+        for checkpoint_at in [Some(checkpoint_at), None] {
+            // It begins again from nothing, though the files of the checkpoint are there.
+            let steps = Stepped { seed: checkpoint_at.unwrap_or(0), checkpoint_at, ..Stepped::default() };
+            let env = steps.environment(2, dir.path()).unwrap();
+            env.mode(ExecutionMode::Streaming);
+            env.read_text(&data).rebalance().write_text(TextOutput::new(&data).overwrite());
+            let ended = env.execute("in its place");
+            assert!(ended.is_ok() || checkpoint_at.is_some(), "{ended:?}");
+            let unfinished = hidden(&data);
+            left += unfinished.iter().filter(|path| std::fs::metadata(data.join(path)).unwrap().len() > 0).count();
+        }
+        assert_eq!(finished(&data), (0..100).collect::<Vec<_>>(), "checkpoint {checkpoint_at}");
+        assert_eq!(hidden(&data), NO_FILE, "checkpoint {checkpoint_at}");
+    }
+    assert!(left > 0, "nothing was left over");
+}
+
+#[test]
+fn an_attempt_that_fails_leaves_no_text_where_no_snapshot_names_it() {
+    let dir = folder();
+    let env = testing::environment(2, dir.path()).unwrap();
+    let fails = |n: u64| if n < 190_000 { Ok(n) } else { Err("too many") };
+    env.source(Sequence::new(0..200_000).interleaved()).try_map(fails).write_text("out");
+    let error = env.execute("fails").unwrap_err().to_string();
+    assert!(error.contains("too many"), "{error}");
+    assert_eq!(files(&dir.path().join("out")).len(), 0);
+}
+
+#[test]
+fn a_job_goes_on_with_what_another_job_wrote_and_leaves_the_rest_of_it_alone() {
+    let dir = folder();
+    let out = dir.path().join("out");
+    let run = |steps: Stepped| {
+        one_file_a_subtask(&steps.environment(1, dir.path()).unwrap(), Sequence::new(0..600).rate(10.0), &out)
+    };
+    let taken = Arc::default();
+    let _ = run(Stepped { seed: 1, checkpoint_at: Some(60), taken: Arc::clone(&taken), ..Stepped::default() });
+    let mut from = taken.lock().unwrap().take().unwrap();
+    // The job had another id.
+    let [old] = &hidden(&out)[..] else { panic!("{:?}", hidden(&out)) };
+    let old = old.to_str().unwrap();
+    let (name, marker) = old.rsplit_once('-').unwrap();
+    let other = "0123456789abcdef";
+    assert!(old.starts_with(".part-0-") && marker.len() == other.len(), "{old}");
+    let state = from.get_mut(&("files".to_owned(), 0)).unwrap();
+    let at = state.windows(marker.len()).position(|w| w == marker.as_bytes()).unwrap();
+    state[at..at + marker.len()].copy_from_slice(other.as_bytes());
+    std::fs::rename(out.join(old), out.join(format!("{name}-{other}"))).unwrap();
+    let rest = format!(".part-0-1-1.inprogress-{other}");
+    std::fs::write(out.join(&rest), "of a later attempt of that job\n").unwrap();
+    run(Stepped { seed: 2, from, ..Stepped::default() }).unwrap();
+    assert_eq!(finished(&out), (0..600).collect::<Vec<_>>());
+    assert_eq!(hidden(&out), [PathBuf::from(rest)]);
 }
 
 #[test]

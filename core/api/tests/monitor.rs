@@ -4,7 +4,9 @@
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
+    ffi::OsStr,
     io::Write,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -170,6 +172,45 @@ fn files_that_come_are_read_once_whatever_checkpoint_is_restored() {
         }
     }
     assert!(complete > 20 || seeds(60).len() < 50, "{complete} checkpoints");
+}
+
+#[test]
+fn files_whose_names_are_not_utf_8_are_read_once_too_over_a_restore() {
+    for monitored in [false, true] {
+        let (dir, seed) = (tempfile::tempdir().unwrap(), 3);
+        for i in 0..200u8 {
+            let name = [b"caf\xe9-", i.to_string().as_bytes()].concat();
+            std::fs::write(dir.path().join(OsStr::from_bytes(&name)), format!("{i}\n")).unwrap();
+        }
+        let read = |env: &Environment| {
+            let lines = TextLines::new([dir.path()]);
+            let stream = if monitored {
+                let inner = lines.monitor(Duration::from_secs(10));
+                let word = Arc::new(AtomicBool::new(true));
+                env.source(Until { inner, word, rest: Duration::from_secs(100) }).uid("in").boxed()
+            } else {
+                env.source(lines).uid("in").boxed()
+            };
+            env.mode(ExecutionMode::Streaming);
+            let numbers = stream.map(|l| l.parse::<u8>().unwrap()).rebalance().uid("dealt").collect().with_uid("out");
+            let result = env.execute("names")?;
+            result.collected(&numbers)
+        };
+        let mut named = 0;
+        for checkpoint_at in (1..20).chain((20..400).step_by(20)) {
+            let taken = Arc::default();
+            let steps =
+                Stepped { seed, checkpoint_at: Some(checkpoint_at), taken: Arc::clone(&taken), ..Stepped::default() };
+            let _ = read(&steps.environment(2, dir.path()).unwrap());
+            let Some(from) = taken.lock().unwrap().take() else { continue };
+            named += from.values().filter(|state| state.windows(4).any(|w| w == b"caf\xe9")).count();
+            let steps = Stepped { seed, from, ..Stepped::default() };
+            let mut numbers = read(&steps.environment(3, dir.path()).unwrap()).unwrap();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..200).collect::<Vec<_>>(), "from {checkpoint_at}");
+        }
+        assert!(named > 0, "no snapshot has a name, monitored: {monitored}");
+    }
 }
 
 /// Runs a job over an inbox in real time; `during` is told of the lines so far.

@@ -176,9 +176,14 @@ fn words_of_any_bytes_are_counted_like_a_naive_loop_does() {
 #[test]
 fn output_is_refused_where_something_is_unless_overwriting() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), "out/part-9", b"old");
-    write(dir.path(), "out/.part-0-0-0", b"left over");
     let env = testing::environment(2, dir.path()).unwrap();
+    // What a job that was killed left over is no output, and is not removed: it may be of one that runs.
+    let others = ".part-0-0-0.inprogress-0123456789abcdef";
+    write(dir.path(), &format!("killed/{others}"), b"left over");
+    env.sequence(0..10).write_text("killed");
+    env.execute("beside").unwrap();
+    assert_eq!(std::fs::read(dir.path().join("killed").join(others)).unwrap(), b"left over");
+    write(dir.path(), "out/part-9", b"old");
     env.sequence(0..10).write_text("out");
     let error = env.execute("refused").unwrap_err().to_string();
     assert!(

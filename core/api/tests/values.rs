@@ -171,6 +171,15 @@ fn an_output_folder_is_of_one_sink_and_an_operator_has_one_uid() {
         told.len() == 1 && told[0].contains("values.rs:") && told[0].contains("output folder of another sink"),
         "{told:?}"
     );
+    // Behind a link too, where the folder is there and where it is not yet.
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+    for folder in ["", "out"] {
+        let told = wrong(|env| {
+            env.sequence(0..9).write_text(dir.path().join(folder)).uid("a");
+            env.sequence(0..9).write_text(dir.path().join("link").join(folder)).uid("b");
+        });
+        assert!(told.len() == 1 && told[0].contains("output folder of another sink"), "{told:?}");
+    }
     let told = wrong(|env| {
         let [a, b] = env.sequence(0..9).uid("one").split();
         a.uid("one").discard();

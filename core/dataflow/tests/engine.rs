@@ -300,8 +300,6 @@ fn files(dir: &std::path::Path) -> Vec<String> {
 fn output_is_published_by_the_commit_and_publishing_again_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    std::fs::create_dir(&out).unwrap();
-    std::fs::write(out.join(".part-7-0-0"), "of an attempt that is no more").unwrap();
     let c = Cluster::new(text("out", 30_000), 2, dir.path().to_owned());
     let committer = c.committers()[0];
     c.commit(attempt(0));
@@ -313,6 +311,8 @@ fn output_is_published_by_the_commit_and_publishing_again_changes_nothing() {
     std::thread::sleep(Duration::from_millis(20));
     assert!(files(&out).iter().all(|f| f.starts_with(".part-")));
     let hidden = files(&out);
+    let marker = hidden[0].split_once(".inprogress-").unwrap().1;
+    std::fs::write(out.join(format!(".part-7-0-0.inprogress-{marker}")), "of an attempt that is no more").unwrap();
     let manifest = c.reports.all().into_iter().find_map(|r| r.prepared).unwrap();
     c.commit(attempt(0));
     c.wait_finished(attempt(0), c.plan.graph().subtasks() as usize);

@@ -236,6 +236,39 @@ fn a_kill_answers_when_no_function_of_the_task_manager_runs_any_more() {
 }
 
 #[test]
+fn of_two_jobs_that_write_into_one_folder_one_has_its_output_whole_and_the_other_is_told() {
+    let builder = InProcessCluster::builder().task_managers(1).slots(2).option("restart.type", "none");
+    let cluster = builder.start().unwrap();
+    let out = std::env::temp_dir().join(format!("thalweg-one-folder-{}", std::process::id()));
+    let (half, go) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let write = |name: &'static str, slow: bool| {
+        let env = cluster.environment();
+        let (half, go) = (half.clone(), go.clone());
+        // Much more than a writer gathers before it writes.
+        let lines = env.sequence(0..100_000).parallelism(1).map(move |n| {
+            if slow && n == 50_000 {
+                one_more(&half);
+                eventually("the other job", || go.load(Relaxed) > 0);
+            }
+            format!("{name} {n}")
+        });
+        lines.write_text(&out);
+        env.execute(name)
+    };
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| write("slow", true));
+        eventually("the slow job", || half.load(Relaxed) > 0);
+        write("fast", false).unwrap();
+        one_more(&go);
+        let told = slow.join().unwrap().unwrap_err().to_string();
+        assert!(told.contains("from another job or sink that writes to the same folder"), "{told}");
+    });
+    let expected: String = (0..100_000).map(|n| format!("fast {n}\n")).collect();
+    assert!(std::fs::read_to_string(out.join("part-0")).unwrap() == expected, "the output is damaged");
+    std::fs::remove_dir_all(out).unwrap();
+}
+
+#[test]
 fn a_job_that_needs_more_slots_than_there_are_is_told_so() {
     let cluster = InProcessCluster::builder().option("slot.request-timeout", "100ms").start().unwrap();
     let env = cluster.environment();

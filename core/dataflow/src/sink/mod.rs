@@ -8,14 +8,15 @@ mod collect;
 mod committer;
 mod end;
 mod files;
+mod hidden;
 mod simple;
 mod socket;
 mod text;
 
 pub use collect::{Collect, MAX_COLLECTED, decode_collected};
 pub use end::SinkTerminal;
-pub(crate) use files::is_unfinished;
 pub use files::{BucketAssigner, ByFn, FileSink, FileWriter, NoBuckets, RollingPolicy, TimeBuckets};
+pub(crate) use hidden::is_unfinished;
 pub use simple::{Discard, ForEach, Print};
 pub use socket::SocketSink;
 pub(crate) use socket::is_address;
@@ -31,7 +32,7 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use thalweg_model::{Partitioner, TaskFailure, VertexRole};
 
 /// Where records go.
@@ -117,6 +118,14 @@ pub trait Committer: 'static {
     fn publish(&mut self, manifest: &[u8]) -> Result<(), TaskFailure>;
 }
 
+/// The folder without links: what two links lead to is one. As much of it as is there.
+fn real(folder: &Path) -> PathBuf {
+    let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let above = full.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = above else { return full };
+    real.iter().chain(full.strip_prefix(above).unwrap_or(&full).iter()).collect()
+}
+
 /// Ends a chain in a sink, with its committer if it has one.
 #[track_caller]
 pub fn add_sink<P: Pipe, K: Sink<P::Item>>(plan: &PlanBuilder, vertex: usize, pipe: P, sink: K) -> OpId
@@ -127,7 +136,7 @@ where
     let mine = sink.clone();
     plan.check(move |dir| mine.check(dir));
     if let Some(folder) = sink.folder() {
-        plan.owns(folder);
+        plan.owns(&real(folder));
     }
     let mut edge = None;
     if sink.commits() {

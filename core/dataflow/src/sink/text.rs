@@ -1,7 +1,10 @@
 //! Lines in files of a folder, one file a subtask. A file has its final name only when the whole job's output is
 //! complete.
 
-use super::{Committable, Committer, Manifest, Sink, SinkWriter};
+use super::{
+    Committable, Committer, Manifest, Sink, SinkWriter,
+    hidden::{discard, hidden_name, is_unfinished, marker, sweep},
+};
 use crate::{batch::Time, build::OpCx, codec, ops::ClonedToSubtasks};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -9,6 +12,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thalweg_model::{FailureKind, TaskFailure};
 
@@ -115,13 +119,13 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         fs::create_dir_all(&folder).map_err(|e| format!("output folder {shown} cannot be made: {e}"))?;
         let entries = fs::read_dir(&folder).map_err(|e| format!("output folder {shown} cannot be read: {e}"))?;
         // What a job that failed left behind is no output.
-        let used = entries.flatten().any(|e| !e.file_name().to_string_lossy().starts_with(TEMPORARY));
+        let used = entries.flatten().any(|e| !is_unfinished(e.file_name().as_encoded_bytes()));
         if used && !self.overwrite {
             return Err(format!(
                 "output folder {shown} is not empty: name another one, or have it replaced by TextOutput::overwrite()"
             ));
         }
-        let probe = folder.join(format!("{TEMPORARY}probe-{}", std::process::id()));
+        let probe = folder.join(hidden_name("probe", &std::process::id().to_string()));
         File::create(&probe).map_err(|e| format!("output folder {shown} cannot be written to: {e}"))?;
         let _ = fs::remove_file(&probe);
         Ok(())
@@ -147,11 +151,12 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         // What came after the snapshot comes again.
         earlier.iter().try_for_each(|written| written.cut(&folder))?;
         Ok(TextWriter {
-            name: format!("{TEMPORARY}{}-{}", cx.subtask, cx.attempt()),
-            replaces: !cx.is_restored(),
+            name: format!("{FINAL}{}-{}", cx.subtask, cx.attempt()),
+            marker: marker(cx),
             last: format!("{FINAL}{}", cx.subtask),
             folder,
             file: None,
+            kept: false,
             written: Written { temporary: String::new(), length: 0 },
             earlier,
             buffer: Vec::new(),
@@ -164,19 +169,22 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
     }
 
     fn committer(&self, cx: &OpCx) -> Result<Box<dyn Committer>, TaskFailure> {
-        Ok(Box::new(TextCommitter { folder: cx.path(&self.folder), overwrite: self.overwrite, names: Vec::new() }))
+        let (folder, overwrite) = (cx.path(&self.folder), self.overwrite);
+        Ok(Box::new(TextCommitter { folder, overwrite, marker: marker(cx), names: Vec::new() }))
     }
 }
 
 /// Writes one file under a name that begins with a dot.
 pub struct TextWriter<F> {
     folder: PathBuf,
-    /// What temporary names begin with.
+    /// Stands in its temporary name, with the marker.
     name: String,
-    /// A file of that name is of an earlier run that failed, and not of a snapshot.
-    replaces: bool,
+    /// Of this sink in this job, whoever else writes into the folder.
+    marker: Arc<str>,
     last: String,
     file: Option<File>,
+    /// A snapshot names it.
+    kept: bool,
     /// What is in it.
     written: Written,
     /// What this subtask and others wrote before a restore.
@@ -194,7 +202,7 @@ impl<F> TextWriter<F> {
             Some(file) => file,
             // Made with the first record: a subtask without one leaves no file.
             None => {
-                let (file, temporary) = create(&self.folder, &self.name, self.replaces)?;
+                let (file, temporary) = create(&self.folder, &self.name, &self.marker)?;
                 self.written = Written { temporary, length: 0 };
                 self.file.insert(file)
             }
@@ -218,12 +226,11 @@ impl<F> TextWriter<F> {
 }
 
 /// A file of this name, or else one whose name nobody has: a snapshot may name that of an attempt of the same number.
-fn create(folder: &Path, name: &str, replaces: bool) -> Result<(File, String), TaskFailure> {
+fn create(folder: &Path, name: &str, marker: &str) -> Result<(File, String), TaskFailure> {
     for n in 0..TRIES {
-        let temporary = if n == 0 { name.to_owned() } else { format!("{name}-{n}") };
+        let temporary = if n == 0 { hidden_name(name, marker) } else { hidden_name(&format!("{name}-{n}"), marker) };
         let path = folder.join(&temporary);
-        let made = if replaces { File::create(&path) } else { File::create_new(&path) };
-        match made {
+        match File::create_new(&path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made.map(|file| (file, temporary)).map_err(|e| broken(&path, &e)),
         }
@@ -242,6 +249,7 @@ impl<T: 'static, F: LineFormat<T>> SinkWriter<T> for TextWriter<F> {
     fn end(&mut self) -> Result<Vec<Vec<u8>>, TaskFailure> {
         let all = self.all()?;
         self.file = None;
+        self.earlier.clone_from(&all);
         let named = |(n, written): (usize, Written)| {
             let last = if n == 0 { self.last.clone() } else { format!("{}-{n}", self.last) };
             codec::encode(&(written, last)).map_err(|e| TaskFailure::new(FailureKind::User, e))
@@ -251,34 +259,49 @@ impl<T: 'static, F: LineFormat<T>> SinkWriter<T> for TextWriter<F> {
 
     fn snapshot(&mut self) -> Result<Option<Vec<u8>>, TaskFailure> {
         let all = self.all()?;
+        self.kept = self.file.is_some();
         codec::encode(&all).map(Some).map_err(|e| TaskFailure::new(FailureKind::User, e))
+    }
+}
+
+impl<F> Drop for TextWriter<F> {
+    /// An attempt that did not come to its end. A killed process does none of this.
+    fn drop(&mut self) {
+        // All is written again, and a disk that is full needs the room. What a snapshot names is needed, though.
+        if self.file.is_some() && !self.kept {
+            discard(&self.folder.join(&self.written.temporary));
+        }
     }
 }
 
 struct TextCommitter {
     folder: PathBuf,
     overwrite: bool,
+    /// Stands in the temporary names of this sink in this job.
+    marker: Arc<str>,
     /// What was written, and final names.
     names: Vec<(Written, String)>,
 }
 
 impl TextCommitter {
-    /// Gives a file its final name. Done before, by this attempt or the one that prepared it, it changes nothing.
-    fn finish(&self, written: &Written, last: &str) -> Result<(), TaskFailure> {
-        let (from, to) = (self.folder.join(&written.temporary), self.folder.join(last));
-        if !from.exists() && fs::metadata(&to).is_ok_and(|there| there.is_file() && there.len() == written.length) {
+    /// Did this attempt, or the one that prepared it, give the file its final name?
+    fn is_finished(&self, written: &Written, last: &str) -> bool {
+        !self.folder.join(&written.temporary).exists()
+            && fs::metadata(self.folder.join(last)).is_ok_and(|there| there.is_file() && there.len() == written.length)
+    }
+
+    /// Nobody else's file may have a final name, unless it is to be replaced.
+    fn check_free(&self, last: &str) -> Result<(), TaskFailure> {
+        let to = self.folder.join(last);
+        if self.overwrite || !to.exists() {
             return Ok(());
         }
-        if !self.overwrite && to.exists() {
-            let shown = to.display();
-            let message = format!(
-                "output {shown} came while this job ran, from another one that writes to the same folder: name a folder for \
-                 each"
-            );
-            return Err(TaskFailure::new(FailureKind::Storage, message));
-        }
-        written.cut(&self.folder)?;
-        fs::rename(&from, &to).map_err(|e| broken(&from, &e))
+        let message = format!(
+            "output {} came while this job ran, from another job or sink that writes to the same folder: name a folder for \
+             each",
+            to.display()
+        );
+        Err(TaskFailure::new(FailureKind::Storage, message))
     }
 }
 
@@ -321,19 +344,30 @@ impl Committer for TextCommitter {
             return Err(TaskFailure::new(FailureKind::Storage, "the manifest names files outside of the folder"));
         }
         fs::create_dir_all(&self.folder).map_err(|e| broken(&self.folder, &e))?;
+        let left: Vec<_> = names.iter().filter(|(written, last)| !self.is_finished(written, last)).collect();
+        // None of them appears beside files of somebody else's.
+        for (written, last) in &left {
+            self.check_free(last)?;
+            written.cut(&self.folder)?;
+        }
         let ours: BTreeSet<&str> = names.iter().map(|(_, last)| last.as_str()).collect();
         if self.overwrite {
             for name in entries(&self.folder)?.iter().filter(|n| n.starts_with(FINAL) && !ours.contains(n.as_str())) {
                 remove(&self.folder, name)?;
             }
         }
-        for (written, last) in &names {
-            self.finish(written, last)?;
+        for (written, last) in left {
+            // Somebody's may have come while others were made safe.
+            self.check_free(last)?;
+            let from = self.folder.join(&written.temporary);
+            fs::rename(&from, self.folder.join(last)).map_err(|e| broken(&from, &e))?;
         }
-        for name in entries(&self.folder)?.iter().filter(|n| n.starts_with(TEMPORARY)) {
-            remove(&self.folder, name)?;
-        }
+        sweep(&self.folder, &self.marker);
         let sync = File::open(&self.folder).and_then(|f| f.sync_all());
         sync.map_err(|e| broken(&self.folder, &e))
     }
 }
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

@@ -28,6 +28,7 @@ const MIN_SPLIT: u64 = 256 << 10;
 /// Part of a file: the lines that begin in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSplit {
+    #[serde(with = "super::path_bytes")]
     pub(super) path: PathBuf,
     pub(super) start: u64,
     pub(super) end: u64,
@@ -302,4 +303,20 @@ pub(super) fn cut(files: Vec<(PathBuf, u64)>, readers: u32) -> Vec<FileSplit> {
         }
     }
     splits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    #[test]
+    fn a_split_of_a_file_whose_name_is_not_utf_8_is_read_back() {
+        let path = Path::new("/in").join(OsStr::from_bytes(b"caf\xe9.gz"));
+        for split in cut(vec![(path, 7), ("größe".into(), 7)], 1) {
+            let bytes = codec::encode(&split).unwrap();
+            assert_eq!(codec::decode::<FileSplit>(&bytes).unwrap(), split);
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod files;
 mod generator;
 mod group;
 mod half_read;
+mod path_bytes;
 mod patterns;
 mod place;
 mod reader;

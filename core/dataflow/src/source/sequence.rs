@@ -133,7 +133,8 @@ impl SequenceReader {
         // Each split has its share of the whole, whoever reads it: after a restore one reader may have several or none.
         let rate = rate * self.splits.iter().map(|s| 1.0 / s.step.max(1) as f64).sum::<f64>();
         let began = *self.began.get_or_insert(now);
-        let due = (now.since(began).as_secs_f64() * rate) as u64 + 1;
+        // At a rate beyond all numbers as many as there are numbers are due.
+        let due = ((now.since(began).as_secs_f64() * rate) as u64).saturating_add(1);
         let n = due.saturating_sub(self.given).min(budget as u64) as usize;
         let next = Duration::try_from_secs_f64((self.given + n as u64) as f64 / rate).unwrap_or(Duration::MAX);
         (n, Some(began + next))
@@ -293,6 +294,25 @@ mod tests {
             }
         }
         assert_eq!(seen, [(0, 1), (200, 201), (400, 401), (600, 601), (800, 801)]);
+    }
+
+    #[test]
+    fn a_rate_beyond_all_numbers_is_as_fast_as_it_goes() {
+        for rate in [1e19, 1e30, f64::MAX] {
+            let (goes_up, rate, began, given, rests_until) = (true, Some(rate), None, 0, None);
+            let mut reader = SequenceReader { splits: vec![], goes_up, rate, began, given, rests_until };
+            // Shares that are more than the whole: the rate of the reader is infinite then.
+            (0..2).for_each(|next| reader.add(Numbers { next, end: u64::MAX, step: 1 }));
+            let (metrics, mut slot) = (TaskMetrics::default(), SlotCx::new(Arc::new(SystemClock::new())));
+            let (begin, mut came) = (slot.now, Came(0));
+            for seconds in 0..10 {
+                slot.now = begin + Duration::from_secs(seconds);
+                let mut cx =
+                    ReaderCx { slot: &mut slot, metrics: &metrics, place: &Place::default(), one_split: false };
+                assert_ne!(reader.poll(64, &mut came, &mut cx).unwrap(), Polled::Done);
+            }
+            assert_eq!(came.0, 1 + 9 * 64, "{rate:?}");
+        }
     }
 
     #[test]

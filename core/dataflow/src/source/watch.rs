@@ -84,8 +84,18 @@ impl Seen {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+/// What a snapshot has.
+#[derive(Serialize)]
+struct Saved<'a> {
+    #[serde(with = "super::path_bytes::keys")]
+    dealt: &'a Found,
+    left: &'a VecDeque<FileSplit>,
+}
+
+/// The same as it is read back.
+#[derive(Deserialize)]
 struct State {
+    #[serde(with = "super::path_bytes::keys")]
     dealt: Found,
     left: VecDeque<FileSplit>,
 }
@@ -216,7 +226,7 @@ impl Enumerator for Watching {
         Ok(self.left.pop_front().map_or(Assignment::Wait, Assignment::Split))
     }
     fn snapshot(&self) -> Result<Vec<u8>, String> {
-        codec::encode(&(&self.seen.dealt, &self.left))
+        codec::encode(&Saved { dealt: &self.seen.dealt, left: &self.left })
     }
 }
 
@@ -224,7 +234,7 @@ impl Enumerator for Watching {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt};
 
     fn found(all: &[(&str, u64, i64)]) -> Found {
         all.iter()
@@ -280,8 +290,12 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_what_is_restored() {
-        let (dealt, left) = (found(&[("a", 1, 2)]), VecDeque::from(cut(vec![("a".into(), 1)], 1)));
-        let bytes = codec::encode(&(&dealt, &left)).unwrap();
+        let mut dealt = found(&[("a", 1, 2)]);
+        // Which is not UTF-8.
+        let path = PathBuf::from(OsStr::from_bytes(b"caf\xe9"));
+        dealt.insert(path.clone(), Stamp { length: 3, modified: 4 });
+        let left = VecDeque::from(cut(vec![("a".into(), 1), (path, 3)], 1));
+        let bytes = codec::encode(&Saved { dealt: &dealt, left: &left }).unwrap();
         let state: State = codec::decode(&bytes).unwrap();
         assert_eq!((state.dealt, state.left), (dealt, left));
     }

@@ -1,16 +1,19 @@
 //! Finishes the files of a job that has ended, all at once, and takes away what attempts that failed left behind.
 
-use super::part::{Part, broken, is_unfinished_of, sync_folder};
+use super::part::{Part, broken, sync_folder};
 use crate::{
     codec,
-    sink::{Committable, Committer, Manifest},
+    sink::{
+        Committable, Committer, Manifest,
+        hidden::{is_unfinished_of, sweep},
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 use thalweg_model::{FailureKind, TaskFailure};
@@ -78,25 +81,11 @@ impl FileCommitter {
         }
     }
 
-    /// Removes this job's hidden files from the folder and those within. The output is whole: what cannot be removed is
-    /// no reason to fail.
-    fn sweep(&self, folder: &Path) {
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(e) => return tracing::warn!("output folder {} cannot be looked through: {e}", folder.display()),
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => self.sweep(&entry.path()),
-                Ok(kind) if kind.is_file() && is_unfinished_of(&name, &self.marker) => {
-                    if let Err(e) = fs::remove_file(entry.path()) {
-                        tracing::warn!("{} is left over and cannot be removed: {e}", entry.path().display());
-                    }
-                }
-                _ => {}
-            }
+    /// Removes this job's hidden files from the folder and those within.
+    fn sweep(&self) {
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            folders.extend(sweep(&folder, &self.marker));
         }
     }
 }
@@ -131,7 +120,7 @@ impl Committer for FileCommitter {
         }
         let buckets: BTreeSet<&str> = parts.iter().map(|p| p.bucket.as_str()).collect();
         buckets.into_iter().try_for_each(|bucket| sync_folder(&self.root.join(bucket)))?;
-        self.sweep(&self.root);
+        self.sweep();
         Ok(())
     }
 }

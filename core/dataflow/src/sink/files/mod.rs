@@ -12,15 +12,16 @@ mod part;
 mod writer;
 
 pub use bucket::{BucketAssigner, ByFn, NoBuckets, TimeBuckets};
-pub(crate) use part::is_unfinished;
 pub use writer::FileWriter;
 
-use super::{Committer, Display, LineFormat, Sink, With};
+use super::{
+    Committer, Display, LineFormat, Sink, With,
+    hidden::{hidden_name, marker},
+};
 use crate::{batch::Time, build::OpCx, ops::ClonedToSubtasks};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 use thalweg_model::{Moment, TaskFailure};
@@ -177,13 +178,6 @@ impl<F, B> FileSink<F, B> {
     }
 }
 
-/// Stands in the hidden names of one sink in one job, so that what failed attempts leave behind is known again.
-fn marker(cx: &OpCx) -> Arc<str> {
-    let mut of = cx.job().to_string().into_bytes();
-    of.extend_from_slice(cx.uid.strip_suffix("/committer").unwrap_or(&cx.uid).as_bytes());
-    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&of)).into()
-}
-
 impl<T: 'static, F: LineFormat<T>, B: BucketAssigner<T>> Sink<T> for FileSink<F, B> {
     type Writer = FileWriter<F, B>;
 
@@ -202,7 +196,7 @@ impl<T: 'static, F: LineFormat<T>, B: BucketAssigner<T>> Sink<T> for FileSink<F,
             return Err(format!("output {shown} is a file: name a folder"));
         }
         fs::create_dir_all(&folder).map_err(|e| format!("output folder {shown} cannot be made: {e}"))?;
-        let probe = folder.join(part::hidden_name("probe", &std::process::id().to_string()));
+        let probe = folder.join(hidden_name("probe", &std::process::id().to_string()));
         File::create(&probe).map_err(|e| format!("output folder {shown} cannot be written to: {e}"))?;
         let _ = fs::remove_file(&probe);
         Ok(())
@@ -218,7 +212,7 @@ impl<T: 'static, F: LineFormat<T>, B: BucketAssigner<T>> Sink<T> for FileSink<F,
 
     fn committer(&self, cx: &OpCx) -> Result<Box<dyn Committer>, TaskFailure> {
         let marker = marker(cx);
-        let list = part::hidden_name(&format!("list-{}", cx.attempt()), &marker);
+        let list = hidden_name(&format!("list-{}", cx.attempt()), &marker);
         Ok(Box::new(committer::FileCommitter { root: cx.path(&self.folder), marker, list, parts: Vec::new() }))
     }
 }

@@ -1,6 +1,7 @@
 //! One file of a file sink, from its first byte under a hidden name to its final name. Which records go into it, and
 //! when it is full, is the writer's business.
 
+use crate::sink::hidden::discard;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -11,8 +12,6 @@ use thalweg_model::{FailureKind, Moment, TaskFailure};
 
 /// Bytes that a part gathers before it writes them.
 pub(super) const BUFFER: usize = 64 << 10;
-/// Stands in the hidden name of every file that is not finished.
-const IN_PROGRESS: &str = ".inprogress-";
 
 /// A file that is closed, safe on disk and still hidden; or in a snapshot one that is written to, cut there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -78,28 +77,8 @@ impl Part {
 
     /// Nobody wants it any more.
     pub(super) fn discard(&self, root: &Path) {
-        let path = self.hidden_path(root);
-        if let Err(e) = fs::remove_file(&path)
-            && e.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!("output {} is no part of any result and cannot be removed: {e}", path.display());
-        }
+        discard(&self.hidden_path(root));
     }
-}
-
-/// The hidden name of a file. The marker tells whose it is.
-pub(super) fn hidden_name(name: &str, marker: &str) -> String {
-    format!(".{name}{IN_PROGRESS}{marker}")
-}
-
-/// Is this the name of a file that a sink has not finished?
-pub(crate) fn is_unfinished(name: &[u8]) -> bool {
-    name.starts_with(b".") && memchr::memmem::find(name, IN_PROGRESS.as_bytes()).is_some()
-}
-
-/// The same, of the sink with this marker.
-pub(super) fn is_unfinished_of(name: &str, marker: &str) -> bool {
-    name.starts_with('.') && name.strip_suffix(marker).is_some_and(|rest| rest.ends_with(IN_PROGRESS))
 }
 
 /// Makes a folder's entries safe.
@@ -223,14 +202,6 @@ mod tests {
             assert!(got.message.contains(expected) && got.message.contains("/a/b"), "{got:?}");
             assert_eq!(got.kind, failure);
         }
-    }
-
-    #[test]
-    fn hidden_names_tell_whose_they_are() {
-        let hidden = hidden_name("part-0-1a-3.csv", "00ff");
-        assert!(is_unfinished(hidden.as_bytes()) && is_unfinished_of(&hidden, "00ff"));
-        assert!(!is_unfinished_of(&hidden, "0ff") && !is_unfinished_of(&hidden, "11ff"));
-        assert!(!is_unfinished(b"part-0-1a-3.csv") && !is_unfinished(b"x.inprogress-00ff"));
     }
 
     #[test]

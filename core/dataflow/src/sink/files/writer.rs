@@ -5,9 +5,19 @@
 use super::{
     FileSink, LineFormat, RollingPolicy,
     bucket::{BucketAssigner, unfit},
-    part::{BUFFER, OpenPart, Part, broken, hidden_name, sync_folder},
+    part::{BUFFER, OpenPart, Part, broken, sync_folder},
 };
-use crate::{batch::Time, build::OpCx, codec, push::Ready, sink::SinkWriter, task::TaskCell};
+use crate::{
+    batch::Time,
+    build::OpCx,
+    codec,
+    push::Ready,
+    sink::{
+        SinkWriter,
+        hidden::{hidden_name, marker},
+    },
+    task::TaskCell,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, fs, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 use thalweg_env::Clock;
@@ -96,7 +106,7 @@ impl<F, B> FileWriter<F, B> {
             subtask: cx.subtask,
             token: env.entropy.next_u64() as u32,
             next: 0,
-            marker: super::marker(cx),
+            marker: marker(cx),
         };
         let mut writer = Self {
             root,
