@@ -313,6 +313,15 @@ fn csv_says_what_is_wrong() {
         let error = of(line, options).unwrap_err();
         assert!(error.contains(expected), "{line:?}: {error}");
     }
+
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Place {
+        city: String,
+    }
+    let env = testing::environment(1, dir.path()).unwrap();
+    env.from_collection(["1,Linz".to_owned()]).parse_csv::<Place>(plain().columns(["id", "town"])).discard();
+    let error = env.execute("csv").unwrap_err().to_string();
+    assert!(error.contains("missing field `city`, and the columns are id, town"), "{error}");
 }
 
 #[test]

@@ -249,7 +249,8 @@ fn large_executable(bytes: u64) -> Option<String> {
     let large = bytes >= LARGE_EXECUTABLE;
     large.then(|| {
         format!(
-            "the executable has {} MiB, which takes a while to read and to send: one that is built with --release is smaller",
+            "the executable has {} MiB, which takes a while to read and to send: one that is built with --release is smaller, \
+             and more so without debug information (debug = false and strip = true of [profile.release] in Cargo.toml)",
             bytes >> 20
         )
     })

@@ -155,7 +155,12 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
 /// What is wrong with a record, and in which of its fields, as a person counts or calls them.
 fn told(error: &csv::Error, columns: Option<&StringRecord>) -> String {
     let csv::ErrorKind::Deserialize { err, .. } = error.kind() else { return error.to_string() };
-    let Some(field) = err.field() else { return err.kind().to_string() };
+    let Some(field) = err.field() else {
+        // A field of the struct that no column has, which is as true of the next line.
+        let names =
+            columns.map(|names| format!(", and the columns are {}", names.iter().collect::<Vec<_>>().join(", ")));
+        return format!("{}{}", err.kind(), names.unwrap_or_default());
+    };
     match columns.and_then(|names| names.get(field as usize)) {
         Some(name) => format!("column {name:?}: {}", err.kind()),
         None => format!("field {}: {}", field + 1, err.kind()),

@@ -239,5 +239,5 @@ fn a_submission_waits_until_somebody_leads() {
 fn an_executable_that_takes_long_to_send_is_told_of() {
     assert_eq!(super::large_executable(12 << 20), None);
     let told = super::large_executable(412 << 20).unwrap();
-    assert!(told.contains("412 MiB") && told.contains("--release"), "{told}");
+    assert!(told.contains("412 MiB") && told.contains("--release") && told.contains("strip = true"), "{told}");
 }
