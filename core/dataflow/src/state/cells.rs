@@ -330,3 +330,34 @@ impl<M: OwnedKey, V: Data> Cell for Entries<M, V> {
         live.serialize(to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_that_was_needed_once_is_given_back() {
+        let aged = |value: u64| Aged { value, at: if value < 10 { 9 } else { 1 } };
+        let old = Old(Some(5));
+        fn sweep(cell: &mut impl Cell, old: Old) {
+            let mut from = 0;
+            while cell.sweep(&mut from, old) && from > 0 {}
+        }
+        for sweeps in [false, true] {
+            // A list drops from its front what is too old.
+            let mut list = Elements::of((0..20_000).rev().map(aged).collect());
+            let mut map = Entries::new();
+            assert!((0..20_000).all(|key| map.insert(key, aged(key), Old(None)).is_none()));
+            if sweeps {
+                sweep(&mut list, old);
+                sweep(&mut map, old);
+            } else {
+                assert!(list.prune(old) && map.prune(old));
+            }
+            assert_eq!((list.len(), map.len()), (10, 10));
+            assert!(list.all.capacity() <= ROOM.max(80), "{}", list.all.capacity());
+            assert!(map.all.capacity() <= ROOM.max(80), "{}", map.all.capacity());
+            assert!((0..10).all(|key| map.get(&key, None) == Some(&mut key.clone())));
+        }
+    }
+}
