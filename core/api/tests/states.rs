@@ -284,6 +284,178 @@ fn what_is_too_old_makes_room_and_a_snapshot_keeps_ages() {
     }
 }
 
+/// (key, what to do, number)
+#[derive(Clone)]
+struct Aging {
+    value: ValueState<u64>,
+    list: ListState<u64>,
+    map: MapState<u64, u64>,
+    sum: ReducingState<u64>,
+}
+
+const TTL: i64 = 1_000;
+
+impl Aging {
+    fn new(on_read: bool) -> Self {
+        let ttl = StateTtl::of(Duration::from_millis(TTL as u64));
+        let ttl = if on_read { ttl.updated_on_read() } else { ttl };
+        Self {
+            value: ValueState::new("value").ttl(ttl),
+            list: ListState::new("list").ttl(ttl),
+            map: MapState::new("map").ttl(ttl),
+            sum: ReducingState::new("sum", |a, b| *a += b).ttl(ttl),
+        }
+    }
+}
+
+impl KeyedProcess<Record> for Aging {
+    type Key = u64;
+    type State = ();
+    type Out = String;
+    fn states(&mut self, states: &mut KeyedStates<'_, u64>) {
+        states.add(&mut self.value);
+        states.add(&mut self.list);
+        states.add(&mut self.map);
+        states.add(&mut self.sum);
+    }
+    fn process(&mut self, (_, what, x): Record, (): &mut (), ctx: &mut impl KeyedContext<u64, String>) {
+        let sub = x % 4;
+        let seen = match what {
+            0 => {
+                *ctx.state(&self.value).or_default() += x;
+                ctx.state(&self.sum).add(x);
+                format!("{:?} {:?}", ctx.state(&self.value).get().copied(), ctx.state(&self.sum).get().copied())
+            }
+            1 => format!("{:?} {:?}", ctx.state(&self.value).get_mut().copied(), ctx.state(&self.sum).get().copied()),
+            2 => {
+                ctx.state(&self.list).add(x);
+                String::new()
+            }
+            3 => format!("{} {}", ctx.state(&self.list).len(), ctx.state(&self.list).is_empty()),
+            4 => format!("{:?}", ctx.state(&self.list).iter().collect::<Vec<_>>()),
+            5 => {
+                ctx.state(&self.list).retain(|y| y % 5 != 0);
+                String::new()
+            }
+            6 => format!("{:?}", ctx.state(&self.map).insert(sub, x)),
+            7 => {
+                let mut map = ctx.state(&self.map);
+                *map.or_insert_with(sub, || x) += 1;
+                format!("{:?}", map.get(&sub))
+            }
+            8 => format!("{:?} {:?}", ctx.state(&self.map).remove(&sub), ctx.state(&self.map).is_empty()),
+            9 => {
+                let mut map = ctx.state(&self.map);
+                format!("{:?} {}", map.get(&sub).copied(), map.contains_key(&(x / 2 % 4)))
+            }
+            10 => format!("{:?} {}", ctx.state(&self.map).get_mut(&sub).copied(), ctx.state(&self.map).len()),
+            _ => {
+                let all: BTreeMap<u64, u64> = ctx.state(&self.map).iter().map(|(k, v)| (*k, *v)).collect();
+                format!("{all:?}")
+            }
+        };
+        ctx.emit(seen);
+    }
+}
+
+/// What [`Aging`] has for a key, each with the time when it was used last.
+#[derive(Default)]
+struct AgingModel {
+    value: Option<(u64, i64)>,
+    list: Vec<(u64, i64)>,
+    map: BTreeMap<u64, (u64, i64)>,
+    sum: Option<(u64, i64)>,
+}
+
+impl AgingModel {
+    fn prune(&mut self, now: i64) {
+        let lives = |at: i64| now - at < TTL;
+        self.value = self.value.filter(|v| lives(v.1));
+        self.sum = self.sum.filter(|v| lives(v.1));
+        self.list.retain(|v| lives(v.1));
+        self.map.retain(|_, v| lives(v.1));
+    }
+
+    fn process(&mut self, what: u8, x: u64, now: i64, on_read: bool) -> String {
+        self.prune(now);
+        fn read(v: &mut (u64, i64), used: Option<i64>) -> u64 {
+            v.1 = used.unwrap_or(v.1);
+            v.0
+        }
+        let (used, now, sub) = (on_read.then_some(now), Some(now), x % 4);
+        let mut get = |key: u64, used| self.map.get_mut(&key).map(|v| read(v, used));
+        match what {
+            0 => {
+                for v in [&mut self.value, &mut self.sum] {
+                    *v = Some((v.map_or(0, |v| v.0) + x, now.unwrap()));
+                }
+                format!("{:?} {:?}", self.value.map(|v| v.0), self.sum.map(|v| v.0))
+            }
+            1 => {
+                let (value, sum) = (&mut self.value, &mut self.sum);
+                format!("{:?} {:?}", value.as_mut().map(|v| read(v, now)), sum.as_mut().map(|v| read(v, used)))
+            }
+            2 => {
+                self.list.push((x, now.unwrap()));
+                String::new()
+            }
+            3 => format!("{} {}", self.list.len(), self.list.is_empty()),
+            4 => format!("{:?}", self.list.iter_mut().map(|v| read(v, used)).collect::<Vec<_>>()),
+            5 => {
+                self.list.retain(|v| v.0 % 5 != 0);
+                String::new()
+            }
+            6 => format!("{:?}", self.map.insert(sub, (x, now.unwrap())).map(|v| v.0)),
+            7 => {
+                let value = get(sub, now).unwrap_or(x) + 1;
+                self.map.insert(sub, (value, now.unwrap()));
+                format!("{:?}", Some(value))
+            }
+            8 => format!("{:?} {:?}", self.map.remove(&sub).map(|v| v.0), self.map.is_empty()),
+            9 => format!("{:?} {}", get(sub, used), get(x / 2 % 4, used).is_some()),
+            10 => format!("{:?} {}", get(sub, now), self.map.len()),
+            _ => {
+                let all: BTreeMap<_, _> = self.map.iter_mut().map(|(k, v)| (*k, read(v, used))).collect();
+                format!("{all:?}")
+            }
+        }
+    }
+}
+
+#[test]
+fn states_with_a_time_to_live_are_what_a_plain_model_has() {
+    let runtime = TestRuntime::new().unwrap();
+    let replay = std::env::var("THALWEG_SEED").ok().map(|seed| seed.parse().unwrap());
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(600_u64);
+    for seed in replay.map_or(0..n, |seed| seed..seed + 1) {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let on_read = random.random();
+        // Of one key whose own uses forget what is too old, or of so many that it is met before it is swept away.
+        let (keys, longest) = ([1, 4, 40][random.random_range(0..3)], [50, 400, 1_500][random.random_range(0..3)]);
+        let key = |r: &Record| r.0;
+        let mut tester = OperatorTester::keyed(&runtime.env, Aging::new(on_read), key).unwrap();
+        let mut models = BTreeMap::<u64, AgingModel>::new();
+        for x in 0..random.random_range(1..300) {
+            if random.random_ratio(1, 60) {
+                let (snapshot, now) = (tester.snapshot().unwrap().unwrap(), tester.processing_time());
+                // What is too old by now is not in it; the clock of what goes on from it begins at 0 again.
+                models.values_mut().for_each(|model| model.prune(now));
+                tester = OperatorTester::keyed_restored(&runtime.env, Aging::new(on_read), key, snapshot).unwrap();
+                tester.advance(Duration::from_millis(random.random_range(0..5_000))).unwrap();
+            }
+            if random.random() {
+                tester.advance(Duration::from_millis(random.random_range(0..longest))).unwrap();
+            }
+            let record: Record = (random.random_range(0..keys), random.random_range(0..12), x);
+            tester.push_untimed(record).unwrap();
+            let got = tester.take().pop().unwrap().1;
+            let now = tester.processing_time();
+            let expected = models.entry(record.0).or_default().process(record.1, x, now, on_read);
+            assert_eq!(got, expected, "THALWEG_SEED={seed} at {x}: {record:?}");
+        }
+    }
+}
+
 #[test]
 fn a_damaged_snapshot_is_an_error_and_no_panic() {
     let runtime = TestRuntime::new().unwrap();

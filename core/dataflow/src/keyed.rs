@@ -237,19 +237,20 @@ impl<K: OwnedKey> Ttl<K> {
         }
     }
 
-    /// A key that nobody has used for too long.
-    fn expired(&mut self, now: Time) -> Option<Due<K>> {
-        while let Some(due) = self.due.pop(now) {
+    /// Forgets keys that nobody has used for too long: looks at a stride of those whose turn it is.
+    fn expire(&mut self, now: Time, mut forget: impl FnMut(&Due<K>)) {
+        for _ in 0..STRIDE {
+            let Some(due) = self.due.pop(now) else { return };
             let last = self.used.get(due.hash, &due.key).copied().unwrap_or(NO_TIME);
             let until = last.saturating_add(self.after);
             if until <= now {
                 self.used.remove(due.hash, &due.key);
-                return Some(due);
+                forget(&due);
+            } else {
+                // Used since: looked at again when that is too long ago.
+                self.due.add(until, due.hash, &due.key);
             }
-            // Used since: looked at again when that is too long ago.
-            self.due.add(until, due.hash, &due.key);
         }
-        None
     }
 }
 
@@ -505,9 +506,8 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T>
             let Some(due) = self.times.processing.pop(now) else { break };
             self.timer(TimeDomain::ProcessingTime, due, out);
         }
-        for _ in 0..STRIDE {
-            let Some(due) = self.ttl.as_mut().and_then(|ttl| ttl.expired(now)) else { break };
-            self.rows.remove(due.hash, &due.key);
+        if let Some(ttl) = &mut self.ttl {
+            ttl.expire(now, |due| self.rows.remove(due.hash, &due.key));
         }
         // What was emitted just now may have used the room downstream up.
         Ready::Busy
@@ -606,5 +606,28 @@ impl<T: 'static, K: OwnedKey> KeyedProcess<T> for First<K> {
         if !std::mem::replace(seen, true) {
             ctx.emit(item);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+
+    #[test]
+    fn keys_that_were_used_meanwhile_are_looked_at_a_stride_at_a_time() {
+        let keys = STRIDE as u64 * 3;
+        let mut ttl = Ttl::new(Duration::from_millis(10));
+        for now in [0, 5] {
+            (0..keys).for_each(|key| assert!(!ttl.touch(key.stable_hash(), &key, now)));
+        }
+        let mut forgotten = 0;
+        for _ in 0..3 {
+            assert_eq!(ttl.due.next(), Some(10));
+            ttl.expire(10, |_| forgotten += 1);
+        }
+        assert_eq!((ttl.due.next(), forgotten), (Some(15), 0));
+        (0..4).for_each(|_| ttl.expire(15, |_| forgotten += 1));
+        assert_eq!((ttl.due.next(), forgotten, ttl.used.len()), (None, keys, 0));
     }
 }

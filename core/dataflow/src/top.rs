@@ -72,7 +72,7 @@ impl<T: Data, C: FnMut(&T, &T) -> Ordering + 'static> Operator<T> for TopOp<T, C
     fn item(&mut self, _: Time, item: T, _: &mut impl Push<T>) {
         self.kept.push(item);
         // Cut when twice as many are there: sorting costs a constant a record.
-        if self.kept.len() >= 2 * self.n.max(32) {
+        if self.kept.len() >= self.n.max(32).saturating_mul(2) {
             self.cut();
         }
     }
@@ -90,5 +90,25 @@ impl<T: Data, C: FnMut(&T, &T) -> Ordering + 'static> Operator<T> for TopOp<T, C
     }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
         keep(codec::encode(&self.kept), &self.cell, &self.uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{OperatorTester, TestRuntime};
+
+    #[test]
+    fn any_number_of_the_greatest_can_be_asked_for() {
+        let rt = TestRuntime::new().unwrap();
+        for (n, expected) in [(0, 0), (1, 1), (40, 40), (usize::MAX / 2 + 1, 100), (usize::MAX, 100)] {
+            let mut tester = OperatorTester::new(&rt.env, Top::new(n, u64::cmp)).unwrap();
+            for item in 0..100 {
+                tester.push_untimed(item * 37 % 100).unwrap();
+            }
+            tester.end().unwrap();
+            let got: Vec<u64> = tester.take().into_iter().map(|(_, item)| item).collect();
+            assert_eq!(got, (0..100).rev().take(expected).collect::<Vec<_>>(), "{n}");
+        }
     }
 }

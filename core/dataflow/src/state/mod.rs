@@ -1,5 +1,8 @@
 //! State of operators: the rows of keyed ones, named states of functions beside them, lists of operators without keys.
 
+mod cells;
+#[cfg(test)]
+mod cells_tests;
 mod flat;
 #[cfg(test)]
 mod measure_tests;

@@ -4,7 +4,12 @@
 //! A function has a typed handle for each as a field, and adds it when a subtask begins; from then on the handle is an
 //! index, so that no name is looked up for a record. Each use is a look-up of the key in that state's own table.
 
-use super::{Place, RowTable, Rows, views::*};
+use super::{
+    Place, RowTable, Rows,
+    cells::{Aged, Cell, Elements, Entries, Live, Old},
+    rows::Look,
+    views::*,
+};
 use crate::{
     batch::Time,
     build::OpCx,
@@ -12,13 +17,13 @@ use crate::{
     fold::AggregateFunction,
     key::{Data, OwnedKey},
 };
-use serde::{Deserialize, Serialize};
 use std::{any::Any, borrow::Cow, cell::RefCell, marker::PhantomData, sync::Arc, time::Duration};
 use thalweg_env::Clock;
 use thalweg_model::{FailureKind, TaskFailure};
 
 /// How long a state is kept that is not used, by the machine's clock, ms precision: each value, each element of a list, each
-/// entry of a map by itself. What is too old is not given out any more, and makes room as others are written.
+/// entry of a map by itself. What is too old is not given out any more and in no snapshot, and makes room as others are
+/// written, a few with each write.
 #[derive(Clone, Copy, Debug)]
 pub struct StateTtl {
     pub(super) after: Time,
@@ -36,8 +41,8 @@ impl StateTtl {
         Self { on_read: true, ..self }
     }
 
-    pub(super) fn is_over(self, at: Time, now: Time) -> bool {
-        now.saturating_sub(at) >= self.after
+    fn old(self, now: Time) -> Time {
+        now.saturating_sub(self.after)
     }
 }
 
@@ -52,32 +57,6 @@ pub struct Handle {
 impl Handle {
     fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self { name: name.into(), ttl: None, index: usize::MAX }
-    }
-}
-
-/// A value, and when it was used last, where that matters.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Aged<V> {
-    pub(super) value: V,
-    pub(super) at: Time,
-}
-
-/// What a table has for one key.
-pub trait Cell: Data {
-    /// Drops what was used last at times for which the function says so. Answers whether something is left.
-    fn prune(&mut self, over: &dyn Fn(Time) -> bool) -> bool;
-}
-
-impl<V: Data> Cell for Aged<V> {
-    fn prune(&mut self, over: &dyn Fn(Time) -> bool) -> bool {
-        !over(self.at)
-    }
-}
-
-impl<V: Data> Cell for Vec<Aged<V>> {
-    fn prune(&mut self, over: &dyn Fn(Time) -> bool) -> bool {
-        self.retain(|v| !over(v.at));
-        !self.is_empty()
     }
 }
 
@@ -159,7 +138,7 @@ pub struct AggregatingState<A, T> {
 
 handles! {
     ValueState<V: Data>, Aged<V>, ValueView {};
-    ListState<V: Data>, Vec<Aged<V>>, ListView {};
+    ListState<V: Data>, Elements<V>, ListView {};
     MapState<M: OwnedKey, V: Data>, Entries<M, V>, MapView {};
     ReducingState<V: Data>, Aged<V>, ReducingView { merge };
 }
@@ -262,7 +241,7 @@ impl<K: OwnedKey> KeyedStates<'_, K> {
                 || format!("the time to live of state {name:?} is less than 1 ms: leave it out, or make it longer");
             self.of.error.get_or_insert_with(why);
         }
-        let rows = Box::new(StateTable::<K, S::Cell> { rows: Rows::new(), ttl: handle.ttl, place: Place::default() });
+        let rows = Box::new(StateTable::<K, S::Cell>::new(handle.ttl));
         self.of.tables.push(NamedTable { name: handle.name.clone(), ages: handle.ttl.is_some(), rows });
     }
 }
@@ -283,15 +262,46 @@ struct NamedTable<K> {
 pub(super) struct StateTable<K, C> {
     pub(super) rows: Rows<K, C>,
     pub(super) ttl: Option<StateTtl>,
-    /// Where the next look for what is too old begins.
-    pub(super) place: Place,
+    /// Where the next look for what is too old begins: a row, and a place in what the row has.
+    place: (Place, usize),
+}
+
+/// Looks for what is too old, with each write.
+const SWEPT: usize = 4;
+
+impl<K: OwnedKey, C: Cell> StateTable<K, C> {
+    fn new(ttl: Option<StateTtl>) -> Self {
+        Self { rows: Rows::new(), ttl, place: Default::default() }
+    }
+
+    pub(super) fn old(&self, now: Time) -> Old {
+        Old(self.ttl.map(|ttl| ttl.old(now)))
+    }
+
+    /// Drops some of what is too old, of any key. So many writes, at most, as there are keys and places of their lists
+    /// and maps drop all of it.
+    pub(super) fn sweep(&mut self, now: Time) {
+        let old = self.old(now);
+        if old.0.is_none() {
+            return;
+        }
+        let (place, within) = &mut self.place;
+        *place = self.rows.prune(*place, SWEPT, |cell| match cell.sweep(within, old) {
+            true if *within > 0 => Look::Again,
+            true => Look::Keep,
+            false => {
+                *within = 0;
+                Look::Drop
+            }
+        });
+    }
 }
 
 /// A table whose values' type is forgotten.
 trait AnyTable<K>: Any {
     fn restore(&mut self, cx: &OpCx, part: &[u8]) -> Result<(), String>;
-    /// None where the state is kept elsewhere.
-    fn snapshot(&self) -> Option<Result<Vec<u8>, String>>;
+    /// Without what is too old by now. None where the state is kept elsewhere.
+    fn snapshot(&self, now: Time) -> Option<Result<Vec<u8>, String>>;
     fn remove(&mut self, hash: u64, key: &K);
     /// An empty one of the same kind.
     fn blank(&self) -> Box<dyn AnyTable<K>>;
@@ -302,14 +312,19 @@ impl<K: OwnedKey, C: Cell> AnyTable<K> for StateTable<K, C> {
         self.rows.restore(cx, codec::decode(part)?);
         Ok(())
     }
-    fn snapshot(&self) -> Option<Result<Vec<u8>, String>> {
-        Some(self.rows.snapshot())
+    fn snapshot(&self, now: Time) -> Option<Result<Vec<u8>, String>> {
+        let old = self.old(now);
+        if old.0.is_none() {
+            return Some(self.rows.snapshot());
+        }
+        let live = self.rows.iter().filter(|row| row.1.is_live(old)).map(|row| (&row.0, Live(&row.1, old)));
+        Some(codec::encode(&live.collect::<Vec<_>>()))
     }
     fn remove(&mut self, hash: u64, key: &K) {
         self.rows.remove(hash, key);
     }
     fn blank(&self) -> Box<dyn AnyTable<K>> {
-        Box::new(Self { rows: Rows::new(), ttl: self.ttl, place: Place::default() })
+        Box::new(Self::new(self.ttl))
     }
 }
 
@@ -321,7 +336,7 @@ impl<K> AnyTable<K> for Elsewhere {
     fn restore(&mut self, _: &OpCx, _: &[u8]) -> Result<(), String> {
         Err("the function keeps it elsewhere now".to_owned())
     }
-    fn snapshot(&self) -> Option<Result<Vec<u8>, String>> {
+    fn snapshot(&self, _: Time) -> Option<Result<Vec<u8>, String>> {
         None
     }
     fn remove(&mut self, _: u64, _: &K) {}
@@ -360,7 +375,7 @@ impl<K: OwnedKey> Named<K> {
     }
 
     pub(crate) fn snapshot(&self) -> Result<SavedStates, String> {
-        let one = |t: &NamedTable<K>| Some(t.rows.snapshot()?.map(|rows| (t.name.to_string(), rows)));
+        let one = |t: &NamedTable<K>| Some(t.rows.snapshot(self.now())?.map(|rows| (t.name.to_string(), rows)));
         self.tables.iter().filter_map(one).collect()
     }
 
@@ -387,13 +402,17 @@ impl<K: OwnedKey> Named<K> {
         self.tables.iter_mut().for_each(|t| t.rows.remove(hash, key));
     }
 
+    fn now(&self) -> Time {
+        Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
+    }
+
     /// The state of a key.
     #[inline]
     #[track_caller]
     pub(crate) fn at<'a, S: KeyedState<K>>(&'a mut self, state: &'a S, hash: u64, key: &'a K) -> S::View<'a> {
         let handle = state.handle();
         let now = match self.tables.get(handle.index) {
-            Some(table) if table.ages => Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX),
+            Some(table) if table.ages => self.now(),
             _ => 0,
         };
         let table = self.tables.get_mut(handle.index).map(|t| &mut *t.rows as &mut dyn Any);

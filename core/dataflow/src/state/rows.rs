@@ -15,6 +15,16 @@ pub(crate) struct Rows<K, V> {
     table: Table<(K, V)>,
 }
 
+/// What comes of a look at a row.
+pub(crate) enum Look {
+    /// There is more to look at.
+    Again,
+    /// It stays.
+    Keep,
+    /// It is dropped.
+    Drop,
+}
+
 /// Keys whose rows are brought near together.
 pub(crate) const TILE: usize = 32;
 
@@ -140,16 +150,21 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         self.table.at_or_after(place)
     }
 
-    /// Looks at `n` rows from this place on and drops those whose values are not to be kept; answers the place to go on at.
-    pub(crate) fn prune(&mut self, from: Place, n: usize, mut keep: impl FnMut(&mut V) -> bool) -> Place {
+    /// Looks at rows from this place on, at most `n` times, and passes a few places without one; answers the place to go
+    /// on at.
+    pub(crate) fn prune(&mut self, from: Place, n: usize, mut look: impl FnMut(&mut V) -> Look) -> Place {
         let mut place = from;
         for _ in 0..n {
-            let Some((row, next)) = self.table.at_or_after_mut(place) else { return Place::default() };
-            place = next;
-            if !keep(&mut row.1) {
-                let (hash, key) = (row.0.stable_hash(), row.0.clone());
-                self.table.remove(hash, |row| row.0 == key);
+            let (row, next) = self.table.near_mut(place);
+            match row.map(|row| (look(&mut row.1), row)) {
+                Some((Look::Again, _)) => continue,
+                Some((Look::Drop, row)) => {
+                    let (hash, key) = (row.0.stable_hash(), row.0.clone());
+                    self.table.remove(hash, |row| row.0 == key);
+                }
+                Some((Look::Keep, _)) | None => {}
             }
+            place = next;
         }
         place
     }

@@ -20,6 +20,8 @@ const SLOTS: usize = 14;
 const SEGMENT: usize = 16 << 10;
 /// Most chunks of a segment.
 const CHUNKS: usize = 63;
+/// Chunks without an entry that a walk passes in one go.
+const FAR: usize = 8;
 /// Above this many bytes entries are brought near before they are used: less lies in a core's own cache anyway.
 const LARGE: usize = 256 << 10;
 
@@ -529,9 +531,11 @@ impl<E> Table<E> {
         }
     }
 
-    /// The first entry at or behind a place.
+    /// The first entry at or behind a place, if no more chunks without one are in between; else the place behind those,
+    /// and none behind the last entry.
     #[inline]
-    fn from(&self, place: Place) -> Option<(At<E>, Place)> {
+    fn from(&self, place: Place, mut chunks: usize) -> Result<(At<E>, Place), Option<Place>> {
+        let at = |d: usize, chunk: usize, slot: usize| Place((d as u64) << PLACES | (chunk as u64) << 4 | slot as u64);
         let mut d = (place.0 >> PLACES) as usize;
         let mut chunk = ((place.0 & ((1 << PLACES) - 1)) >> 4) as usize;
         // Of the first chunk's entries, those from the place on.
@@ -546,30 +550,37 @@ impl<E> Table<E> {
                     let used = unsafe { (*segment.tags(chunk)).used() } & rest;
                     if used != 0 {
                         let slot = used.trailing_zeros() as usize;
-                        let place = Place((d as u64) << PLACES | (chunk as u64) << 4 | slot as u64);
-                        return Some((At { segment, chunk, slot }, place));
+                        return Ok((At { segment, chunk, slot }, at(d, chunk, slot)));
                     }
                     (chunk, rest) = (chunk + 1, ALL);
+                    if chunks == 0 {
+                        return Err(Some(at(d, chunk, 0)));
+                    }
+                    chunks -= 1;
                 }
             }
             (d, chunk, rest) = ((d & !(span - 1)) + span, 0, ALL);
         }
-        None
+        Err(None)
     }
 
     /// The entry at a place or the nearest one behind it, and the place after it. A walk may go on as long as no entry is
     /// added.
     pub(super) fn at_or_after(&self, place: Place) -> Option<(&E, Place)> {
-        let (at, place) = self.from(place)?;
+        let (at, place) = self.from(place, usize::MAX).ok()?;
         // SAFETY: the entry is there for as long as the table is not changed, and `self` is borrowed for that long.
         Some((unsafe { &*at.segment.entry(at.chunk, at.slot) }, place.next()))
     }
 
-    /// The same, to be changed.
-    pub(super) fn at_or_after_mut(&mut self, place: Place) -> Option<(&mut E, Place)> {
-        let (at, place) = self.from(place)?;
-        // SAFETY: as above, and `self` is borrowed for it alone.
-        Some((unsafe { &mut *at.segment.entry(at.chunk, at.slot) }, place.next()))
+    /// The entry at a place or not far behind it, to be changed, if there is one, and the place to go on at: behind the
+    /// last entry the first place. A table that was large once is empty for long stretches, and no call goes through all
+    /// of them.
+    pub(super) fn near_mut(&mut self, place: Place) -> (Option<&mut E>, Place) {
+        match self.from(place, FAR) {
+            // SAFETY: as above, and `self` is borrowed for it alone.
+            Ok((at, place)) => (Some(unsafe { &mut *at.segment.entry(at.chunk, at.slot) }), place.next()),
+            Err(next) => (None, next.unwrap_or_default()),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &E> {

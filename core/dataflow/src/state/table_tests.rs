@@ -83,6 +83,28 @@ fn a_table_is_what_a_map_is() {
 }
 
 #[test]
+fn a_walk_over_what_was_a_large_table_goes_by_short_ways() {
+    let (mut table, token, keys) = (Table::<Entry>::new(), Rc::new(0), 100_000 / PART);
+    (0..keys).for_each(|key| add(&mut table, hash_word, key, &token));
+    (0..keys - 3).for_each(|key| drop(table.remove(hash_word(key), |e| e.0 == key)));
+    let (mut found, mut ways, mut place) = (Vec::new(), 0, Place::default());
+    loop {
+        let (entry, next) = table.near_mut(place);
+        found.extend(entry.map(|e| e.0));
+        ways += 1;
+        if next == Place::default() {
+            break;
+        }
+        assert!(next > place);
+        place = next;
+    }
+    found.sort_unstable();
+    assert_eq!(found, [keys - 3, keys - 2, keys - 1]);
+    // Of 14 entries a chunk, 9 chunks a way.
+    assert!(ways > keys / 14 / 9, "{ways} ways");
+}
+
+#[test]
 fn keys_whose_hashes_are_alike_are_slow_and_right() {
     agrees(|_| 0x1234_5678_9abc_def0, 600, 3_000, 4);
     agrees(|key| key << 57, 300, 3_000, 5);

@@ -2,19 +2,15 @@
 
 use super::{
     RowTable,
-    named::{Aged, Cell, StateTable},
+    cells::{Aged, Cell, Elements, Entries, Old},
+    named::StateTable,
 };
 use crate::{
     batch::Time,
     fold::AggregateFunction,
     key::{Data, OwnedKey},
 };
-use hashbrown::HashTable;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::cell::RefCell;
-
-/// Places that are looked at for what is too old, with each write.
-const SWEPT: usize = 4;
+use std::{cell::RefCell, collections::VecDeque};
 
 /// A place in a state's table.
 pub struct StateAt<'a, K, C> {
@@ -26,26 +22,28 @@ pub struct StateAt<'a, K, C> {
 }
 
 impl<K: OwnedKey, C: Cell> StateAt<'_, K, C> {
-    /// What is there and not too old.
-    fn get(&mut self) -> Option<&mut C> {
-        if let Some(ttl) = self.table.ttl {
-            let now = self.now;
-            let cell = self.table.rows.get_mut(self.hash, self.key)?;
-            if !cell.prune(&|at| ttl.is_over(at, now)) {
-                self.table.rows.remove(self.hash, self.key);
-                return None;
-            }
-        }
+    fn old(&self) -> Old {
+        self.table.old(self.now)
+    }
+
+    /// What is there, whatever its age.
+    fn row(&mut self) -> Option<&mut C> {
         self.table.rows.get_mut(self.hash, self.key)
     }
 
-    /// Merges the item into what is there and not too old, or makes something of it.
-    fn put<T>(&mut self, item: T, merge: impl FnOnce(&mut C, T), make: impl FnOnce(T) -> C) -> &mut C {
-        if let Some(ttl) = self.table.ttl {
-            let (now, place) = (self.now, self.table.place);
-            self.table.place = self.table.rows.prune(place, SWEPT, |cell| cell.prune(&|at| ttl.is_over(at, now)));
-            self.get();
+    /// What is there and not too old.
+    fn get(&mut self) -> Option<&mut C> {
+        let old = self.old();
+        if old.0.is_some() && !self.row()?.prune(old) {
+            self.clear();
+            return None;
         }
+        self.row()
+    }
+
+    /// Merges the item into what is there, whatever its age, or makes something of it.
+    fn put<T>(&mut self, item: T, merge: impl FnOnce(&mut C, T), make: impl FnOnce(T) -> C) -> &mut C {
+        self.table.sweep(self.now);
         let key = self.key;
         let same = |_: &T, k: &K| k == key;
         let make = |(): &mut (), item| (key.clone(), make(item));
@@ -56,9 +54,9 @@ impl<K: OwnedKey, C: Cell> StateAt<'_, K, C> {
         self.table.rows.remove(self.hash, self.key);
     }
 
-    /// Does reading count as using?
-    fn reads(&self) -> bool {
-        self.table.ttl.is_some_and(|ttl| ttl.on_read)
+    /// Now, if reading counts as using.
+    fn read(&self) -> Option<Time> {
+        self.table.ttl.is_some_and(|ttl| ttl.on_read).then_some(self.now)
     }
 }
 
@@ -84,7 +82,7 @@ impl<K: OwnedKey, V: Data> ValueView<'_, K, V> {
     /// The value, made when there is none, to be changed.
     pub fn or_insert_with(&mut self, make: impl FnOnce() -> V) -> &mut V {
         let at = self.at.now;
-        &mut self.at.put((), |cell, ()| cell.at = at, |()| Aged { value: make(), at }).value
+        &mut self.at.add((), |cell, ()| cell.at = at, |()| Aged { value: make(), at }).value
     }
 
     /// The value, which begins as its default, to be changed.
@@ -109,27 +107,40 @@ impl<K: OwnedKey, V: Data> ValueView<'_, K, V> {
 
 impl<K: OwnedKey, V: Data> StateAt<'_, K, Aged<V>> {
     fn value(&mut self) -> Option<&V> {
-        let read = self.reads().then_some(self.now);
+        let read = self.read();
         let cell = self.get()?;
         cell.at = read.unwrap_or(cell.at);
         Some(&cell.value)
+    }
+
+    /// Merges the item into what is there and not too old, or makes something of it.
+    fn add<T>(
+        &mut self,
+        item: T,
+        merge: impl FnOnce(&mut Aged<V>, T),
+        make: impl FnOnce(T) -> Aged<V>,
+    ) -> &mut Aged<V> {
+        if self.old().0.is_some() {
+            self.get();
+        }
+        self.put(item, merge, make)
     }
 }
 
 /// The list of the key.
 pub struct ListView<'a, K, V> {
-    pub(super) at: StateAt<'a, K, Vec<Aged<V>>>,
+    pub(super) at: StateAt<'a, K, Elements<V>>,
 }
 
 impl<K: OwnedKey, V: Data> ListView<'_, K, V> {
     /// All elements, in the order in which they were added.
     pub fn iter(&mut self) -> impl Iterator<Item = &V> {
-        let read = self.at.reads().then_some(self.at.now);
-        let all = self.at.get().map_or(&mut [][..], |all| &mut all[..]);
-        if let Some(now) = read {
-            all.iter_mut().for_each(|v| v.at = now);
+        let read = self.at.read();
+        let mut all = self.at.get();
+        if let (Some(all), Some(now)) = (&mut all, read) {
+            all.touch(now);
         }
-        all.iter().map(|v| &v.value)
+        all.into_iter().flat_map(|all| all.iter())
     }
 
     /// Number of elements.
@@ -139,31 +150,33 @@ impl<K: OwnedKey, V: Data> ListView<'_, K, V> {
 
     /// Is there none?
     pub fn is_empty(&mut self) -> bool {
-        self.at.get().is_none()
+        let old = self.at.old();
+        let Some(all) = self.at.row() else { return true };
+        all.first().is_none_or(|first| old.has(first.at)) && self.at.get().is_none()
     }
 
     /// Adds one.
     pub fn add(&mut self, value: V) {
-        let at = self.at.now;
+        let (at, old) = (self.at.now, self.at.old());
         let value = Aged { value, at };
-        self.at.put(value, Vec::push, |value| vec![value]);
+        self.at.put(value, |all, value| all.push(value, old), |value| Elements::of([value].into()));
     }
 
     /// Puts these in the place of all.
     pub fn set(&mut self, values: impl IntoIterator<Item = V>) {
         let at = self.at.now;
-        let values: Vec<_> = values.into_iter().map(|value| Aged { value, at }).collect();
+        let values: VecDeque<_> = values.into_iter().map(|value| Aged { value, at }).collect();
         if values.is_empty() {
             return self.clear();
         }
-        self.at.put(values, |all, values| *all = values, |values| values);
+        self.at.put(values, |all, values| *all = Elements::of(values), Elements::of);
     }
 
     /// Keeps those for which the function says yes.
-    pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&V) -> bool) {
         let Some(all) = self.at.get() else { return };
-        all.retain(|v| keep(&v.value));
-        if all.is_empty() {
+        all.retain(keep);
+        if all.len() == 0 {
             self.clear();
         }
     }
@@ -174,92 +187,63 @@ impl<K: OwnedKey, V: Data> ListView<'_, K, V> {
     }
 }
 
-/// A map's entries.
-pub struct Entries<M, V>(HashTable<(M, Aged<V>)>);
-
-impl<M: OwnedKey, V> Entries<M, V> {
-    fn insert(&mut self, key: M, value: Aged<V>) -> Option<V> {
-        use hashbrown::hash_table::Entry;
-        match self.0.entry(key.stable_hash(), |e| e.0 == key, |e| e.0.stable_hash()) {
-            Entry::Occupied(entry) => Some(std::mem::replace(&mut entry.into_mut().1, value).value),
-            Entry::Vacant(free) => {
-                free.insert((key, value));
-                None
-            }
-        }
-    }
-}
-
-impl<M: Serialize, V: Serialize> Serialize for Entries<M, V> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(&self.0)
-    }
-}
-
-impl<'de, M: OwnedKey, V: Deserialize<'de>> Deserialize<'de> for Entries<M, V> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut entries = Self(HashTable::new());
-        for (key, value) in Vec::<(M, Aged<V>)>::deserialize(from)? {
-            entries.insert(key, value);
-        }
-        Ok(entries)
-    }
-}
-
-impl<M: OwnedKey, V: Data> Cell for Entries<M, V> {
-    fn prune(&mut self, over: &dyn Fn(Time) -> bool) -> bool {
-        self.0.retain(|e| !over(e.1.at));
-        !self.0.is_empty()
-    }
-}
-
 /// The map of the key.
 pub struct MapView<'a, K, M, V> {
     pub(super) at: StateAt<'a, K, Entries<M, V>>,
 }
 
 impl<K: OwnedKey, M: OwnedKey, V: Data> MapView<'_, K, M, V> {
+    /// The value of an entry that is not too old, used now if it is to be.
+    fn entry(&mut self, key: &M, used: Option<Time>) -> Option<&mut V> {
+        let old = self.at.old();
+        if old.0.is_some() {
+            self.take(key, |entry| old.has(entry.at));
+        }
+        self.at.row()?.get(key, used)
+    }
+
+    /// Takes an entry out for which the function says so.
+    fn take(&mut self, key: &M, gone: impl FnOnce(&Aged<V>) -> bool) -> Option<Aged<V>> {
+        let all = self.at.row()?;
+        let entry = all.remove_if(key, gone)?;
+        if all.len() == 0 {
+            self.clear();
+        }
+        Some(entry)
+    }
+
+    fn all(&mut self) -> &mut Entries<M, V> {
+        self.at.put((), |_, ()| (), |()| Entries::new())
+    }
+
     /// The value of an entry.
     pub fn get(&mut self, key: &M) -> Option<&V> {
-        let read = self.at.reads().then_some(self.at.now);
-        let entry = self.at.get()?.0.find_mut(key.stable_hash(), |e| e.0 == *key)?;
-        entry.1.at = read.unwrap_or(entry.1.at);
-        Some(&entry.1.value)
+        let read = self.at.read();
+        self.entry(key, read).map(|value| &*value)
     }
 
     /// The value of an entry, to be changed; that counts as writing it.
     pub fn get_mut(&mut self, key: &M) -> Option<&mut V> {
-        let now = self.at.now;
-        let entry = self.at.get()?.0.find_mut(key.stable_hash(), |e| e.0 == *key)?;
-        entry.1.at = now;
-        Some(&mut entry.1.value)
+        self.entry(key, Some(self.at.now))
     }
 
     /// The value of an entry, made when there is none, to be changed.
     pub fn or_insert_with(&mut self, key: M, make: impl FnOnce() -> V) -> &mut V {
-        let at = self.at.now;
-        let hash = key.stable_hash();
-        let all = self.at.put((), |_, ()| (), |()| Entries(HashTable::new()));
-        let entry = all.0.entry(hash, |e| e.0 == key, |e| e.0.stable_hash());
-        let entry = entry.or_insert_with(|| (key.clone(), Aged { value: make(), at })).into_mut();
-        entry.1.at = at;
-        &mut entry.1.value
+        let (now, old) = (self.at.now, self.at.old());
+        self.all().or_insert_with(key, now, old, make)
     }
 
     /// Sets an entry's value; answers the one before.
     pub fn insert(&mut self, key: M, value: V) -> Option<V> {
-        let at = self.at.now;
-        self.at.put((), |_, ()| (), |()| Entries(HashTable::new())).insert(key, Aged { value, at })
+        let (at, old) = (self.at.now, self.at.old());
+        self.all().insert(key, Aged { value, at }, old)
     }
 
     /// Takes an entry out.
     pub fn remove(&mut self, key: &M) -> Option<V> {
-        let all = self.at.get()?;
-        let (entry, _) = all.0.find_entry(key.stable_hash(), |e| e.0 == *key).ok()?.remove();
-        if all.0.is_empty() {
-            self.clear();
-        }
-        Some(entry.1.value)
+        let old = self.at.old();
+        let entry = self.take(key, |_| true)?;
+        (!old.has(entry.at)).then_some(entry.value)
     }
 
     /// Is there such an entry?
@@ -269,22 +253,25 @@ impl<K: OwnedKey, M: OwnedKey, V: Data> MapView<'_, K, M, V> {
 
     /// All entries, in no order.
     pub fn iter(&mut self) -> impl Iterator<Item = (&M, &V)> {
-        let read = self.at.reads().then_some(self.at.now);
+        let read = self.at.read();
         let mut all = self.at.get();
         if let (Some(all), Some(now)) = (&mut all, read) {
-            all.0.iter_mut().for_each(|e| e.1.at = now);
+            all.touch(now);
         }
-        all.into_iter().flat_map(|all| all.0.iter()).map(|e| (&e.0, &e.1.value))
+        all.into_iter().flat_map(|all| all.iter())
     }
 
-    /// Number of entries.
+    /// Number of entries. With a time to live all of them may be looked at.
     pub fn len(&mut self) -> usize {
-        self.at.get().map_or(0, |all| all.0.len())
+        self.at.get().map_or(0, |all| all.len())
     }
 
     /// Is there none?
     pub fn is_empty(&mut self) -> bool {
-        self.at.get().is_none()
+        let old = self.at.old();
+        let Some(all) = self.at.row() else { return true };
+        // Where none of the first few lives most are too old, and it is time to drop them.
+        !all.is_one_live(old) && self.at.get().is_none()
     }
 
     /// There is no entry any more.
@@ -312,7 +299,7 @@ impl<K: OwnedKey, V: Data> ReducingView<'_, K, V> {
             merge(&mut cell.value, value);
             cell.at = at;
         };
-        self.at.put(value, into, |value| Aged { value, at });
+        self.at.add(value, into, |value| Aged { value, at });
     }
 
     /// There is no value any more.
@@ -343,7 +330,7 @@ impl<K: OwnedKey, T: 'static, A: AggregateFunction<T>> AggregatingView<'_, K, A,
             add(&mut cell.value, item);
             cell.at = at;
         };
-        self.at.put(item, into, |item| {
+        self.at.add(item, into, |item| {
             let mut value = function.borrow().create();
             add(&mut value, item);
             Aged { value, at }

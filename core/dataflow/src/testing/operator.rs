@@ -220,6 +220,12 @@ impl<T: 'static, X: Transform<T>> OperatorTester<T, X> {
         self.op.push(at, item);
     }
 
+    /// A watermark, as far as the operator comes at once with this budget.
+    #[cfg(test)]
+    pub(crate) fn mark_now(&mut self, at: Time, mut budget: usize) -> Flow {
+        self.op.mark(Mark::At(at), &mut budget)
+    }
+
     /// One record without a time.
     pub fn push_untimed(&mut self, item: T) -> Result<(), TaskFailure> {
         self.push(NO_TIME, item)
