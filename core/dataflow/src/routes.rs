@@ -31,8 +31,7 @@ impl<T: Data, S: KeySelect<T>> Terminal<T> for KeyRoute<S> {
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
         let router = KeyRouter::new(self.key, to.parallelism, to.max_parallelism);
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, capacity, self.timed, cx.cell.clone()))
+        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -52,8 +51,7 @@ impl<A: Data, B: Data, S: KeySelect<A>> Terminal<Either<A, B>> for LeftRoute<S> 
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
         let router = LeftRouter(KeyRouter::new(self.key, to.parallelism, to.max_parallelism));
-        let capacity = cx.attempt.sizes.records::<Either<A, B>>();
-        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, capacity, self.timed, cx.cell.clone()))
+        Ok(ExchangeOut::new(cx.senders(self.edge)?, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -73,8 +71,7 @@ impl<T: Data> Terminal<T> for TurnRoute {
         let channels = senders.len();
         // Producers begin at different consumers.
         let at = if channels == 0 { 0 } else { cx.subtask.index as usize % channels };
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(senders, TurnRouter { at, channels }, capacity, self.timed, cx.cell.clone()))
+        Ok(ExchangeOut::new(senders, TurnRouter { at, channels }, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -92,8 +89,7 @@ impl<T: Data> Terminal<T> for ShuffleRoute {
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let senders = cx.senders(self.edge)?;
         let router = ShuffleRouter::new(senders.len(), u64::from(cx.subtask.index));
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(senders, router, capacity, self.timed, cx.cell.clone()))
+        Ok(ExchangeOut::new(senders, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -109,8 +105,7 @@ pub struct GlobalRoute {
 impl<T: Data> Terminal<T> for GlobalRoute {
     type End = ExchangeOut<T, GlobalRouter>;
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(cx.senders(self.edge)?, GlobalRouter, capacity, self.timed, cx.cell.clone()))
+        Ok(ExchangeOut::new(cx.senders(self.edge)?, GlobalRouter, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -130,8 +125,7 @@ impl<T: Data, F: FnMut(&T, usize) -> usize + ClonedToSubtasks> Terminal<T> for C
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let senders = cx.senders(self.edge)?;
         let router = CustomRouter { f: self.f, channels: senders.len() };
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(ExchangeOut::new(senders, router, capacity, self.timed, cx.cell.clone()))
+        Ok(ExchangeOut::new(senders, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -147,8 +141,7 @@ pub struct BroadcastRoute {
 impl<T: Data + Clone> Terminal<T> for BroadcastRoute {
     type End = BroadcastOut<T>;
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
-        let capacity = cx.attempt.sizes.records::<T>();
-        Ok(BroadcastOut::new(cx.senders(self.edge)?, capacity, self.timed, cx.cell.clone()))
+        Ok(BroadcastOut::new(cx.senders(self.edge)?, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
 
@@ -157,5 +150,5 @@ pub(crate) fn direct<T: Data + Addressed>(
     cx: &BuildCx,
     edge: u32,
 ) -> Result<ExchangeOut<T, DirectRouter>, TaskFailure> {
-    Ok(ExchangeOut::new(cx.senders(edge)?, DirectRouter, 1, false, cx.cell.clone()))
+    Ok(ExchangeOut::one_by_one(cx.senders(edge)?, DirectRouter, cx.cell.clone()))
 }

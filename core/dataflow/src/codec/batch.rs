@@ -120,6 +120,24 @@ fn write_some<T: Serialize>(
     }
 }
 
+/// About how much room an item takes: as many bytes as it has in this form, and no more than are looked at. `None` where it
+/// does not go into it.
+#[cold]
+#[inline(never)]
+pub(crate) fn weigh<T: Serialize>(item: &T, most: usize) -> Option<usize> {
+    let mut scratch = SCRATCH.take();
+    scratch.resize(scratch.len().max(most), 0);
+    let room = &mut scratch[..most];
+    let weight = match item.serialize(Writer::new(room)) {
+        Ok(rest) => Some(most.saturating_sub(rest.len())),
+        Err(stopped) => stopped.refused().is_none().then_some(most),
+    };
+    if scratch.len() <= KEPT {
+        SCRATCH.set(scratch);
+    }
+    weight
+}
+
 fn assemble(count: usize, times: &[Time], records: &[u8]) -> Vec<u8> {
     let mut body = Vec::with_capacity(HEAD + times.len() * 8 + records.len());
     body.push(if times.is_empty() { 0 } else { TIMED });

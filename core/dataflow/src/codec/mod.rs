@@ -36,7 +36,7 @@ mod marks;
 mod read;
 mod write;
 
-pub(crate) use batch::{DecodeError, EncodeError, decode_batch, encode_batch};
+pub(crate) use batch::{DecodeError, EncodeError, decode_batch, encode_batch, weigh};
 pub(crate) use marks::{decode_barrier, decode_latency, decode_mark, encode_barrier, encode_latency, encode_mark};
 use serde::{Serialize, de::DeserializeOwned};
 

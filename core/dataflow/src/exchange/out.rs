@@ -1,17 +1,21 @@
 //! The sending side of an edge: gathers batches and hands them to channels. It ends a chain.
 
 use super::{
+    ExchangeSizes,
     channel::{Msg, Sender},
     route::{GlobalRouter, Router},
 };
 use crate::{
     batch::{Batch, Time},
+    codec,
     key::Data,
     push::{Barrier, Control, Flow, Mark, Push, Ready, forward_control},
     task::{TaskCell, add},
 };
-use std::rc::Rc;
+use std::{mem::needs_drop, rc::Rc};
 
+/// Records between two looks at how much room one takes.
+const LOOK: u32 = 64;
 /// Marks that arrive between two batches before they are sent without one.
 const MARKS: u32 = 256;
 
@@ -43,7 +47,14 @@ impl<T: Data> Lane<T> {
 pub struct ExchangeOut<T, R> {
     lanes: Vec<Lane<T>>,
     router: R,
+    // Records of a batch: at first, and at most, by the size of the items alone.
     capacity: usize,
+    most: usize,
+    // Bytes of a batch, and of a record that owns more than the item itself: of a heavy one, where there were any lately.
+    bytes: usize,
+    weight: usize,
+    // Records until the next look.
+    look: u32,
     timed: bool,
     // Some lane may have overdraft. Asked once a stride, set once a batch.
     over: bool,
@@ -54,13 +65,48 @@ pub struct ExchangeOut<T, R> {
 }
 
 impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
-    pub(crate) fn new(senders: Vec<Sender<T>>, router: R, capacity: usize, timed: bool, cell: Rc<TaskCell>) -> Self {
+    /// Batches have so many bytes.
+    pub(crate) fn new(
+        senders: Vec<Sender<T>>,
+        router: R,
+        sizes: ExchangeSizes,
+        timed: bool,
+        cell: Rc<TaskCell>,
+    ) -> Self {
+        Self::of(senders, router, sizes.records::<T>(), sizes.batch, timed, cell)
+    }
+
+    /// Each record is a batch.
+    pub(crate) fn one_by_one(senders: Vec<Sender<T>>, router: R, cell: Rc<TaskCell>) -> Self {
+        Self::of(senders, router, 1, 1, false, cell)
+    }
+
+    fn of(senders: Vec<Sender<T>>, router: R, most: usize, bytes: usize, timed: bool, cell: Rc<TaskCell>) -> Self {
         // Batches are allocated on first use: a channel that never gets a record costs nothing.
         let lanes =
             senders.into_iter().map(|to| Lane { filling: Batch::default(), mark: None, marker: None, to }).collect();
         // The subtasks' markers go to different consumers.
         let turn = cell.shared.subtask.index as usize;
-        Self { lanes, router, capacity, timed, over: false, unsent_marks: 0, turn, cell }
+        let (capacity, weight, look) = (most, 0, 1);
+        Self { lanes, router, capacity, most, bytes, weight, look, timed, over: false, unsent_marks: 0, turn, cell }
+    }
+
+    /// How many records a batch may have depends on how much one of them takes, and what an item owns is not in its size.
+    /// Weighing each would cost too much; and where they differ the heavy ones count, for a while.
+    #[cold]
+    #[inline(never)]
+    fn weigh(&mut self, item: &T) {
+        self.look = LOOK;
+        let Some(weight) = codec::weigh(item, self.bytes) else { return };
+        self.weight = weight.max(size_of::<T>()).max(self.weight - self.weight / 8);
+        let capacity = (self.bytes / self.weight.max(1)).clamp(1, self.most);
+        let fewer = capacity < self.capacity;
+        self.capacity = capacity;
+        for i in 0..self.lanes.len() {
+            if fewer && self.lanes[i].filling.len() >= capacity {
+                self.ship(i);
+            }
+        }
     }
 
     /// From now on the reader of this channel may go without being missed.
@@ -83,8 +129,8 @@ impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
             lane.send_marks();
             self.over = true;
         }
-        if lane.filling.is_full() {
-            if std::mem::size_of::<T>() > 0 && lane.filling.is_empty() {
+        if lane.filling.is_empty() {
+            if std::mem::size_of::<T>() > 0 && lane.filling.is_full() {
                 let spare = lane.to.fresh();
                 if !spare.is_full() {
                     lane.filling = spare;
@@ -169,7 +215,15 @@ impl<T: Data, R: Router<T>> Control for ExchangeOut<T, R> {
 impl<T: Data, R: Router<T>> ExchangeOut<T, R> {
     #[inline(always)]
     fn push_to(&mut self, i: usize, hash: u64, at: Time, item: T) {
-        if self.lanes[i].filling.is_full() {
+        let owns = needs_drop::<T>() && self.most > 1;
+        if owns {
+            self.look -= 1;
+            if self.look == 0 {
+                self.weigh(&item);
+            }
+        }
+        let filling = &self.lanes[i].filling;
+        if filling.is_full() || owns && filling.len() >= self.capacity {
             self.ship(i);
         }
         let batch = &mut self.lanes[i].filling;
@@ -202,8 +256,8 @@ pub struct BroadcastOut<T> {
 }
 
 impl<T: Data + Clone> BroadcastOut<T> {
-    pub(crate) fn new(senders: Vec<Sender<T>>, capacity: usize, timed: bool, cell: Rc<TaskCell>) -> Self {
-        Self { out: ExchangeOut::new(senders, GlobalRouter, capacity, timed, cell) }
+    pub(crate) fn new(senders: Vec<Sender<T>>, sizes: ExchangeSizes, timed: bool, cell: Rc<TaskCell>) -> Self {
+        Self { out: ExchangeOut::new(senders, GlobalRouter, sizes, timed, cell) }
     }
 }
 
@@ -231,10 +285,7 @@ impl<T: Data + Clone> Push<T> for BroadcastOut<T> {
 mod tests {
     use super::*;
     use crate::{
-        exchange::{
-            ExchangeSizes,
-            channel::{Queue, Receiver},
-        },
+        exchange::channel::{Queue, Receiver},
         task::TaskShared,
     };
     use std::sync::Arc;
@@ -258,7 +309,7 @@ mod tests {
         let sizes = ExchangeSizes { batch: 64, depth: 100, max_record: 100 };
         let queues = [Queue::new(100), Queue::new(100)];
         let sender = |q: &Rc<_>| Sender::queue(Rc::clone(q), sizes, cell.clone(), "out".into());
-        let out = ExchangeOut::new(queues.iter().map(sender).collect(), Named, 4, false, cell.clone());
+        let out = ExchangeOut::of(queues.iter().map(sender).collect(), Named, 4, 64, false, cell.clone());
         (out, queues.map(Receiver::queue))
     }
 
@@ -314,5 +365,47 @@ mod tests {
         let _ = out.mark(Mark::At(5), &mut 100);
         (0..4).for_each(|_| out.emit(0));
         assert_eq!(arrived(&mut a), ["[0, 0, 0, 0]", "At(5)", "marker 7"]);
+    }
+
+    struct First;
+
+    impl Router<String> for First {
+        const SHIP: bool = false;
+        fn route(&mut self, _: &String) -> (usize, u64) {
+            (0, 0)
+        }
+    }
+
+    #[test]
+    fn batches_of_records_that_own_much_have_few_of_them() {
+        let attempt = Attempt { epoch: Epoch(1), n: 0 };
+        let shared = Arc::new(TaskShared::new(SubtaskId { vertex: 0, index: 0 }, attempt));
+        let cell = TaskCell::new(shared, Arc::default());
+        let sizes = ExchangeSizes { batch: 4800, depth: 10_000, max_record: 1 << 20 };
+        let queue = Queue::new(sizes.depth);
+        let sender = Sender::queue(Rc::clone(&queue), sizes, cell.clone(), "out".into());
+        let mut out = ExchangeOut::new(vec![sender], First, sizes, false, cell);
+        let mut lane = Receiver::queue(queue);
+        // Records and bytes of each batch, the last of which is not full.
+        let mut batches = |length: usize, n: usize| {
+            (0..n).for_each(|_| out.emit("x".repeat(length)));
+            out.flush();
+            let mut all: Vec<(usize, usize)> = Vec::new();
+            while let Some(Msg::Data(batch)) = lane.recv().unwrap() {
+                all.push((batch.len(), batch.items().iter().map(String::len).sum()));
+                lane.recycle(batch);
+            }
+            all.pop();
+            all
+        };
+        let small = batches(3, 2000);
+        assert!(small.iter().all(|b| b.0 == 200), "as many as there are items of that size: {small:?}");
+        let large = batches(1000, 2000);
+        assert!(large[0].0 <= 64, "until the next look: {large:?}");
+        assert!(large[2..].iter().all(|b| b.0 == 4), "{large:?}");
+        let longer = batches(1 << 20, 100);
+        assert!(longer[0].0 <= 4 && longer[20..].iter().all(|b| b.0 == 1), "{longer:?}");
+        let small = batches(3, 20_000);
+        assert!(small[0].0 == 1 && small.last().unwrap().0 == 200, "they grow again: {small:?}");
     }
 }
