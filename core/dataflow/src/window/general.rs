@@ -3,13 +3,14 @@
 //! batch mode, where all stay open until the end.
 
 use super::{
-    TimeWindow, WindowContext, WindowFunction,
+    TimeWindow, WindowFunction,
     assigner::WindowTime,
     context::{Around, SavedAround, restored_watermark},
     evictor::Evictor,
     gaps::RecordAssigner,
     gather::Gather,
-    trigger::{Asked, Trigger, TriggerContext, TriggerResult, Wishes},
+    trigger::{Asked, Trigger, TriggerResult},
+    turn::{Open, Turn, Windows, keeps_nothing, overlapping, place},
 };
 use crate::{
     batch::{NO_TIME, Time},
@@ -24,18 +25,8 @@ use crate::{
     state::{RowTable, Rows},
     task::TaskCell,
 };
-use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, marker::PhantomData, ops::Range, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::VecDeque, marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
 use thalweg_model::{FailureKind, TaskFailure};
-
-/// An open window of a key.
-#[derive(Serialize, Deserialize)]
-pub struct Open<A, G> {
-    window: TimeWindow,
-    contents: Option<A>,
-    trigger: G,
-    asked: Asked,
-}
 
 /// Windows over a keyed stream.
 pub struct TriggeredSpec<T, W, G, V, F, S, R> {
@@ -140,9 +131,6 @@ where
     _t: PhantomData<fn(T)>,
 }
 
-/// Open windows of a key by start and end. Those of sessions have no moment in common.
-type Windows<A, G> = VecDeque<Open<A, G>>;
-
 /// Timers are those that the windows have asked for.
 type Saved<K, A, G> = (Vec<(K, Windows<A, G>)>, Time, SavedAround);
 
@@ -195,84 +183,6 @@ where
             cell: cx.cell(),
             _t: PhantomData,
         })
-    }
-}
-
-/// Asks a trigger, and has its window fire as it says.
-struct Turn<'a, K, A, I> {
-    around: &'a mut Around<K>,
-    key: &'a K,
-    hash: u64,
-    time: WindowTime,
-    lateness: Time,
-    watermark: Time,
-    /// What the clock shows, where it has been looked at.
-    wall: Option<Time>,
-    event: &'a mut Timers<(K, TimeWindow)>,
-    processing: &'a mut Timers<(K, TimeWindow)>,
-    results: &'a mut VecDeque<(Time, I)>,
-    _a: PhantomData<A>,
-}
-
-impl<K: OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
-    fn ask<G>(
-        &mut self,
-        open: &mut Open<A, G>,
-        ask: impl FnOnce(&TimeWindow, &mut G, &mut TriggerContext) -> TriggerResult,
-    ) -> TriggerResult {
-        let (event, processing) = (Wishes::of(&mut open.asked.event), Wishes::of(&mut open.asked.processing));
-        let (time, watermark, wall, clock) = (self.time, self.watermark, self.wall, self.around.clock());
-        let mut cx = TriggerContext { time, watermark, wall, clock, event, processing };
-        let result = ask(&open.window, &mut open.trigger, &mut cx);
-        for at in cx.event.new_ones() {
-            self.event.add(*at, self.hash, &(self.key.clone(), open.window));
-        }
-        for at in cx.processing.new_ones() {
-            self.processing.add(*at, self.hash, &(self.key.clone(), open.window));
-        }
-        result
-    }
-
-    /// The window is waited for until it is over.
-    fn begin(&mut self, window: TimeWindow) {
-        let (at, whose) = (window.over_at(self.lateness), (self.key.clone(), window));
-        match self.time {
-            WindowTime::Event => self.event.add(at, self.hash, &whose),
-            WindowTime::Processing => self.processing.add(at, self.hash, &whose),
-            WindowTime::Never => {}
-        }
-    }
-
-    /// The window is no more, and waits for nothing.
-    fn forget<G>(&mut self, open: &Open<A, G>) {
-        let (at, whose) = (open.window.over_at(self.lateness), (self.key.clone(), open.window));
-        let over = |time| (self.time == time).then_some(at);
-        for at in open.asked.event.iter().copied().chain(over(WindowTime::Event)) {
-            self.event.remove(at, self.hash, &whose);
-        }
-        for at in open.asked.processing.iter().copied().chain(over(WindowTime::Processing)) {
-            self.processing.remove(at, self.hash, &whose);
-        }
-    }
-
-    fn obey<G, R, V>(&mut self, open: &mut Open<A, G>, wish: TriggerResult, result: &mut R, evictor: &mut V)
-    where
-        R: WindowFunction<K, A, Results = I>,
-        V: Evictor<A>,
-    {
-        if wish.fires()
-            && let Some(contents) = &mut open.contents
-        {
-            evictor.evict(contents, &open.window);
-            let (key, window, watermark) = (self.key.clone(), open.window, self.watermark);
-            let ctx = WindowContext { key, window, watermark, around: self.around };
-            let results = result.apply(contents.clone(), ctx);
-            evictor.evict_after(contents, &open.window);
-            self.results.push_back((open.window.max_timestamp(), results));
-        }
-        if wish.purges() {
-            open.contents = None;
-        }
     }
 }
 
@@ -462,22 +372,6 @@ where
         }
         Flow::Done
     }
-}
-
-/// Is a window as if it had never been? No time comes at which one for all time would be dropped.
-fn keeps_nothing<T, A, G: Trigger<T>>(open: &Open<A, G::State>, trigger: &G) -> bool {
-    let Asked { event, processing } = &open.asked;
-    open.contents.is_none() && event.is_empty() && processing.is_empty() && trigger.is_fresh(&open.trigger)
-}
-
-/// Where a window is among a key's, or would be.
-fn place<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Result<usize, usize> {
-    list.binary_search_by_key(window, |open| open.window)
-}
-
-/// Those of a key's sessions that have a moment in common with a window.
-fn overlapping<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Range<usize> {
-    list.partition_point(|o| o.window.end <= window.start)..list.partition_point(|o| o.window.start < window.end)
 }
 
 impl<T, W, G, V, F, S, R> Operator<T> for TriggeredOp<T, W, G, V, F, S, R>

@@ -16,6 +16,7 @@ mod general;
 mod panes;
 mod trigger;
 mod triggers;
+mod turn;
 
 pub use assigner::{
     EventTimeSessionWindows, GlobalWindows, ProcessingTimeSessionWindows, ProcessingTimeWindows, SessionWindows,
