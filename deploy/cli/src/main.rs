@@ -18,7 +18,10 @@ mod rest;
 mod run;
 mod task_manager;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{
+    CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 use common::Global;
 use exit::Exit;
 use std::{path::PathBuf, process::ExitCode};
@@ -151,6 +154,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
+            if let Some(hint) = flinks(&e) {
+                eprintln!("\n{hint}");
+            }
             return if e.use_stderr() { Exit::WrongUse.into() } else { Exit::Ok.into() };
         }
     };
@@ -167,6 +173,20 @@ fn main() -> ExitCode {
             exit::of(&e).into()
         }
     }
+}
+
+/// What to do instead of a sub-command that Flink has.
+fn flinks(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    Some(match command.as_str() {
+        "stop" => {
+            "`thalweg cancel JOB` ends a job without a savepoint, which are not there yet; `thalweg cluster stop` ends a cluster"
+        }
+        "savepoint" | "checkpoint" => "savepoints and checkpoints are not there yet: see README.md",
+        "run-application" => "`thalweg run --deployment per-job JOB` gives a job a cluster of its own",
+        "start" | "start-cluster" => "`thalweg cluster start` starts a cluster on this machine",
+        _ => return None,
+    })
 }
 
 #[allow(unsafe_code)]
@@ -202,5 +222,19 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let _ = std::io::Write::write_all(&mut std::io::stdout(), &text);
             Ok(Exit::Ok)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_flink_are_told_what_to_do_instead() {
+        let told = |args: &[&str]| Cli::try_parse_from(args).err().and_then(|e| flinks(&e)).unwrap_or_default();
+        assert!(told(&["thalweg", "stop", "4f"]).contains("thalweg cancel JOB"));
+        assert!(told(&["thalweg", "savepoint", "4f"]).contains("not there yet"));
+        assert!(told(&["thalweg", "run-application", "x"]).contains("per-job"));
+        assert_eq!(told(&["thalweg", "nonsense"]), "");
     }
 }
