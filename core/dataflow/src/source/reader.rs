@@ -298,7 +298,10 @@ impl<R: Reader<Split: crate::key::Data>, N: Push<R::Item>> SourceTask<R, N> {
             if self.active {
                 self.ask_for_more();
                 if self.asked == Asked::More && !self.no_more {
-                    // The answer wakes it. It is not idle meanwhile: it has something to read.
+                    // Room for the request wakes it, and the answer. It is not idle meanwhile: it has something to read.
+                    self.asks.iter_mut().for_each(|asks| {
+                        asks.pump();
+                    });
                     let step = if worked { Step::Progress } else { Step::Blocked };
                     return Ok(self.head.waits(&mut self.next, slot, step));
                 }

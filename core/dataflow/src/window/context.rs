@@ -182,7 +182,8 @@ impl<K: OwnedKey> Around<K> {
 
 /// The watermark that a subtask's windows go on from, of those that each writer had at the barrier. They are not all alike:
 /// whether an input that was idle had come back in time is each receiver's own to find. Where the keys have come from several
-/// writers it is the lowest one, so that no window is taken for one that has fired.
+/// writers it is the lowest one, so that no window is taken for one that has fired: those that had fired beyond it, and are
+/// still kept for others or for late records, fire again.
 pub(super) fn restored_watermark(cx: &OpCx, all: &[(u32, Time)]) -> Time {
     let own = all.iter().find(|(writer, _)| *writer == cx.subtask).filter(|_| all.len() == cx.parallelism as usize);
     own.or(all.iter().min_by_key(|(_, at)| *at)).map_or(NO_TIME, |(_, at)| *at)

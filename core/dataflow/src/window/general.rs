@@ -10,7 +10,7 @@ use super::{
     gaps::RecordAssigner,
     gather::Gather,
     trigger::{Asked, Trigger, TriggerResult},
-    turn::{Open, Turn, Windows, keeps_nothing, overlapping, place},
+    turn::{Open, Turn, Windows, keeps_nothing, overlapping, place, timer_hash},
 };
 use crate::{
     batch::{NO_TIME, Time},
@@ -160,7 +160,7 @@ where
         let time = self.assigner.time();
         let (mut event, mut processing) = (Timers::default(), Timers::default());
         for (key, open) in rows.iter().flat_map(|(key, list)| list.iter().map(move |open| (key, open))) {
-            let (hash, whose) = (key.stable_hash(), (key.clone(), open.window));
+            let (hash, whose) = (timer_hash(key.stable_hash(), &open.window), (key.clone(), open.window));
             open.asked.event.iter().for_each(|at| event.add(*at, hash, &whose));
             open.asked.processing.iter().for_each(|at| processing.add(*at, hash, &whose));
             let over = open.window.over_at(self.lateness());
@@ -312,6 +312,7 @@ where
     /// A time has come for a window of a key.
     fn timer(&mut self, by_event: bool, watermark: Time, wall: Option<Time>, due: Due<(S::Key, TimeWindow)>) {
         let Due { at, hash, key: (key, window) } = due;
+        let hash = timer_hash(hash, &window);
         let time = self.spec.assigner.time();
         let lateness = self.spec.lateness();
         let spec = &mut self.spec;

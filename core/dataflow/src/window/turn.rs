@@ -39,6 +39,13 @@ pub(super) fn overlapping<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Ra
     list.partition_point(|o| o.window.end <= window.start)..list.partition_point(|o| o.window.start < window.end)
 }
 
+/// The hash of a timer of a key's window, of which many may be of one time; and the key's, of the timer's.
+pub(super) fn timer_hash(hash: u64, window: &TimeWindow) -> u64 {
+    let mixed = (window.start as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (window.end as u64).rotate_left(32);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash ^ mixed ^ (mixed >> 32)
+}
+
 /// Asks a trigger, and has its window fire as it says.
 pub(super) struct Turn<'a, K, A, I> {
     pub(super) around: &'a mut Around<K>,
@@ -66,20 +73,20 @@ impl<K: OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
         let mut cx = TriggerContext { time, watermark, wall, clock, event, processing };
         let result = ask(&open.window, &mut open.trigger, &mut cx);
         for at in cx.event.new_ones() {
-            self.event.add(*at, self.hash, &(self.key.clone(), open.window));
+            self.event.add(*at, timer_hash(self.hash, &open.window), &(self.key.clone(), open.window));
         }
         for at in cx.processing.new_ones() {
-            self.processing.add(*at, self.hash, &(self.key.clone(), open.window));
+            self.processing.add(*at, timer_hash(self.hash, &open.window), &(self.key.clone(), open.window));
         }
         result
     }
 
     /// The window is waited for until it is over.
     pub(super) fn begin(&mut self, window: TimeWindow) {
-        let (at, whose) = (window.over_at(self.lateness), (self.key.clone(), window));
+        let (at, hash) = (window.over_at(self.lateness), timer_hash(self.hash, &window));
         match self.time {
-            WindowTime::Event => self.event.add(at, self.hash, &whose),
-            WindowTime::Processing => self.processing.add(at, self.hash, &whose),
+            WindowTime::Event => self.event.add(at, hash, &(self.key.clone(), window)),
+            WindowTime::Processing => self.processing.add(at, hash, &(self.key.clone(), window)),
             WindowTime::Never => {}
         }
     }
@@ -87,12 +94,13 @@ impl<K: OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
     /// The window is no more, and waits for nothing.
     pub(super) fn forget<G>(&mut self, open: &Open<A, G>) {
         let (at, whose) = (open.window.over_at(self.lateness), (self.key.clone(), open.window));
+        let hash = timer_hash(self.hash, &open.window);
         let over = |time| (self.time == time).then_some(at);
         for at in open.asked.event.iter().copied().chain(over(WindowTime::Event)) {
-            self.event.remove(at, self.hash, &whose);
+            self.event.remove(at, hash, &whose);
         }
         for at in open.asked.processing.iter().copied().chain(over(WindowTime::Processing)) {
-            self.processing.remove(at, self.hash, &whose);
+            self.processing.remove(at, hash, &whose);
         }
     }
 
@@ -113,6 +121,25 @@ impl<K: OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
         }
         if wish.purges() {
             open.contents = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn timers_of_one_keys_windows_are_spread_over_a_table() {
+        for (size, slide) in [(1, 1), (60_000, 60_000), (86_400_000, 60_000), (i64::MAX >> 2, 1)] {
+            let windows = || (0..4096).map(|n| TimeWindow { start: n * slide, end: n * slide + size });
+            let hashes: BTreeSet<u64> = windows().map(|w| timer_hash(7, &w)).collect();
+            // A table goes by the lowest bits, and by the highest seven among those.
+            let of = |f: fn(u64) -> u64| hashes.iter().map(|h| f(*h)).collect::<BTreeSet<_>>().len();
+            assert_eq!(hashes.len(), 4096);
+            assert!(of(|h| h & 0xfff) > 2300 && of(|h| h >> 57) == 128, "{size} {slide}: {}", of(|h| h & 0xfff));
+            assert!(windows().all(|w| timer_hash(timer_hash(7, &w), &w) == 7));
         }
     }
 }

@@ -40,11 +40,16 @@ pub(crate) struct MemoryShuffle {
     pipes: Arc<Mutex<HashMap<ChannelId, Arc<Mutex<Pipe>>>>>,
     credit: usize,
     bytes: Arc<Mutex<u64>>,
+    hesitates: bool,
 }
 
 impl MemoryShuffle {
     pub(crate) fn new(credit: usize) -> Self {
-        Self { pipes: Arc::default(), credit, bytes: Arc::default() }
+        Self { pipes: Arc::default(), credit, bytes: Arc::default(), hesitates: false }
+    }
+    /// One that has room for a request only when it was given some times.
+    pub(crate) fn hesitant(credit: usize) -> Self {
+        Self { hesitates: true, ..Self::new(credit) }
     }
     /// Writers of this edge that have been opened.
     pub(crate) fn offered(&self, edge: u32) -> usize {
@@ -59,6 +64,7 @@ impl MemoryShuffle {
 struct Writer {
     pipe: Arc<Mutex<Pipe>>,
     shuffle: MemoryShuffle,
+    refused: u32,
 }
 struct Reader {
     pipe: Arc<Mutex<Pipe>>,
@@ -80,6 +86,12 @@ impl ChannelWriter for Writer {
         if p.released || p.reader_gone {
             return Err(closed("the reader is gone"));
         }
+        if self.shuffle.hesitates && parcel.kind == ParcelKind::Request && self.refused < 4 {
+            self.refused += 1;
+            wake(&p.writer);
+            return Ok(Some(parcel));
+        }
+        self.refused = 0;
         if p.bytes > 0 && p.bytes + parcel.body.len() > self.shuffle.credit {
             return Ok(Some(parcel));
         }
@@ -136,7 +148,7 @@ impl ShuffleEnvironment for MemoryShuffle {
     fn open_writer(&self, channel: ChannelId, waker: Waker) -> Result<Box<dyn ChannelWriter>> {
         let pipe = self.pipe(channel);
         pipe.lock().writer = Some(waker);
-        Ok(Box::new(Writer { pipe, shuffle: self.clone() }))
+        Ok(Box::new(Writer { pipe, shuffle: self.clone(), refused: 0 }))
     }
     fn open_reader(&self, channel: ChannelId, _: &ShuffleDescriptor, waker: Waker) -> Result<Box<dyn ChannelReader>> {
         let pipe = self.pipe(channel);
