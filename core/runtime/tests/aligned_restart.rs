@@ -18,7 +18,8 @@ use thalweg_runtime::testing::InProcessCluster;
 use thalweg_shuffle_local as _;
 use thalweg_shuffle_network as _;
 
-/// Numbers of a fast source and of a slow one, which are their times in ms too.
+/// Numbers of a fast source and of a slow one, which are their times in ms too. By itself the fast one would have given its
+/// own in half a second, and the slow one in a whole.
 const FAST: u64 = 40_000;
 const SLOW: u64 = 1_500;
 
@@ -26,9 +27,11 @@ const SLOW: u64 = 1_500;
 #[derive(Default)]
 struct Lead {
     slow: AtomicU64,
-    /// How far ahead the fast one was while the slow one was in the second half of its way: before, it may not have been
-    /// heard of yet.
+    /// How far ahead the fast one was while it read and the slow one was in the second half of its way: before, it may not
+    /// have been heard of yet, and if the fast one was far ahead by then it does not read until the slow one has ended.
     furthest: AtomicU64,
+    /// How far the slow one was when the fast one had given its last.
+    at_the_end: AtomicU64,
     attempts: AtomicU64,
 }
 
@@ -41,7 +44,7 @@ fn windows(cluster: &InProcessCluster, lead: &Arc<Lead>, failures: u64) -> Resul
     };
     let (fast, slow, left) = (lead.clone(), lead.clone(), AtomicU64::new(failures));
     let left = Arc::new(left);
-    let numbers = env.source(Sequence::new(0..FAST).interleaved()).uid("fast");
+    let numbers = env.source(Sequence::new(0..FAST).interleaved().rate(80_000.0)).uid("fast");
     let fast = numbers.assign_timestamps_and_watermarks(|n| *n as i64, strategy()).inspect(move |n| {
         if *n == 0 {
             // The tasks of the attempt before are over by now.
@@ -52,6 +55,9 @@ fn windows(cluster: &InProcessCluster, lead: &Arc<Lead>, failures: u64) -> Resul
         let slow = fast.slow.load(Relaxed);
         if (SLOW / 2..SLOW - 1).contains(&slow) {
             fast.furthest.fetch_max(n.saturating_sub(slow), Relaxed);
+        }
+        if *n == FAST - 1 {
+            fast.at_the_end.store(slow, Relaxed);
         }
     });
     let numbers = env.source(Sequence::new(0..SLOW).rate(1500.0)).uid("slow").parallelism(1);
@@ -77,8 +83,8 @@ fn cluster() -> InProcessCluster {
 
 fn near(lead: &Lead) {
     let ahead = lead.furthest.load(Relaxed);
-    // Without a wait for each other it is over before: nothing is seen of it then.
-    assert!(0 < ahead && ahead < FAST / 8, "{ahead} ms ahead after the restart");
+    assert!(ahead < FAST / 8, "{ahead} ms ahead after the restart");
+    assert_eq!(lead.at_the_end.load(Relaxed), SLOW - 1, "the fast one has not waited");
 }
 
 #[test]
