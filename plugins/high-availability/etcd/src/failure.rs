@@ -5,7 +5,7 @@
 
 use crate::{EtcdConfig, connect::Settings};
 use etcd_client::Error as Etcd;
-use std::error::Error;
+use std::{error::Error, io};
 use thalweg_spi::{ErrorKind, Happened, ServiceError};
 use tonic::{Code, ConnectError, Status};
 
@@ -14,6 +14,8 @@ use tonic::{Code, ConnectError, Status};
 pub(crate) enum Cause {
     /// There is no connection to the member.
     Unreachable,
+    /// The member took the connection and hung up while it was being made.
+    HungUp,
     /// The connection broke, or the member could not say what came of the call.
     Broken,
     /// No answer in time.
@@ -66,7 +68,13 @@ impl Failure {
     pub(crate) fn elsewhere(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Unreachable | Cause::Broken | Cause::Silent | Cause::Busy | Cause::Certificate | Cause::Token
+            Cause::Unreachable
+                | Cause::HungUp
+                | Cause::Broken
+                | Cause::Silent
+                | Cause::Busy
+                | Cause::Certificate
+                | Cause::Token
         )
     }
 
@@ -83,7 +91,7 @@ impl Failure {
     /// As the caller is told.
     pub(crate) fn error(self, operation: &'static str) -> ServiceError {
         let kind = match self.cause {
-            Cause::Unreachable | Cause::Broken | Cause::Busy | Cause::Token | Cause::Compacted => {
+            Cause::Unreachable | Cause::HungUp | Cause::Broken | Cause::Busy | Cause::Token | Cause::Compacted => {
                 ErrorKind::Unavailable
             }
             // A time-out of connecting is no doubt: nothing was sent.
@@ -107,8 +115,7 @@ pub(crate) fn classify(error: &Etcd, endpoint: &str, settings: &Settings) -> Fai
         Etcd::GRpcStatus(status) => of_status(status, endpoint, settings),
         Etcd::TransportError(e) => {
             let all = chain(&e.to_string(), e.source());
-            of_tls(&all, endpoint, settings)
-                .unwrap_or_else(|| Failure::new(Cause::Unreachable, endpoint, format!("cannot connect: {all}")))
+            of_tls(&all, endpoint, settings).unwrap_or_else(|| no_connection(endpoint, &all, e.source()))
         }
         Etcd::IoError(e) => broken(endpoint, e.to_string()),
         Etcd::WatchError(m) | Etcd::LeaseKeepAliveError(m) if m.contains("lease not found") => {
@@ -117,6 +124,25 @@ pub(crate) fn classify(error: &Etcd, endpoint: &str, settings: &Settings) -> Fai
         Etcd::WatchError(m) | Etcd::LeaseKeepAliveError(m) | Etcd::EndpointError(m) => broken(endpoint, m.clone()),
         other => Failure { happened: Happened::Maybe, ..Failure::new(Cause::Other, endpoint, other.to_string()) },
     }
+}
+
+/// No connection was made, so nothing was sent.
+fn no_connection(endpoint: &str, words: &str, why: Option<&(dyn Error + 'static)>) -> Failure {
+    let cause = if hung_up(why) { Cause::HungUp } else { Cause::Unreachable };
+    Failure::new(cause, endpoint, format!("cannot connect: {words}"))
+}
+
+/// Was there a connection that the other side ended? A port at which nobody listens refuses instead.
+fn hung_up(mut why: Option<&(dyn Error + 'static)>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    while let Some(cause) = why {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)) {
+            return true;
+        }
+        why = cause.source();
+    }
+    false
 }
 
 fn broken(endpoint: &str, message: String) -> Failure {
@@ -190,7 +216,7 @@ fn of_status(status: &Status, endpoint: &str, settings: &Settings) -> Failure {
         ),
         _ if has("requested lease not found") => no(Cause::LeaseOver, words.to_owned()),
         _ if has("has been compacted") => no(Cause::Compacted, words.to_owned()),
-        _ if never_connected(status) => no(Cause::Unreachable, format!("cannot connect: {all}")),
+        _ if never_connected(status) => no_connection(endpoint, &all, status.source()),
         // Refused by the member before it proposed anything.
         _ if words == "etcdserver: no leader" || has("too many requests") => no(Cause::Busy, words.to_owned()),
         Code::DeadlineExceeded => Failure { happened: Happened::Maybe, ..no(Cause::Silent, all) },
@@ -216,14 +242,16 @@ fn of_tls(words: &str, endpoint: &str, settings: &Settings) -> Option<Failure> {
         format!("it says that certificate-file {} has expired: renew it", shown(&config.certificate_file))
     } else if has("received fatal alert: ") && (has("Certificate") || has("UnknownCA")) {
         rejected(config, words)
-    } else if has("InvalidContentType") || has("corrupt message") || has("tls handshake eof") {
-        "it does not speak TLS: use http://, or switch TLS on there".to_owned()
+    } else if has("InvalidContentType") || has("corrupt message") {
+        format!("it {NO_TLS}")
     } else {
         return None;
     };
     // All of these end the handshake, before anything was asked.
     Some(Failure::new(Cause::Certificate, endpoint, message))
 }
+
+const NO_TLS: &str = "does not speak TLS: use http://, or switch TLS on there";
 
 /// A client certificate is missing or not taken.
 fn rejected(config: &EtcdConfig, words: &str) -> String {
@@ -240,17 +268,17 @@ fn rejected(config: &EtcdConfig, words: &str) -> String {
 /// how it comes. Later it only means that the connection broke.
 pub(crate) fn at_first(failure: Failure, settings: &Settings) -> Failure {
     // What etcd itself says came over a connection that it had taken.
-    if failure.cause != Cause::Broken || failure.is_etcds_word() {
+    if !matches!(failure.cause, Cause::Broken | Cause::HungUp) || failure.is_etcds_word() {
         return failure;
     }
-    let message = if failure.endpoint.starts_with("https://") {
-        format!("it closed the connection, which mostly means: {}", rejected(&settings.config, &failure.message))
-    } else {
-        format!(
-            "it closed the connection, which mostly means: it speaks TLS, so use https:// and ca-file ({})",
-            failure.message
-        )
+    let secure = failure.endpoint.starts_with("https://");
+    let why = match failure.cause {
+        // A member without TLS answers a handshake in plain text and hangs up; the answer may be lost on the way.
+        Cause::HungUp if secure => format!("it {NO_TLS} ({})", failure.message),
+        _ if secure => rejected(&settings.config, &failure.message),
+        _ => format!("it speaks TLS, so use https:// and ca-file ({})", failure.message),
     };
+    let message = format!("it closed the connection, which mostly means: {why}");
     Failure { cause: Cause::Certificate, message, ..failure }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use std::{path::PathBuf, time::Duration};
 use thalweg_high_availability_etcd::EtcdConfig;
 use thalweg_spi::{ErrorKind, Expect, Result, ServiceError, TimeSpan};
+use tokio::{io::AsyncReadExt, net::TcpListener};
 
 fn file(place: &Cluster, name: &str, text: &str) -> PathBuf {
     let path = place.place.dir().join(name);
@@ -69,6 +70,34 @@ fn a_member_without_tls_says_so_to_who_wants_it() {
         };
         refused(&server, secure, ErrorKind::InvalidConfig, &["does not speak TLS"]).await;
     });
+}
+
+/// What a member without TLS says in plain text is lost now and then, and only its hanging up is seen.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "this is what stands where etcd should")]
+fn who_hangs_up_during_the_handshake_is_told_from_who_is_not_there() {
+    let Some(pki) = Server::start(&["1", "tls"]) else { return };
+    for reset in [true, false] {
+        thalweg_testkit::run("hangs up", async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("https://{}", listener.local_addr().unwrap());
+            let hangs_up = tokio::spawn(async move {
+                loop {
+                    let (mut client, _) = listener.accept().await.unwrap();
+                    // Bytes that nobody has read make the close a reset.
+                    let read = if reset { 1 } else { 1 << 16 };
+                    let _ = client.read(&mut vec![0; read]).await.unwrap();
+                }
+            });
+            let secure = |c: &mut EtcdConfig| {
+                c.endpoints = vec![endpoint.clone()];
+                c.ca_file = Some(pki.pki("ca.crt"));
+            };
+            let words = ["it closed the connection", "does not speak TLS", endpoint.as_str()];
+            refused(&pki, secure, ErrorKind::InvalidConfig, &words).await;
+            hangs_up.abort();
+        });
+    }
 }
 
 #[test]
