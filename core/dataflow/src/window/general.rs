@@ -10,7 +10,7 @@ use super::{
     gaps::RecordAssigner,
     gather::Gather,
     trigger::{Asked, Trigger, TriggerResult},
-    turn::{Open, Turn, Windows, keeps_nothing, overlapping, place, timer_hash},
+    turn::{Open, Turn, Windows, are_sound, keeps_nothing, overlapping, place, timer_hash},
 };
 use crate::{
     batch::{NO_TIME, Time},
@@ -153,6 +153,10 @@ where
             let (part, at, beside): Saved<S::Key, F::Acc, G::State> = codec::decode(part).map_err(|e| {
                 cx.failure(FailureKind::Storage, format!("the windows that subtask {writer} wrote cannot be read: {e}"))
             })?;
+            if !part.iter().all(|(_, list)| are_sound(list, self.assigner.merges())) {
+                let message = format!("the windows that subtask {writer} wrote are damaged: a key's are not in order");
+                return Err(cx.failure(FailureKind::Storage, message));
+            }
             rows.restore(cx, part);
             around.restore(cx, beside)?;
             watermarks.push((writer, at));
@@ -273,21 +277,16 @@ where
             Err(place) => {
                 turn.begin(window);
                 let (trigger, asked) = (G::State::default(), Asked::default());
-                let open = Open { window, contents: None, trigger, asked };
+                let mut open = Open { window, contents: None, trigger, asked };
                 // What it covers becomes part of it.
-                let covered = if merges { overlapping(list, &window) } else { 0..0 };
-                if covered.is_empty() {
-                    list.insert(place, open);
-                    place
-                } else {
-                    let (place, mut open) = (covered.start, open);
-                    for other in list.drain(covered) {
-                        turn.forget(&other);
-                        spec.merge(&mut open, other, &mut turn);
-                    }
-                    list.insert(place, open);
-                    place
+                let covered = if merges { overlapping(list, &window) } else { place..place };
+                let place = covered.start;
+                for other in list.drain(covered) {
+                    turn.forget(&other);
+                    spec.merge(&mut open, other, &mut turn);
                 }
+                list.insert(place, open);
+                place
             }
         };
         let Some(open) = list.get_mut(place) else { return Ok(()) };

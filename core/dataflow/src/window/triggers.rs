@@ -81,7 +81,7 @@ impl<T> Trigger<T> for CountTrigger {
         if self.0 > 0 { Ok(()) } else { Err("a count of 0 records never fires: it is at least 1".to_owned()) }
     }
     fn on_element(&mut self, _: &T, _: Time, _: &TimeWindow, count: &mut u64, _: &mut TriggerContext) -> TriggerResult {
-        *count += 1;
+        *count = count.saturating_add(1);
         if *count < self.0 {
             return TriggerResult::Continue;
         }
@@ -92,7 +92,7 @@ impl<T> Trigger<T> for CountTrigger {
         *count == 0
     }
     fn on_merge(&mut self, _: &TimeWindow, count: &mut u64, other: u64, _: &mut TriggerContext) {
-        *count += other;
+        *count = count.saturating_add(other);
     }
 }
 

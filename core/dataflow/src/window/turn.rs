@@ -34,6 +34,13 @@ pub(super) fn place<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Result<u
     list.binary_search_by_key(window, |open| open.window)
 }
 
+/// Are these as a key's windows are? What is looked for among others is lost, and may not even be a range.
+pub(super) fn are_sound<A, G>(list: &Windows<A, G>, merges: bool) -> bool {
+    let windows = || list.iter().map(|open| open.window);
+    let follows = |(a, b): (TimeWindow, TimeWindow)| if merges { a.end <= b.start } else { a < b };
+    windows().all(|w| w.start < w.end) && windows().zip(windows().skip(1)).all(follows)
+}
+
 /// Those of a key's sessions that have a moment in common with a window.
 pub(super) fn overlapping<A, G>(list: &Windows<A, G>, window: &TimeWindow) -> Range<usize> {
     list.partition_point(|o| o.window.end <= window.start)..list.partition_point(|o| o.window.start < window.end)
