@@ -100,9 +100,13 @@ fn unbounded(range: std::ops::Range<u64>, rate: Option<f64>, own_thread: bool, p
     freeze(&b, parallelism)
 }
 
+/// Sooner than anything that is waited for would come by itself, and late enough for a machine that has much to do.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
 #[test]
 fn a_cancel_ends_busy_and_parked_tasks_at_once_and_each_reports_it_once() {
-    for (rate, own) in [(None, false), (Some(2.0), false), (Some(2.0), true)] {
+    // With a rate the readers sleep for a minute.
+    for (rate, own) in [(None, false), (Some(0.03), false), (Some(0.03), true)] {
         let plan = unbounded(0..u64::MAX, rate, own, 2);
         let c = Cluster::new(plan, 2, tmp());
         c.deploy(attempt(0));
@@ -114,7 +118,7 @@ fn a_cancel_ends_busy_and_parked_tasks_at_once_and_each_reports_it_once() {
         // A task may hear first that its peer on the other host is gone: that is a loss, and the end all the same.
         assert!(c.reports.wait(|all| all.iter().filter(|r| r.state.is_terminal()).count() == subtasks));
         let took = clock.now().since(began);
-        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
         c.stop();
         let ends: Vec<_> = c.reports.all().into_iter().filter(|r| r.state.is_terminal()).collect();
         assert_eq!(ends.len(), subtasks);
@@ -420,7 +424,7 @@ fn a_socket_gives_its_lines_and_is_cancelled_while_it_waits() {
         assert!(c.reports.wait(|all| {
             all.iter().filter(|r| r.attempt.n == 1 && r.state == ExecutionState::Canceled).count() == 3
         }));
-        assert!(clock.now().since(began) < Duration::from_millis(500));
+        assert!(clock.now().since(began) < AT_ONCE);
         c.stop();
     }
 }

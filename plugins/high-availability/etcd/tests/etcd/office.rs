@@ -49,7 +49,7 @@ fn loss_is_told_in_time_although_the_process_is_busy_and_etcd_hangs() {
         let asked = now();
         let error = a.metadata().put(epoch, "k", Bytes::new(), Expect::Any).await.unwrap_err();
         assert_eq!((error.kind(), error.happened()), (ErrorKind::Fenced, Happened::No), "{error}");
-        assert!(asked.elapsed() < Duration::from_millis(100));
+        assert!(asked.elapsed() < Duration::from_millis(900), "less than the time-out of a request");
         server.does("thaw", 1);
     });
 }
@@ -174,7 +174,7 @@ fn a_leader_that_resigns_is_followed_at_once() {
         }
         took.sort();
         println!("from resign to the next leader: {took:?}");
-        assert!(took[2] < Duration::from_millis(100), "{took:?}");
+        assert!(took[2] < LEASE / 4, "{took:?}");
     });
 }
 
