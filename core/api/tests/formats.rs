@@ -325,6 +325,19 @@ fn csv_says_what_is_wrong() {
 }
 
 #[test]
+fn a_line_of_delimiters_has_fields_that_are_empty() {
+    type Row = (Option<u32>, Option<u32>);
+    for delimiter in [b'\t', b' ', b','] {
+        let env = testing::environment(1, std::env::temp_dir()).unwrap();
+        let d = char::from(delimiter);
+        let lines = [format!("1{d}2"), d.into(), String::new(), format!("3{d}")];
+        let rows = env.from_collection(lines).parse_csv::<Row>(CsvOptions::new().delimiter(delimiter)).collect();
+        let rows = env.execute("tsv").unwrap().collected(&rows).unwrap();
+        assert_eq!(rows, [(Some(1), Some(2)), (None, None), (Some(3), None)], "{d:?}");
+    }
+}
+
+#[test]
 fn a_long_bad_line_is_named_by_its_beginning() {
     let env = testing::environment(2, std::env::temp_dir()).unwrap();
     let line = format!("{}END", "ö".repeat(150));

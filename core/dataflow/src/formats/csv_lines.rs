@@ -135,7 +135,8 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
     }
 
     fn parse(&mut self, line: &str) -> Result<Option<T>, String> {
-        if line.trim_ascii().is_empty() {
+        // A delimiter may be white space, and then separates fields that are empty.
+        if line.trim_ascii().is_empty() && !line.as_bytes().contains(&self.options.delimiter) {
             return Ok(None);
         }
         self.split(line)?;
