@@ -36,7 +36,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("chain", Partitioner::Forward, |edge| TurnRoute { edge, timed })
     }
 
@@ -60,7 +60,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         P: Detach<Input: Data>,
     {
         let asked_for = self.sides.as_ref().is_some_and(Sides::is_asked_for);
-        let Detached { op, out, refused } = self.pipe.detach(&self.plan, self.op, self.timed);
+        let Detached { op, out, refused } = self.pipe.detach(&self.plan, self.op, self.timed.travels());
         // What takes a side output is in the vertex that the operator has left then.
         let side = (asked_for && op != self.op).then_some("call it before side_output() and on_error()");
         if let Some(why) = refused.or(side) {

@@ -101,7 +101,7 @@ where
         f: F,
     ) -> DataStream<F::Out, Then<Inlet<Either<A, B>>, ProcessSpec<CoOf<F, A, B>, EitherKey<S, R>>>> {
         let plan = self.left.up.plan.clone();
-        let timed = self.left.up.timed && self.right.up.timed;
+        let timed = self.left.up.timed.min(self.right.up.timed);
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, "co-process", &["value"]);
         let key = EitherKey { left: self.left.key, right: self.right.key };
@@ -131,7 +131,7 @@ impl<A: Data + Clone, B: Data + Clone, P: Pipe<Item = A>, Q: Pipe<Item = B>> Bro
         f: F,
     ) -> DataStream<F::Out, Then<Inlet<Either<A, B>>, BroadcastSpec<F, A, B>>> {
         let plan = self.stream.plan.clone();
-        let timed = self.stream.timed && self.broadcast.timed;
+        let timed = self.stream.timed.min(self.broadcast.timed);
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, "broadcast-process", &["broadcast"]);
         let (mut stream, broadcast) =
@@ -139,7 +139,12 @@ impl<A: Data + Clone, B: Data + Clone, P: Pipe<Item = A>, Q: Pipe<Item = B>> Bro
         stream.timed = timed;
         let first = stream.turn(to, Partitioner::Forward);
         let second = broadcast.plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
-        close(&broadcast.plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
+        close(
+            &broadcast.plan,
+            broadcast.op.vertex,
+            broadcast.pipe,
+            BroadcastRoute { edge: second, timed: timed.travels() },
+        );
         let inlet = add_gate(&plan, to, vec![first, second], op);
         let sides = Sides::default();
         let spec = BroadcastSpec::new(f, sides.clone());
@@ -170,15 +175,20 @@ where
         f: F,
     ) -> DataStream<F::Out, Then<Inlet<Either<A, B>>, KeyedBroadcastSpec<F, S, A, B>>> {
         let plan = self.keyed.up.plan.clone();
-        let timed = self.keyed.up.timed && self.broadcast.timed;
+        let timed = self.keyed.up.timed.min(self.broadcast.timed);
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, "keyed-broadcast-process", &["value", "broadcast"]);
         let (key, sides) = (self.keyed.key, Sides::default());
         let (keyed, broadcast) = (self.keyed.up.map(Either::<A, B>::Left), self.broadcast.map(Either::<A, B>::Right));
         let first = plan.edge::<Either<A, B>>(keyed.op.vertex, to, Partitioner::Hash, false);
-        close(&plan, keyed.op.vertex, keyed.pipe, LeftRoute { edge: first, timed, key: key.clone() });
+        close(&plan, keyed.op.vertex, keyed.pipe, LeftRoute { edge: first, timed: timed.travels(), key: key.clone() });
         let second = broadcast.plan.edge::<Either<A, B>>(broadcast.op.vertex, to, Partitioner::Broadcast, false);
-        close(&broadcast.plan, broadcast.op.vertex, broadcast.pipe, BroadcastRoute { edge: second, timed });
+        close(
+            &broadcast.plan,
+            broadcast.op.vertex,
+            broadcast.pipe,
+            BroadcastRoute { edge: second, timed: timed.travels() },
+        );
         let inlet = add_gate(&plan, to, vec![first, second], op);
         let spec = KeyedBroadcastSpec::new(f, key, sides.clone());
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), timed).with_sides(sides)

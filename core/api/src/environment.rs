@@ -3,6 +3,7 @@
 use crate::{
     DataStream, JobError, JobHandle, JobResult,
     executor::{Executor, Program},
+    timed::Timed,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -209,7 +210,7 @@ impl Environment {
     pub fn source<S: Source>(&self, source: S) -> DataStream<S::Item, SourceHead<S>> {
         let plan = self.plan();
         let (op, head) = add_source(&plan, source);
-        DataStream::new(plan, op, head, false)
+        DataStream::new(plan, op, head, Timed::Not)
     }
 
     /// Where the program that comes next is written.

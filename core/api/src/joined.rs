@@ -1,6 +1,6 @@
 //! Two keyed streams, joined by windows.
 
-use crate::{DataStream, DefaultTrigger, KeyedStream, Windows, triggered::checked};
+use crate::{DataStream, DefaultTrigger, KeyedStream, Windows, timed::Timed, triggered::checked};
 use std::{panic::Location, time::Duration};
 use thalweg_dataflow::{
     Data, Either, OpId, OutputTag, PlanBuilder, Time,
@@ -60,11 +60,12 @@ impl<A, B, S, R, P, Q> JoinedStreams<A, B, S, R, P, Q> {
     /// go on.
     #[track_caller]
     pub fn window<W: JoinWindows>(self, windows: W) -> W::Joined<A, B, S, R, P, Q> {
-        let plan = &self.left.up.plan;
-        if windows.time() == WindowTime::Event && !(self.left.up.timed && self.right.up.timed) {
+        let (plan, timed) = (&self.left.up.plan, self.left.up.timed.min(self.right.up.timed));
+        if windows.time() == WindowTime::Event && !timed.is_event() {
             plan.error(format!(
-                "{}: a window join needs event time on both streams: call assign_timestamps_and_watermarks before key_by",
-                Location::caller()
+                "{}: a window join needs event time on both streams{}: call assign_timestamps_and_watermarks before key_by",
+                Location::caller(),
+                timed.why_not()
             ));
         }
         plan.checked(windows.check());
@@ -229,7 +230,7 @@ where
         let (plan, op, inlet, key) = streams.meet(kind);
         let sides = Sides::of_late(late.as_ref());
         let spec = WindowSpec { windows, lateness, fold: Both, key, result, late, sides: sides.clone() };
-        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), Timed::Event).with_sides(sides)
     }
 }
 
@@ -253,6 +254,7 @@ where
         let Self { streams, assigner, trigger, lateness, late } = self;
         let (plan, op, inlet, key) = streams.meet(kind);
         let (sides, fold) = (Sides::of_late(late.as_ref()), Untimed(Both));
+        let timed = Timed::of_windows(assigner.time());
         let spec = TriggeredSpec {
             assigner,
             trigger,
@@ -264,7 +266,7 @@ where
             late,
             sides: sides.clone(),
         };
-        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), timed).with_sides(sides)
     }
 }
 
@@ -283,7 +285,7 @@ where
     P: Pipe<Item = T>,
     S: KeySelect<Either<A, B>>,
 {
-    let timed = up.timed;
+    let timed = up.timed.travels();
     let up = up.apply("input", Map(side));
     let edge = up.plan.edge::<Either<A, B>>(up.op.vertex, to, Partitioner::Hash, false);
     close(&up.plan, up.op.vertex, up.pipe, KeyRoute { edge, timed, key });

@@ -73,7 +73,7 @@ where
         &plan,
         up.op.vertex,
         Then::new(up.pipe, combine, before.op),
-        KeyRoute { edge, timed: up.timed, key: ByFirst },
+        KeyRoute { edge, timed: up.timed.travels(), key: ByFirst },
     );
     let inlet = add_gate(&plan, to, vec![edge], op);
     DataStream::new(plan, op, Then::new(inlet, Merge::new(fold, yields), op.op), up.timed)
@@ -214,11 +214,12 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     ) -> IntervalJoined<T, U, S, R, P, Q> {
         self.up.plan.meets(&other.up.plan, "interval_join");
         for stream in [self.up.timed, other.up.timed] {
-            if !stream {
+            if !stream.is_event() {
                 self.up.plan.error(format!(
-                    "{}: an interval join needs event time on both streams: call assign_timestamps_and_watermarks before \
+                    "{}: an interval join needs event time on both streams{}: call assign_timestamps_and_watermarks before \
                      key_by",
-                    Location::caller()
+                    Location::caller(),
+                    stream.why_not()
                 ));
             }
         }
@@ -237,10 +238,11 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
     /// Groups further, by windows.
     #[track_caller]
     pub fn window<W: Windows>(self, windows: W) -> W::Of<T, S, P> {
-        if !self.up.timed && windows.time() == WindowTime::Event {
+        if !self.up.timed.is_event() && windows.time() == WindowTime::Event {
             self.up.plan.error(format!(
-                "{}: a window needs event time: call assign_timestamps_and_watermarks on the stream before key_by",
-                Location::caller()
+                "{}: a window needs event time{}: call assign_timestamps_and_watermarks on the stream before key_by",
+                Location::caller(),
+                self.up.timed.why_not()
             ));
         }
         self.up.plan.checked(windows.check());
@@ -337,7 +339,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> KeyedStream<T, S, P> {
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, kind, &["value"]);
         let edge = plan.edge::<T>(self.up.op.vertex, to, Partitioner::Hash, false);
-        close(&plan, self.up.op.vertex, self.up.pipe, KeyRoute { edge, timed: self.up.timed, key: self.key });
+        close(&plan, self.up.op.vertex, self.up.pipe, KeyRoute { edge, timed: self.up.timed.travels(), key: self.key });
         let inlet = add_gate(&plan, to, vec![edge], op);
         (plan, inlet, op)
     }

@@ -42,6 +42,7 @@ pub mod parsed;
 pub mod sinks;
 pub mod stream;
 pub mod testing;
+mod timed;
 pub mod triggered;
 pub mod windowed;
 

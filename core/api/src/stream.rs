@@ -5,6 +5,7 @@ use crate::{
     connected::{BroadcastConnectedStreams, ConnectedStreams},
     keyed::{KeyedKeys, KeyedStream},
     sinks::{Collected, SinkRef, TextOutput},
+    timed::Timed,
 };
 use std::{cmp::Ordering, fmt::Display, marker::PhantomData, panic::Location};
 use thalweg_dataflow::{
@@ -35,8 +36,8 @@ pub struct DataStream<T, P = Inlet<T>> {
     pub(crate) plan: PlanBuilder,
     pub(crate) op: OpId,
     pub(crate) pipe: P,
-    /// Have its records times?
-    pub(crate) timed: bool,
+    /// Have its records times, and which?
+    pub(crate) timed: Timed,
     /// Side outputs of the last operator, if it has any.
     pub(crate) sides: Option<Sides>,
     /// How the next chain begins, where the last operator stands alone.
@@ -56,7 +57,7 @@ impl<T: Clone + 'static> Clone for DataStream<T> {
 }
 
 impl<T, P> DataStream<T, P> {
-    pub(crate) fn new(plan: PlanBuilder, op: OpId, pipe: P, timed: bool) -> Self {
+    pub(crate) fn new(plan: PlanBuilder, op: OpId, pipe: P, timed: Timed) -> Self {
         Self { plan, op, pipe, timed, sides: None, next_chain: None, _t: PhantomData }
     }
 
@@ -163,7 +164,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
             }
         }
         let stamp = Stamp::new(time, strategy).by_split(by_split);
-        DataStream { timed: true, ..this.apply("timestamps", stamp) }
+        DataStream { timed: Timed::Event, ..this.apply("timestamps", stamp) }
     }
 
     /// What the last operator writes to this tag. Each tag is taken once.
@@ -276,7 +277,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let op = plan.operator(to, "union", &[]);
         plan.set_gate(op);
         // Times only where all have them: a window behind it is refused then, with its place.
-        let timed = self.timed && other.timed;
+        let timed = self.timed.min(other.timed);
         let edges = vec![self.turn(to, Partitioner::Forward), other.turn(to, Partitioner::Forward)];
         DataStream::new(plan.clone(), op, add_gate(&plan, to, edges, op), timed)
     }
@@ -287,7 +288,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("rebalance", Partitioner::Rebalance, |edge| TurnRoute { edge, timed })
     }
 
@@ -298,7 +299,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("rescale", Partitioner::Rescale, |edge| TurnRoute { edge, timed })
     }
 
@@ -308,7 +309,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("shuffle", Partitioner::Shuffle, |edge| ShuffleRoute { edge, timed })
     }
 
@@ -318,7 +319,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data + Clone,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("broadcast", Partitioner::Broadcast, |edge| BroadcastRoute { edge, timed })
     }
 
@@ -328,7 +329,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("global", Partitioner::Global, |edge| GlobalRoute { edge, timed })
     }
 
@@ -339,7 +340,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     where
         T: Data,
     {
-        let timed = self.timed;
+        let timed = self.timed.travels();
         self.exchange("partition-custom", Partitioner::Custom, |edge| CustomRoute { edge, timed, f })
     }
 
@@ -435,7 +436,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         T: Data,
     {
         let edge = self.plan.edge::<T>(self.op.vertex, to, how, false);
-        close(&self.plan, self.op.vertex, self.pipe, TurnRoute { edge, timed: self.timed });
+        close(&self.plan, self.op.vertex, self.pipe, TurnRoute { edge, timed: self.timed.travels() });
         edge
     }
 
@@ -457,9 +458,9 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         let to = plan.vertex_alone();
         let op = plan.operator(to, "top", &["kept"]);
         plan.set_companion(local, op, "/local");
-        let edge = DataStream::<T, _>::new(plan.clone(), local, pipe, false).turn(to, Partitioner::Rebalance);
+        let edge = DataStream::<T, _>::new(plan.clone(), local, pipe, Timed::Not).turn(to, Partitioner::Rebalance);
         let inlet = add_gate(&plan, to, vec![edge], op);
-        DataStream::new(plan, op, Then::new(inlet, Top::new(n, compare), op.op), false)
+        DataStream::new(plan, op, Then::new(inlet, Top::new(n, compare), op.op), Timed::Not)
     }
 
     /// A line for each record on standard output. In a cluster that is the job's log.
@@ -510,11 +511,12 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
     /// ```
     #[track_caller]
     pub fn write_files<F: LineFormat<T>, B: BucketAssigner<T>>(self, to: FileSink<F, B>) -> SinkRef {
-        if to.needs_event_time::<T>() && !self.timed {
+        if to.needs_event_time::<T>() && !self.timed.is_event() {
             self.plan.error(format!(
-                "write_files at {} has buckets by event time, and the stream has none: call \
+                "write_files at {} has buckets by event time, and the stream has none{}: call \
                  assign_timestamps_and_watermarks before, or take TimeBuckets::by_processing_time()",
-                Location::caller()
+                Location::caller(),
+                self.timed.why_not()
             ));
         }
         self.sink(to)
@@ -531,7 +533,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         self.global().parallelism(1).sink(SocketSink::new(address))
     }
 
-    /// Brings the records back in the job's result; at most 16 MiB of them.
+    /// Brings the records back in the job's result; at most 15 MiB of them.
     #[track_caller]
     pub fn collect(self) -> Collected<T>
     where
@@ -542,7 +544,7 @@ impl<T: 'static, P: Pipe<Item = T>> DataStream<T, P> {
         Collected::new(plan, op)
     }
 
-    /// Runs the program that was written so far, and brings these records back; at most 16 MiB of them.
+    /// Runs the program that was written so far, and brings these records back; at most 15 MiB of them.
     ///
     /// ```
     /// # let env = thalweg_api::testing::environment(1, std::env::temp_dir())?;

@@ -1,6 +1,6 @@
 //! Keyed streams whose windows are of any kind, with triggers and evictors.
 
-use crate::{DataStream, EvictedStream, KeyedStream, WindowedStream};
+use crate::{DataStream, EvictedStream, KeyedStream, WindowedStream, timed::Timed};
 use std::{ops::AddAssign, time::Duration};
 use thalweg_dataflow::{
     Data, OutputTag, PlanBuilder, Time,
@@ -284,15 +284,15 @@ where
     {
         let Self { keyed, assigner, trigger, lateness, late } = self;
         let (up, key) = keyed.parts();
-        let (plan, timed) = (up.plan.clone(), up.timed);
+        let (plan, timed) = (up.plan.clone(), up.timed.travels());
         let to = plan.vertex(VertexRole::Task, None);
         let op = plan.operator(to, kind, &["windows"]);
         let edge = plan.edge::<T>(up.op.vertex, to, Partitioner::Hash, false);
         close(&plan, up.op.vertex, up.pipe, KeyRoute { edge, timed, key: key.clone() });
         let inlet = add_gate(&plan, to, vec![edge], op);
-        let sides = Sides::of_late(late.as_ref());
+        let (sides, gives) = (Sides::of_late(late.as_ref()), Timed::of_windows(assigner.time()));
         let spec =
             TriggeredSpec { assigner, trigger, evictor, lateness, fold, key, result, late, sides: sides.clone() };
-        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), gives).with_sides(sides)
     }
 }

@@ -1,6 +1,6 @@
 //! Keyed streams that are grouped by windows.
 
-use crate::{DataStream, EvictedStream, KeyedStream, TriggeredStream, triggered::checked};
+use crate::{DataStream, EvictedStream, KeyedStream, TriggeredStream, timed::Timed, triggered::checked};
 use std::{ops::AddAssign, time::Duration};
 use thalweg_dataflow::{
     Data, OutputTag, Time,
@@ -93,7 +93,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
             late: None,
             sides: sides.clone(),
         };
-        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), Timed::Event).with_sides(sides)
     }
 
     /// How many records of each key in each window.
@@ -198,7 +198,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         let (windows, lateness, late) = (self.windows, self.lateness, self.late);
         let sides = Sides::of_late(late.as_ref());
         let spec = WindowSpec { windows, lateness, fold, key, result, late, sides: sides.clone() };
-        DataStream::new(plan, op, Then::new(inlet, spec, op.op), true).with_sides(sides)
+        DataStream::new(plan, op, Then::new(inlet, spec, op.op), Timed::Event).with_sides(sides)
     }
 }
 

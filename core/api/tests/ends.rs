@@ -12,7 +12,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 use thalweg_api::{
-    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, Sink, SinkWriter, TaskFailure, prelude::*,
+    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, Sink, SinkWriter, TaskFailure, TimeDomain,
+    prelude::*,
 };
 use thalweg_dataflow::{OpCx, Time};
 
@@ -81,6 +82,98 @@ fn what_is_given_out_at_the_end_is_in_time_for_windows_and_for_the_ends_of_other
         let rows = got.len();
         let got: Sums = got.into_iter().map(|(key, start, sum)| ((key, start), sum)).collect();
         assert_eq!((got.len(), &got), (rows, &sums(counts)), "{which}");
+    });
+}
+
+#[allow(clippy::ptr_arg, reason = "the records are strings")]
+fn whole(key: &String) -> std::iter::Once<&str> {
+    std::iter::once(key)
+}
+
+#[test]
+fn what_aggregations_give_out_at_the_end_has_the_latest_time_of_its_key() {
+    each(150, |seed, random| {
+        let n = random.random_range(1..300);
+        // Key, time, number.
+        let all: Vec<Record> =
+            (0..n).map(|i| (random.random_range(0..9), random.random_range(-200..200), i * 7 % 100)).collect();
+        let mut keys = BTreeMap::<u64, (i64, Vec<u64>)>::new();
+        for (key, at, value) in &all {
+            let (latest, values) = keys.entry(*key).or_insert((*at, Vec::new()));
+            *latest = (*latest).max(*at);
+            values.push(*value);
+        }
+        let env = environment(seed, random, ExecutionMode::Batch);
+        let records = env.from_collection(all).assign_timestamps_and_watermarks(
+            |record: &Record| record.1,
+            WatermarkStrategy::for_monotonous_timestamps(),
+        );
+        let (records, which) = (records.rebalance(), random.random_range(0..6));
+        let key = |record: &Record| record.0;
+        let (pairs, expected): (_, fn(&[u64]) -> u64) = match which {
+            0 => (records.key_by(key).count().boxed(), |values| values.len() as u64),
+            1 => (records.key_by(key).without_combining().sum(|r| r.2).boxed(), |values| values.iter().sum()),
+            2 => (records.key_by(key).max(|r| r.2).boxed(), |values| values.iter().copied().max().unwrap()),
+            3 => {
+                let least = records.key_by(key).min_by(|a, b| a.2.cmp(&b.2)).map(|r| (r.0, r.2));
+                (least.boxed(), |values| values.iter().copied().min().unwrap())
+            }
+            4 => (records.key_by(key).fold(0, |n: &mut u64, r: Record| *n += r.2 + 1).boxed(), |values| {
+                values.iter().map(|v| v + 1).sum()
+            }),
+            _ => {
+                let counts = records.map(|r| r.0.to_string()).key_each(whole).count();
+                let parsed = counts.map(|(key, n)| (key.parse().unwrap(), n));
+                (parsed.boxed(), |values| values.len() as u64)
+            }
+        };
+        let out = windows(pairs).collect();
+        let got = env.execute("ends").unwrap().collected(&out).unwrap();
+        let mut sums = Sums::new();
+        for (key, (latest, values)) in keys {
+            *sums.entry((key % 3, latest.div_euclid(20) * 20)).or_default() += expected(&values);
+        }
+        let rows = got.len();
+        let got: Sums = got.into_iter().map(|(key, start, sum)| ((key, start), sum)).collect();
+        assert_eq!((got.len(), got), (rows, sums), "{which}");
+    });
+}
+
+/// Tells how many records there were when all time is over.
+#[derive(Clone)]
+struct WhenAllIsOver;
+
+impl KeyedProcess<Record> for WhenAllIsOver {
+    type Key = u64;
+    type State = u64;
+    type Out = Pair;
+    fn process(&mut self, _: Record, n: &mut u64, ctx: &mut impl KeyedContext<u64, Pair>) {
+        *n += 1;
+        ctx.register_event_time_timer(Time::MAX);
+    }
+    fn on_timer(&mut self, _: TimeDomain, n: &mut u64, ctx: &mut impl KeyedContext<u64, Pair>) {
+        assert_eq!(ctx.time(), Time::MAX);
+        ctx.emit((*ctx.key(), *n));
+    }
+}
+
+#[test]
+fn what_a_timer_at_the_end_of_all_time_gives_out_is_as_late_as_the_latest_record() {
+    each(120, |seed, random| {
+        let mode = if random.random() { ExecutionMode::Batch } else { ExecutionMode::Streaming };
+        let n = random.random_range(1..100);
+        let all: Vec<Record> = (0..n).map(|i| (0, random.random_range(-200..200), i)).collect();
+        let latest = all.iter().map(|record| record.1).max().unwrap();
+        let env = environment(seed, random, mode);
+        let strategy = WatermarkStrategy::for_bounded_out_of_orderness(ms(random.random_range(0..300)));
+        let records = env.from_collection(all).assign_timestamps_and_watermarks(|record: &Record| record.1, strategy);
+        let [some, others] = records.key_by(|record| record.0).process(WhenAllIsOver).boxed().split();
+        let tumbling = windows(some).collect();
+        let sessions = others.key_by(|pair| pair.0).window(EventTimeSessionWindows::with_gap(ms(20))).count().collect();
+        let result = env.execute("over").unwrap();
+        assert_eq!(result.collected(&tumbling).unwrap(), [(0, latest.div_euclid(20) * 20, n)]);
+        let sessions = result.collected(&sessions).unwrap();
+        assert_eq!(sessions.iter().map(|s| (s.window.start, s.value)).collect::<Vec<_>>(), [(latest, 1)]);
     });
 }
 

@@ -8,8 +8,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
-use thalweg_api::{Environment, TextOutput, prelude::*, testing};
+use thalweg_api::{Environment, ProcessingTimeWindows, SinkRef, TextOutput, prelude::*, testing};
 use thalweg_model::{FailureKind, JobStatus, VertexRole};
 
 fn env(parallelism: u32) -> Environment {
@@ -223,6 +224,36 @@ fn what_is_wrong_with_a_program_is_said_at_once_with_its_place() {
     env.mode(ExecutionMode::Batch).socket_text("localhost:1").discard();
     let error = env.execute("unbounded").unwrap_err().to_string();
     assert!(error.contains("socket-source") && error.contains("use streaming mode"), "{error}");
+}
+
+#[test]
+fn a_panic_in_a_key_or_a_partitioner_names_the_operator_that_it_is_for() {
+    fn bad(i: u64) -> u64 {
+        assert!(i != 700, "number {i} is bad");
+        i
+    }
+    fn numbers(env: &Environment) -> DataStream<u64> {
+        env.sequence(0..1000).map(|i| i).uid("before").boxed()
+    }
+    let hour = TumblingProcessingTimeWindows::of(Duration::from_secs(3600));
+    let programs: [fn(&Environment, ProcessingTimeWindows) -> SinkRef; 4] = [
+        |env, _| numbers(env).key_by(|i| bad(*i)).stateful_map(|(): &mut (), i| i).uid("it").discard(),
+        |env, _| numbers(env).key_by(|i| bad(*i)).count().uid("it").discard(),
+        |env, _| numbers(env).partition_custom(|i, _| bad(*i) as usize).uid("it").map(|i| i).discard(),
+        |env, hour| {
+            let joined = numbers(env).key_by(|i| bad(*i)).join(env.sequence(0..10).key_by(|i| *i)).window(hour);
+            joined.apply(|a, b| (*a, *b)).uid("it").discard()
+        },
+    ];
+    for (i, program) in programs.into_iter().enumerate() {
+        let env = env(2);
+        let _ = program(&env, hour);
+        let JobError::Failed(result) = env.execute("panics").unwrap_err() else { panic!() };
+        let failure = result.failure().unwrap();
+        let uid = failure.uid.as_deref().unwrap();
+        assert!(uid == "it" || uid.starts_with("it/"), "{i}: {failure:?}");
+        assert!(failure.message.contains("number 700 is bad"), "{i}: {failure}");
+    }
 }
 
 #[test]

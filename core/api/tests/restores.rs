@@ -262,7 +262,20 @@ fn ruled(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> {
     Ok(answers(&env.execute("ruled")?, &told))
 }
 
-const PROGRAMS: [(&str, Program); 11] = [
+/// In batch mode what is known of a key leaves at the end, with the latest time of its records.
+fn totals(env: &Environment, all: &[Record]) -> Result<Vec<String>, JobError> {
+    env.mode(ExecutionMode::Batch);
+    let windows = || TumblingEventTimeWindows::of(Duration::from_millis(30));
+    let [records, others] = timed(env, all).split();
+    let counts = records.key_by(|r| r.2 % 40).count().uid("counts");
+    let folds = others.key_by(|r| r.2 % 30).fold(1, |all: &mut u64, r| *all = *all * 31 % 1009 + r.2).uid("folds");
+    let counts = counts.key_by(|c| c.0 % 3).window(windows()).sum(|c| c.1).uid("sums").collect().with_uid("out");
+    let folds = folds.key_by(|f| f.0 % 3).window(windows()).sum(|f| f.1).uid("more").collect().with_uid("second");
+    let result = env.execute("totals")?;
+    Ok([answers(&result, &counts), answers(&result, &folds)].concat())
+}
+
+const PROGRAMS: [(&str, Program); 12] = [
     ("sliding", sliding),
     ("joined", joined),
     ("near", near),
@@ -274,13 +287,14 @@ const PROGRAMS: [(&str, Program); 11] = [
     ("named", named),
     ("gathered", gathered),
     ("ruled", ruled),
+    ("totals", totals),
 ];
 
 fn seeds() -> Vec<u64> {
     if let Ok(seed) = std::env::var("THALWEG_SEED") {
         return vec![seed.parse().unwrap()];
     }
-    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(330);
+    let n = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(360);
     (0..n).collect()
 }
 

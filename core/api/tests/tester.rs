@@ -11,7 +11,7 @@ use std::{
 };
 use thalweg_api::{
     AsyncOptions, BroadcastProcessFunction, FailureKind, KeyedBroadcastProcessFunction, KeyedCoProcess, KeyedStates,
-    StateTtl, TaskFailure, ValueState,
+    OperatorListState, OperatorStates, ProcessContext, ProcessFunction, StateTtl, TaskFailure, ValueState,
     operator::{OpCx, Transform},
     prelude::*,
     testing::{self, Either, OperatorTester, TestRuntime},
@@ -331,4 +331,57 @@ fn time_jumps_to_what_a_function_that_waits_waits_for_and_a_job_that_hangs_says_
     env.sequence(0..1).map_async(AsyncOptions::ordered(), hangs).name("asks for ever").discard();
     let error = env.execute("hangs").unwrap_err().to_string();
     assert!(error.contains("asks for ever") && error.contains("subtask 0"), "{error}");
+}
+
+/// Says at its end how many there were; and of each key how many, when all is over.
+#[derive(Clone)]
+struct InAll(OperatorListState<u64>);
+
+impl ProcessFunction<u64> for InAll {
+    type Out = u64;
+    fn states(&mut self, states: &mut OperatorStates) {
+        states.add(&mut self.0);
+    }
+    fn process(&mut self, item: u64, ctx: &mut impl ProcessContext<u64>) {
+        ctx.list(&self.0).push(item);
+    }
+    fn end(&mut self, ctx: &mut impl ProcessContext<u64>) {
+        let n = ctx.list(&self.0).len() as u64;
+        ctx.emit(n);
+    }
+}
+
+impl KeyedProcess<u64> for InAll {
+    type Key = u64;
+    type State = u64;
+    type Out = u64;
+    fn process(&mut self, _: u64, n: &mut u64, ctx: &mut impl KeyedContext<u64, u64>) {
+        *n += 1;
+        ctx.register_event_time_timer(i64::MAX);
+    }
+    fn on_timer(&mut self, _: TimeDomain, n: &mut u64, ctx: &mut impl KeyedContext<u64, u64>) {
+        ctx.emit(*n);
+    }
+}
+
+#[test]
+fn what_is_given_out_at_the_end_is_in_time_also_where_nothing_came_since_the_snapshot() {
+    let rt = TestRuntime::new().unwrap();
+    let function = || testing::process(InAll(OperatorListState::new("all")));
+    let mut tester = OperatorTester::new(&rt.env, function()).unwrap();
+    tester.push(50, 1).unwrap();
+    tester.push(30, 2).unwrap();
+    let snapshot = tester.snapshot().unwrap().unwrap();
+    let mut again = OperatorTester::restored(&rt.env, function(), snapshot).unwrap();
+    again.end().unwrap();
+    assert_eq!(again.take(), [(50, 2)]);
+
+    let keyed = || InAll(OperatorListState::new("none"));
+    let mut tester = OperatorTester::keyed(&rt.env, keyed(), |_: &u64| 7).unwrap();
+    tester.push(30, 1).unwrap();
+    tester.watermark(60).unwrap();
+    let snapshot = tester.snapshot().unwrap().unwrap();
+    let mut again = OperatorTester::keyed_restored(&rt.env, keyed(), |_: &u64| 7, snapshot).unwrap();
+    again.end().unwrap();
+    assert_eq!(again.take(), [(61, 1)], "behind the watermark");
 }

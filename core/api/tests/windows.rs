@@ -166,6 +166,38 @@ fn what_is_wrong_with_windows_is_said_before_anything_runs() {
 }
 
 #[test]
+fn what_windows_without_event_time_give_out_has_none() {
+    let env = testing::environment(2, std::env::temp_dir()).unwrap();
+    let timed = || {
+        let strategy = WatermarkStrategy::for_monotonous_timestamps();
+        env.sequence(0..10).assign_timestamps_and_watermarks(|i| *i as i64, strategy)
+    };
+    macro_rules! refused {
+        ($stream:expr) => {{
+            $stream.boxed().key_by(|w| w.key).window(TumblingEventTimeWindows::of(ms(5))).count().discard();
+            let error = env.execute("none").unwrap_err().to_string();
+            let told =
+                error.contains("a window needs event time, and what windows of the machine's clock, of counts or");
+            assert!(told && error.contains("call assign_timestamps_and_watermarks"), "{error}");
+        }};
+    }
+    refused!(timed().key_by(|i| *i % 3).count_window(2).count());
+    refused!(timed().key_by(|i| *i % 3).window(GlobalWindows).trigger(CountTrigger::of(2)).sum(|i| i));
+    refused!(timed().key_by(|i| *i % 3).window(TumblingProcessingTimeWindows::of(ms(5))).count());
+    refused!(timed().key_by(|i| *i % 3).window(ProcessingTimeSessionWindows::with_gap(ms(5))).count().filter(|_| true));
+    // With times of its own it goes on, as does what windows of event time give out.
+    let counts = timed().key_by(|i| *i % 3).count_window(2).count();
+    let strategy = WatermarkStrategy::for_monotonous_timestamps();
+    let again = counts.assign_timestamps_and_watermarks(|w| w.key as i64, strategy);
+    let again = again.key_by(|w| w.key).window(TumblingEventTimeWindows::of(ms(5))).count().collect();
+    let sessions = timed().key_by(|i| *i % 3).window(EventTimeSessionWindows::with_gap(ms(5))).count();
+    let sessions = sessions.key_by(|w| w.key).window(TumblingEventTimeWindows::of(ms(5))).count().collect();
+    let result = env.execute("again").unwrap();
+    assert_eq!(result.collected(&again).unwrap().len(), 3);
+    assert_eq!(result.collected(&sessions).unwrap().len(), 3);
+}
+
+#[test]
 fn a_record_without_a_time_fails_the_job_and_says_what_to_do() {
     let env = testing::environment(1, std::env::temp_dir()).unwrap();
     let strategy = WatermarkStrategy::for_monotonous_timestamps();

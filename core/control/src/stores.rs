@@ -6,9 +6,9 @@ use crate::job_master::Left;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, sync::Arc};
-use thalweg_model::{Epoch, JobId};
+use thalweg_model::{Epoch, FailureKind, JobId, TaskFailure};
 use thalweg_spi::{ErrorKind, Expect, Happened, MetadataStore, Result, ServiceError};
-use thalweg_wire::{CommitRecord, DeploymentRecord, JobRecord, ResultRecord, decode, encode};
+use thalweg_wire::{CommitRecord, DeploymentRecord, JobRecord, JobResult, ResultRecord, decode, encode};
 
 /// Longest record that is read back.
 const MAX_RECORD: usize = 64 << 20;
@@ -54,6 +54,35 @@ impl Written {
     }
 }
 
+/// What becomes of an attempt whose deployment is not written down.
+pub fn deployment_refused(e: &ServiceError) -> TaskFailure {
+    let kind = if e.kind() == ErrorKind::TooLarge { FailureKind::Incompatible } else { FailureKind::Storage };
+    TaskFailure::new(kind, e.to_string())
+}
+
+/// What becomes of a job whose output is complete and cannot be written down as that. One that is too large is so again.
+pub fn commit_refused(record: &CommitRecord, e: &ServiceError) -> TaskFailure {
+    if e.kind() != ErrorKind::TooLarge {
+        return TaskFailure::new(FailureKind::Storage, e.to_string());
+    }
+    let bytes = |of: &BTreeMap<String, Bytes>| of.values().map(Bytes::len).sum::<usize>();
+    let (collected, published) = (bytes(&record.collected), bytes(&record.manifests));
+    let message = if collected >= published {
+        format!(
+            "collect() has gathered {collected} bytes, more than the cluster's metadata store takes: collect less, or \
+             write_text() to a folder ({e})"
+        )
+    } else {
+        format!(
+            "what the sinks are to publish is told in {published} bytes, more than the cluster's metadata store takes: write \
+             fewer and larger files ({e})"
+        )
+    };
+    let of = if collected >= published { &record.collected } else { &record.manifests };
+    let largest = of.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(uid, _)| uid.clone());
+    TaskFailure { uid: largest, ..TaskFailure::new(FailureKind::User, message) }
+}
+
 impl Stores {
     /// The stores of the leader of this epoch.
     pub fn new(metadata: Arc<dyn MetadataStore>, epoch: Epoch) -> Self {
@@ -84,9 +113,19 @@ impl Stores {
         self.put(&format!("jobs/{job}/cancel"), &true).await
     }
 
-    /// How it ended.
+    /// How it ended. It says a little more than the commit did, whose size was taken: where that is too much, only who asks
+    /// this leader has what was collected.
     pub async fn put_result(&self, record: &ResultRecord) -> Written {
-        self.put(&format!("results/{}", record.result.job), record).await
+        let job = record.result.job;
+        let key = format!("results/{job}");
+        match self.put(&key, record).await {
+            Written::No(e) if e.kind() == ErrorKind::TooLarge && !record.result.collected.is_empty() => {
+                tracing::warn!(%job, "the job's result is kept without what was collected: {e}");
+                let result = JobResult { collected: BTreeMap::new(), ..record.result.clone() };
+                self.put(&key, &ResultRecord { result, dirty: record.dirty }).await
+            }
+            written => written,
+        }
     }
 
     /// Forgets a result.
@@ -154,6 +193,80 @@ impl Stores {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use thalweg_model::{Attempt, JobStatus, UnixMillis};
+    use thalweg_spi::Versioned;
+
+    /// Takes records of at most so many bytes.
+    struct Narrow(usize, Mutex<BTreeMap<String, Bytes>>);
+
+    #[async_trait]
+    impl MetadataStore for Narrow {
+        async fn get(&self, key: &str) -> Result<Option<Versioned>> {
+            Ok(self.1.lock().get(key).map(|value| Versioned { value: value.clone(), version: 1 }))
+        }
+        async fn put(&self, _: Epoch, key: &str, value: Bytes, _: Expect) -> Result<u64> {
+            if value.len() > self.0 {
+                return Err(ServiceError::new(ErrorKind::TooLarge, "put record", "it is narrow here"));
+            }
+            self.1.lock().insert(key.to_owned(), value);
+            Ok(1)
+        }
+        async fn delete(&self, _: Epoch, key: &str, _: Expect) -> Result<()> {
+            self.1.lock().remove(key);
+            Ok(())
+        }
+        async fn list(&self, prefix: &str) -> Result<Vec<(String, Versioned)>> {
+            let all = self.1.lock();
+            let found = all.iter().filter(|(key, _)| key.starts_with(prefix));
+            Ok(found.map(|(key, value)| (key.clone(), Versioned { value: value.clone(), version: 1 })).collect())
+        }
+    }
+
+    fn narrow() -> Stores {
+        Stores::new(Arc::new(Narrow(1000, Mutex::default())), Epoch(1))
+    }
+
+    #[tokio::test]
+    async fn an_output_that_is_too_large_to_be_written_down_is_the_programs() {
+        let job = JobId::from_bytes([1; 16]);
+        let of = |uid: &str, n: usize| BTreeMap::from([(uid.to_owned(), Bytes::from(vec![0; n]))]);
+        for (collected, published, told) in [(2000, 10, "collect less"), (10, 2000, "fewer and larger files")] {
+            let attempt = Attempt { epoch: Epoch(1), n: 0 };
+            let (collected, manifests) = (of("answers", collected), of("files", published));
+            let record = CommitRecord { attempt, manifests, collected };
+            let Written::No(e) = narrow().put_commit(job, &record).await else { panic!() };
+            let failure = commit_refused(&record, &e);
+            let uid = if told == "collect less" { "answers" } else { "files" };
+            assert_eq!((failure.kind, failure.uid.as_deref()), (FailureKind::User, Some(uid)));
+            assert!(failure.message.contains(told) && failure.message.contains("2000 bytes"), "{failure}");
+            let down = ServiceError::new(ErrorKind::PermissionDenied, "put record", "as the test wants it");
+            assert_eq!(commit_refused(&record, &down).kind, FailureKind::Storage);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_result_that_is_too_large_is_kept_without_what_was_collected() {
+        let result = |bytes| JobResult {
+            job: JobId::from_bytes([1; 16]),
+            name: "wide".into(),
+            status: JobStatus::Finished,
+            failure: None,
+            started: UnixMillis(1),
+            ended: UnixMillis(2),
+            attempt: 0,
+            collected: BTreeMap::from([("answers".to_owned(), Bytes::from(vec![0; bytes]))]),
+            source_records: BTreeMap::new(),
+        };
+        for (bytes, kept) in [(100, 1), (2000, 0)] {
+            let stores = narrow();
+            let written = stores.put_result(&ResultRecord { result: result(bytes), dirty: true }).await;
+            assert!(matches!(written, Written::Yes), "{written:?}");
+            let all = stores.results().await.unwrap();
+            assert_eq!((all.len(), all[0].result.collected.len(), all[0].dirty), (1, kept, true));
+        }
+    }
 
     #[test]
     fn a_full_store_refuses_a_job_and_an_absent_one_is_tried_again() {

@@ -92,19 +92,21 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Transform<Either
         let mut states = OperatorStates::new();
         self.f.states(&mut states);
         cx.metrics(|metrics| self.f.metrics(metrics))?;
-        let (mut known, mut lists) = (Vec::new(), Vec::new());
-        for (writer, (state, list)) in cx.saved::<(F::State, SavedStates)>()? {
+        let (mut known, mut lists, mut reached) = (Vec::new(), Vec::new(), Vec::new());
+        for (writer, (state, at, list)) in cx.saved::<(F::State, Time, SavedStates)>()? {
             known.push((writer, state));
             lists.push((writer, list));
+            reached.push(at);
         }
         states.restore(cx, lists)?;
-        // All subtasks wrote the same; this one's own is as good as any.
+        // All subtasks wrote the same where one subtask gave the broadcast records, and else what the order in which they
+        // came made of them; this one's own is as good as any.
         let at = known.iter().position(|(writer, _)| *writer == cx.subtask).unwrap_or(0);
         let state = if known.is_empty() { F::State::default() } else { known.swap_remove(at).1 };
         Ok(BroadcastOp {
             f: self.f,
             state,
-            course: Course::default(),
+            course: Course::restored(reached.into_iter()),
             clock: cx.env().clock.clone(),
             sides: self.sides.open(cx)?,
             states,
@@ -141,7 +143,7 @@ impl<A: 'static, B: 'static, F: BroadcastProcessFunction<A, B>> Operator<Either<
         self.sides.control()
     }
     fn snapshot(&mut self) -> Option<Vec<u8>> {
-        let all = self.states.snapshot().and_then(|lists| codec::encode(&(&self.state, lists)));
+        let all = self.states.snapshot().and_then(|lists| codec::encode(&(&self.state, self.course.reached(), lists)));
         keep(all, &self.cell, &self.uid)
     }
 }

@@ -30,8 +30,8 @@ struct Rest {
 }
 
 const UNTIMED: &str = "a record without a time came to an interval join: give both streams their event time before, with \
-                       assign_timestamps_and_watermarks, and mind that what an aggregation gives out at the end of a batch \
-                       has none";
+                       assign_timestamps_and_watermarks, and mind that what a function gives out at its end has none where no \
+                       record came to it";
 
 impl<F, K, O> IntervalJoin<F, K, O> {
     /// Between these bounds, both of which belong to it, ms.

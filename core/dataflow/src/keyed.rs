@@ -4,7 +4,7 @@ use crate::{
     batch::{Batch, NO_TIME, Time},
     build::OpCx,
     codec,
-    event_time::{Due, Timers},
+    event_time::{Due, LIMIT, Timers},
     key::{Data, KeySelect, OwnedKey},
     metrics::Metrics,
     ops::ClonedToSubtasks,
@@ -40,7 +40,8 @@ pub trait KeyedContext<K, O> {
     fn watermark(&self) -> Time;
     /// The machine's clock, ms since 1970 UTC.
     fn processing_time(&self) -> Time;
-    /// Gives a record out. Its time is the one of the record that came in, or of the timer.
+    /// Gives a record out. Its time is the one of the record that came in, or of the timer; for a timer beyond all time
+    /// (`Time::MAX`), which asks for the end, that of the latest record.
     fn emit(&mut self, item: O);
     /// The same with another time.
     #[doc(hidden)]
@@ -114,6 +115,8 @@ pub(crate) struct Times<K> {
     event: Timers<K>,
     processing: Timers<K>,
     watermark: Time,
+    // Of all records, and not behind the watermark as long as that is a time.
+    latest: Time,
     clock: Arc<dyn Clock>,
 }
 
@@ -126,12 +129,28 @@ impl<K> Times<K> {
     fn wall(&self) -> Time {
         Time::try_from(self.clock.wall().0).unwrap_or(Time::MAX)
     }
+
+    /// The watermark is this now.
+    fn passed(&mut self, at: Time) {
+        if at < LIMIT {
+            self.latest = self.latest.max(at.saturating_add(1));
+        }
+        self.watermark = self.watermark.max(at);
+    }
+
+    /// The time of what a timer gives out. No record can have that of one that asks for the end.
+    fn of_timer(&self, domain: TimeDomain, at: Time) -> Time {
+        let at_the_end = domain == TimeDomain::EventTime && at >= LIMIT && self.latest != NO_TIME;
+        if at_the_end { self.latest } else { at }
+    }
 }
 
 struct RowCx<'a, K, N> {
     key: &'a K,
     hash: u64,
     at: Time,
+    // Of what is given out.
+    gives: Time,
     times: &'a mut Times<K>,
     sides: &'a mut LiveSides,
     named: &'a mut Named<K>,
@@ -160,13 +179,13 @@ impl<K: OwnedKey, O, N: Push<O>> KeyedContext<K, O> for RowCx<'_, K, N> {
     }
     #[inline(always)]
     fn emit(&mut self, item: O) {
-        self.out.push(self.at, item);
+        self.out.push(self.gives, item);
     }
     fn emit_at(&mut self, at: Time, item: O) {
         self.out.push(at, item);
     }
     fn output<U: 'static>(&mut self, tag: &OutputTag<U>, item: U) {
-        self.sides.emit(tag, self.at, item);
+        self.sides.emit(tag, self.gives, item);
     }
     fn register_event_time_timer(&mut self, at: Time) {
         self.times.event.add(at, self.hash, self.key);
@@ -276,8 +295,8 @@ pub struct ProcessOp<F, S, K, V, T> {
     cell: Rc<TaskCell>,
 }
 
-/// Rows, timers of both clocks, when keys were used, and named states.
-type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>, Vec<(K, Time)>, SavedStates);
+/// Rows, timers of both clocks, when keys were used, named states, and the latest time.
+type Saved<K, V> = (Vec<(K, V)>, Vec<(Time, K)>, Vec<(Time, K)>, Vec<(K, Time)>, SavedStates, Time);
 
 impl<F, S> ProcessSpec<F, S> {
     /// The live one, out of these parts of a snapshot.
@@ -296,7 +315,8 @@ impl<F, S> ProcessSpec<F, S> {
         self.f.states(&mut KeyedStates { of: &mut named });
         named.check(cx)?;
         cx.metrics(|metrics| self.f.metrics(metrics))?;
-        let mut times = Times { event: Timers::default(), processing: Timers::default(), watermark: NO_TIME, clock };
+        let (event, processing) = (Timers::default(), Timers::default());
+        let mut times = Times { event, processing, watermark: NO_TIME, latest: NO_TIME, clock };
         let after = self.f.state_ttl();
         if after.is_some_and(|after| after.as_millis() == 0) {
             let why = "state_ttl is less than 1 ms: answer None for state that is kept, or a longer time";
@@ -304,8 +324,8 @@ impl<F, S> ProcessSpec<F, S> {
         }
         let mut ttl = after.map(Ttl::new);
         for (writer, part) in parts {
-            let (part, event, processing, used, states): Saved<F::Key, F::State> =
-                codec::decode(part).map_err(|e| {
+            let (part, event, processing, used, states, latest): Saved<F::Key, F::State> = codec::decode(part)
+                .map_err(|e| {
                     cx.failure(
                         FailureKind::Storage,
                         format!("the state that subtask {writer} wrote cannot be read: {e}"),
@@ -313,6 +333,7 @@ impl<F, S> ProcessSpec<F, S> {
                 })?;
             rows.restore(cx, part);
             named.restore(cx, states)?;
+            times.latest = times.latest.max(latest);
             times.event.restore(cx, event);
             times.processing.restore(cx, processing);
             if let Some(ttl) = &mut ttl {
@@ -350,6 +371,11 @@ impl<F, S, K, V, T> ProcessOp<F, S, K, V, T> {
         (&mut self.f, &self.times, &mut self.sides, (&self.cell, &self.uid))
     }
 
+    /// A record of this time that goes to no key.
+    pub(crate) fn saw(&mut self, at: Time) {
+        self.times.latest = self.times.latest.max(at);
+    }
+
     /// The task and the operator's uid.
     pub(crate) fn task(&self) -> (Rc<TaskCell>, Arc<str>) {
         (self.cell.clone(), self.uid.clone())
@@ -381,12 +407,25 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
         } else {
             self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()))
         };
+        self.times.latest = self.times.latest.max(at);
         let (mut cleared, mut late, mut more) = (None, 0, false);
-        let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let (times, sides, named, gives) = (&mut self.times, &mut self.sides, &mut self.named, at);
         let task = (&*self.cell, &*self.uid);
         let (cleared_, late_, more_) = (&mut cleared, &mut late, &mut more);
-        let cx =
-            &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, task, out };
+        let cx = &mut RowCx {
+            key,
+            hash,
+            at,
+            gives,
+            times,
+            sides,
+            named,
+            cleared: cleared_,
+            late: late_,
+            more: more_,
+            task,
+            out,
+        };
         self.f.process(item, state, cx);
         if late > 0 {
             self.cell.drops_late(&self.uid, late);
@@ -416,10 +455,10 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
             Some((key, state)) => (&*key, state),
             None => (key, apart.insert(V::default())),
         };
-        let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
+        let (times, sides, named, gives) = (&mut self.times, &mut self.sides, &mut self.named, at);
         let task = (&*self.cell, &*self.uid);
         let (cleared, late) = (&mut None, &mut 0);
-        let cx = &mut RowCx { key, hash, at, times, sides, named, cleared, late, more: &mut more, task, out };
+        let cx = &mut RowCx { key, hash, at, gives, times, sides, named, cleared, late, more: &mut more, task, out };
         self.f.resume(state, cx);
         if more {
             self.unfinished = Some(unfinished);
@@ -447,11 +486,24 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
             None => apart.insert((owner, V::default())),
         };
         let (mut cleared, mut late, mut more) = (None, 0, false);
+        let gives = self.times.of_timer(domain, at);
         let (times, sides, named) = (&mut self.times, &mut self.sides, &mut self.named);
         let task = (&*self.cell, &*self.uid);
         let (cleared_, late_, more_) = (&mut cleared, &mut late, &mut more);
-        let cx =
-            &mut RowCx { key, hash, at, times, sides, named, cleared: cleared_, late: late_, more: more_, task, out };
+        let cx = &mut RowCx {
+            key,
+            hash,
+            at,
+            gives,
+            times,
+            sides,
+            named,
+            cleared: cleared_,
+            late: late_,
+            more: more_,
+            task,
+            out,
+        };
         self.f.on_timer(domain, state, cx);
         debug_assert!(!more, "only records are resumed");
         if late > 0 {
@@ -514,7 +566,7 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T>
     }
     fn mark(&mut self, mark: Mark, budget: &mut usize, out: &mut impl Push<F::Out>) -> Flow {
         let Mark::At(at) = mark else { return Flow::Done };
-        self.times.watermark = self.times.watermark.max(at);
+        self.times.passed(at);
         while *budget > 0 {
             let Some(due) = self.times.event.pop(at) else { return Flow::Done };
             *budget -= 1;
@@ -530,7 +582,9 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T>
             (self.times.event.iter().collect(), self.times.processing.iter().collect());
         let rows: Vec<_> = self.rows.iter().collect();
         let used: Vec<_> = self.ttl.iter().flat_map(|ttl| ttl.used.iter()).collect();
-        let all = self.named.snapshot().and_then(|named| codec::encode(&(rows, event, processing, used, named)));
+        let latest = self.times.latest;
+        let all =
+            self.named.snapshot().and_then(|named| codec::encode(&(rows, event, processing, used, named, latest)));
         keep(all, &self.cell, &self.uid)
     }
 }

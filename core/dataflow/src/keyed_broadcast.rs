@@ -146,7 +146,8 @@ where
             keyed.push((writer, rows));
             known.push((writer, all));
         }
-        // All subtasks wrote the same; this one's own is as good as any.
+        // All subtasks wrote the same where one subtask gave the broadcast records, and else what the order in which they
+        // came made of them; this one's own is as good as any.
         let at = known.iter().position(|(writer, _)| *writer == cx.subtask).unwrap_or(0);
         let known = if known.is_empty() { F::Broadcast::default() } else { known.swap_remove(at).1 };
         let spec = ProcessSpec { f: Knowing { f: self.f, known, _t: PhantomData }, key: self.key, sides: self.sides };
@@ -168,6 +169,7 @@ where
         match item {
             Either::Left(item) => self.keyed.item(at, item, out),
             Either::Right(item) => {
+                self.keyed.saw(at);
                 let (function, times, sides, task) = self.keyed.parts();
                 let (watermark, clock) = times.now();
                 let mut cx = Cx { at, watermark, clock, sides, states: &mut self.none, task, out };

@@ -10,7 +10,7 @@ use crate::{
     pipe::Transform,
     push::{Control, Flow, Mark, Operator, Push},
     side::{LiveSides, OutputTag, Sides},
-    state::{OperatorListState, OperatorStates},
+    state::{OperatorListState, OperatorStates, named::SavedStates},
     task::TaskCell,
 };
 use std::{fmt::Display, rc::Rc, sync::Arc};
@@ -117,6 +117,17 @@ impl Default for Course {
 }
 
 impl Course {
+    /// Goes on where those were that wrote a snapshot.
+    pub(crate) fn restored(reached: impl Iterator<Item = Time>) -> Self {
+        Self { latest: reached.max().unwrap_or(NO_TIME), ..Self::default() }
+    }
+
+    /// The time of what is given out at the end if it comes now: that of the latest record, and not behind the watermark.
+    pub(crate) fn reached(&self) -> Time {
+        let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
+        self.latest.max(behind)
+    }
+
     /// A record of this time.
     #[inline(always)]
     pub(crate) fn item(&mut self, at: Time) {
@@ -138,8 +149,7 @@ impl Course {
 
     /// The end, where somebody before kept the last watermark to himself.
     pub(crate) fn end(&mut self) -> Option<Time> {
-        let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
-        (!std::mem::replace(&mut self.ended, true)).then(|| self.latest.max(behind))
+        (!std::mem::replace(&mut self.ended, true)).then(|| self.reached())
     }
 }
 
@@ -171,10 +181,13 @@ impl<T: 'static, F: ProcessFunction<T>> Transform<T> for ProcessSpec<F> {
         cx.metrics(|metrics| self.f.metrics(metrics))?;
         let mut states = OperatorStates::new();
         self.f.states(&mut states);
-        states.restore(cx, cx.saved()?)?;
+        let saved = cx.saved::<(Time, SavedStates)>()?;
+        let (reached, lists): (Vec<_>, _) =
+            saved.into_iter().map(|(w, (reached, lists))| (reached, (w, lists))).unzip();
+        states.restore(cx, lists)?;
         Ok(ProcessOp {
             f: self.f,
-            course: Course::default(),
+            course: Course::restored(reached.into_iter()),
             clock: cx.env().clock.clone(),
             sides: self.sides.open(cx)?,
             states,
@@ -211,7 +224,8 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for ProcessOp<F> {
         if self.states.is_empty() {
             None
         } else {
-            keep(self.states.snapshot().and_then(|s| codec::encode(&s)), &self.cell, &self.uid)
+            let all = self.states.snapshot().and_then(|lists| codec::encode(&(self.course.reached(), lists)));
+            keep(all, &self.cell, &self.uid)
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     exchange::{
         out::{BroadcastOut, ExchangeOut},
         route::{
-            Addressed, CustomRouter, DirectRouter, GlobalRouter, KeyRouter, LeftRouter, ShuffleRouter, TurnRouter,
+            Addressed, CustomRouter, DirectRouter, GlobalRouter, KeyRouter, LeftRouter, ShuffleRouter, TurnRouter, head,
         },
     },
     key::{Data, KeySelect},
@@ -30,7 +30,7 @@ impl<T: Data, S: KeySelect<T>> Terminal<T> for KeyRoute<S> {
     type End = ExchangeOut<T, KeyRouter<S>>;
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
-        let router = KeyRouter::new(self.key, to.parallelism, to.max_parallelism);
+        let router = KeyRouter::new(self.key, to);
         Ok(ExchangeOut::new(cx.senders(self.edge)?, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
@@ -50,7 +50,7 @@ impl<A: Data, B: Data, S: KeySelect<A>> Terminal<Either<A, B>> for LeftRoute<S> 
     type End = ExchangeOut<Either<A, B>, LeftRouter<S>>;
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
-        let router = LeftRouter(KeyRouter::new(self.key, to.parallelism, to.max_parallelism));
+        let router = LeftRouter(KeyRouter::new(self.key, to));
         Ok(ExchangeOut::new(cx.senders(self.edge)?, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }
@@ -124,7 +124,8 @@ impl<T: Data, F: FnMut(&T, usize) -> usize + ClonedToSubtasks> Terminal<T> for C
     type End = ExchangeOut<T, CustomRouter<F>>;
     fn open(self, cx: &BuildCx) -> Result<Self::End, TaskFailure> {
         let senders = cx.senders(self.edge)?;
-        let router = CustomRouter { f: self.f, channels: senders.len() };
+        let to = &cx.attempt.plan.graph().vertices[cx.edge(self.edge)?.to as usize];
+        let router = CustomRouter { f: self.f, channels: senders.len(), uid: head(to) };
         Ok(ExchangeOut::new(senders, router, cx.attempt.sizes, self.timed, cx.cell.clone()))
     }
 }

@@ -93,6 +93,11 @@ impl RpcError {
         )
     }
 
+    /// May the same call be answered on the same connection a moment later?
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Fault(Fault::Overloaded))
+    }
+
     /// Is the peer certainly not there?
     pub fn is_refused_connection(&self) -> bool {
         matches!(self, Self::ConnectionRefused { .. })

@@ -20,6 +20,7 @@ use thalweg_api::{JobError, Sequence};
 use thalweg_blob_local as _;
 use thalweg_deployment_session as _;
 use thalweg_high_availability_standalone as _;
+use thalweg_model::FailureKind;
 use thalweg_runtime::{
     Environment,
     testing::{ClusterError, InProcessCluster},
@@ -279,6 +280,21 @@ fn a_job_that_needs_more_slots_than_there_are_is_told_so() {
     assert!(refused.contains(told), "{refused}");
     assert_eq!(cluster.start_task_manager().unwrap(), 2);
     assert_eq!(counts(&env, 10).unwrap(), expected(10));
+}
+
+#[test]
+fn what_is_collected_and_does_not_fit_into_a_message_fails_the_job_and_says_what_to_do() {
+    let cluster = InProcessCluster::builder().option("rpc.max-frame", "64KiB").start().unwrap();
+    let env = cluster.environment();
+    let lines = env.sequence(0..2000).map(|n| format!("{n:0100}")).collect().with_uid("lines");
+    let JobError::Failed(result) = env.execute("large").unwrap_err() else { panic!() };
+    let failure = result.failure().unwrap();
+    assert_eq!((failure.kind, failure.uid.as_deref()), (FailureKind::User, Some("lines")), "{failure}");
+    let told = failure.message.contains("collect less") && failure.message.contains("rpc.max-frame");
+    assert!(told && result.restarts() == 0, "{failure}");
+    drop(lines);
+    // The next one has room.
+    assert_eq!(counts(&env, 100).unwrap(), expected(100));
 }
 
 #[test]

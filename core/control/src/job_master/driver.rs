@@ -6,7 +6,7 @@ use crate::{
     Now,
     calls::{CallIds, Calls},
     resource_manager::ResourceManagerHandle,
-    stores::{Stores, Written},
+    stores::{Stores, Written, commit_refused, deployment_refused},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use thalweg_env::{Address, Env, Shutdown};
@@ -16,7 +16,7 @@ use thalweg_rpc::{
     gateways::{JobMasterMessage, JobRegistrationAnswer, TaskExecutorGateway, endpoint},
     mailbox,
 };
-use thalweg_spi::{PartitionId, ShuffleMaster};
+use thalweg_spi::{PartitionId, ServiceError, ShuffleMaster};
 use thalweg_wire::{DeployedOn, Descriptor, JobRecord, JobResult};
 use tokio::sync::{mpsc, oneshot};
 
@@ -273,6 +273,7 @@ impl Driver {
                 self.spawn("record-deployment", async move {
                     let attempt = record.attempt;
                     let outcome = until_known(&*clock, || stores.put_deployment(job, &record)).await;
+                    let outcome = outcome.map_err(|e| deployment_refused(&e));
                     handle.event(Event::DeploymentRecorded { attempt, outcome });
                 });
             }
@@ -282,6 +283,7 @@ impl Driver {
                 self.spawn("record-commit", async move {
                     let attempt = record.attempt;
                     let outcome = until_known(&*clock, || stores.put_commit(job, &record)).await;
+                    let outcome = outcome.map_err(|e| commit_refused(&record, &e));
                     handle.event(Event::CommitRecorded { attempt, outcome });
                 });
             }
@@ -435,12 +437,12 @@ impl Driver {
 async fn until_known<F: Future<Output = Written>>(
     clock: &dyn thalweg_env::Clock,
     write: impl Fn() -> F,
-) -> Result<(), TaskFailure> {
+) -> Result<(), ServiceError> {
     let mut maybe = false;
     loop {
         match write().await {
             Written::Yes => return Ok(()),
-            Written::No(e) if !maybe => return Err(TaskFailure::new(FailureKind::Storage, e.to_string())),
+            Written::No(e) if !maybe => return Err(e),
             Written::No(e) | Written::Unknown(e) => {
                 maybe = true;
                 tracing::warn!("a record may or may not be written, trying again: {e}");

@@ -8,7 +8,7 @@ mod stamp;
 mod strategy;
 mod timers;
 
-pub(crate) use stamp::LOOKS;
+pub(crate) use stamp::{LIMIT, LOOKS};
 pub use stamp::{Stamp, StampOp};
 pub(crate) use strategy::Alignment;
 pub use strategy::{BoundedOutOfOrderness, MonotonousTimestamps, NoWatermarks, WatermarkGenerator, WatermarkStrategy};

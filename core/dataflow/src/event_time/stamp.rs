@@ -17,7 +17,7 @@ use thalweg_model::{FailureKind, Moment, TaskFailure};
 
 /// Times are from -`LIMIT` up to and without it, ms since 1970: 146 million years each way, so that no sum of a time and the
 /// length of a window overflows.
-const LIMIT: Time = 1 << 62;
+pub(crate) const LIMIT: Time = 1 << 62;
 
 /// Gives each record its time, and the stream its watermarks.
 #[derive(Clone)]

@@ -3,7 +3,10 @@
 use crate::{
     either::Either,
     key::{KeySelect, key_group, subtask_of},
+    panics::Guard,
 };
+use std::sync::Arc;
+use thalweg_model::Vertex;
 
 /// Chooses the channel of a record.
 pub trait Router<T>: 'static {
@@ -13,17 +16,25 @@ pub trait Router<T>: 'static {
     fn route(&mut self, item: &T) -> (usize, u64);
 }
 
+/// The uid of the operator that records come to.
+pub(crate) fn head(to: &Vertex) -> Arc<str> {
+    to.operators.first().map_or("", |o| o.uid.as_str()).into()
+}
+
 /// By key group.
 pub struct KeyRouter<S> {
     key: S,
     max_parallelism: u32,
     owners: Vec<u16>,
+    /// Of the operator whose key it is.
+    uid: Arc<str>,
 }
 
 impl<S> KeyRouter<S> {
-    pub(crate) fn new(key: S, parallelism: u32, max_parallelism: u32) -> Self {
+    pub(crate) fn new(key: S, to: &Vertex) -> Self {
+        let (parallelism, max_parallelism) = (to.parallelism, to.max_parallelism);
         let owners = (0..max_parallelism).map(|g| subtask_of(g, parallelism, max_parallelism) as u16).collect();
-        Self { key, max_parallelism, owners }
+        Self { key, max_parallelism, owners, uid: head(to) }
     }
 }
 
@@ -31,7 +42,9 @@ impl<T: 'static, S: KeySelect<T>> Router<T> for KeyRouter<S> {
     const SHIP: bool = S::DEAR;
     #[inline(always)]
     fn route(&mut self, item: &T) -> (usize, u64) {
+        let guard = Guard::new(&self.uid);
         let hash = self.key.hash(item);
+        guard.leave();
         (self.owners[key_group(hash, self.max_parallelism) as usize] as usize, hash)
     }
 }
@@ -104,13 +117,18 @@ impl<T: 'static> Router<T> for GlobalRouter {
 pub struct CustomRouter<F> {
     pub(crate) f: F,
     pub(crate) channels: usize,
+    /// Of the operator that the function belongs to.
+    pub(crate) uid: Arc<str>,
 }
 
 impl<T: 'static, F: FnMut(&T, usize) -> usize + 'static> Router<T> for CustomRouter<F> {
     const SHIP: bool = false;
     #[inline(always)]
     fn route(&mut self, item: &T) -> (usize, u64) {
-        ((self.f)(item, self.channels) % self.channels.max(1), 0)
+        let guard = Guard::new(&self.uid);
+        let channel = (self.f)(item, self.channels);
+        guard.leave();
+        (channel % self.channels.max(1), 0)
     }
 }
 

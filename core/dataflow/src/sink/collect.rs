@@ -6,8 +6,9 @@ use bytes::Bytes;
 use std::{any::type_name, fmt::Display, marker::PhantomData};
 use thalweg_model::{FailureKind, TaskFailure};
 
-/// Bytes that one `collect` may bring back.
-pub const MAX_COLLECTED: usize = 16 << 20;
+/// Bytes that one `collect` may bring back: less than a message between processes may have by default, in which they travel
+/// with some words around them.
+pub const MAX_COLLECTED: usize = 15 << 20;
 /// Bytes of one piece on the way to the committer.
 const PIECE: usize = 256 << 10;
 

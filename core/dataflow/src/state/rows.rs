@@ -8,7 +8,6 @@ use crate::{
     codec,
     key::{Data, OwnedKey},
 };
-use thalweg_model::{FailureKind, TaskFailure};
 
 /// Rows of one operator in one subtask.
 pub(crate) struct Rows<K, V> {
@@ -86,18 +85,6 @@ impl<K: OwnedKey, V: Data> Rows<K, V> {
         if self.table.is_large() {
             self.table.near(hashes);
         }
-    }
-
-    /// The rows of this subtask's key groups, out of all parts of the operator's last snapshot.
-    pub(crate) fn open(cx: &OpCx) -> Result<Self, TaskFailure> {
-        let mut rows = Self::new();
-        for (writer, part) in cx.restored() {
-            let part: Vec<(K, V)> = codec::decode(part).map_err(|e| {
-                cx.failure(FailureKind::Storage, format!("the state that subtask {writer} wrote cannot be read: {e}"))
-            })?;
-            rows.restore(cx, part);
-        }
-        Ok(rows)
     }
 
     /// Takes those rows of a snapshot that are this subtask's.

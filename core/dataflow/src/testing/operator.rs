@@ -470,6 +470,8 @@ mod tests {
         let rt = TestRuntime::new().unwrap();
         let spec = || ProcessSpec { f: Reminded, key: ByValue(|k: &(u8, bool)| k.0), sides: Sides::default() };
         let mut tester = OperatorTester::new(&rt.env, spec()).unwrap();
+        // How far it is takes one byte from here on.
+        tester.watermark(-10).unwrap();
         let empty = tester.snapshot().unwrap().unwrap().len();
         (1..100).for_each(|key| tester.push(0, (key, false)).unwrap());
         tester.advance(Duration::from_millis(100)).unwrap();

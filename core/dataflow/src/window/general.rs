@@ -3,7 +3,7 @@
 //! batch mode, where all stay open until the end.
 
 use super::{
-    TimeWindow, WindowFunction,
+    TimeWindow, UNTIMED, WindowFunction,
     assigner::WindowTime,
     context::{Around, SavedAround, restored_watermark},
     evictor::Evictor,
@@ -211,9 +211,7 @@ where
     fn one(&mut self, hash: u64, at: Time, item: T) {
         let time = self.spec.assigner.time();
         if time == WindowTime::Event && at == NO_TIME {
-            let message = "a record without a time came to a window: give the stream its event time before, with \
-                           assign_timestamps_and_watermarks";
-            return self.cell.fail_in(&self.uid, FailureKind::User, message);
+            return self.cell.fail_in(&self.uid, FailureKind::User, UNTIMED);
         }
         let mut assigned = std::mem::take(&mut self.assigned);
         // Windows of event time do not look at the clock for each record.

@@ -34,3 +34,8 @@ pub use general::{TriggeredOp, TriggeredSpec};
 pub use panes::{WindowOp, WindowSpec};
 pub use trigger::{Trigger, TriggerContext, TriggerResult};
 pub use triggers::{CountTrigger, EventTimeTrigger, ProcessingTimeTrigger, PurgingTrigger};
+
+/// What is told of a record without a time that comes to a window of event time.
+const UNTIMED: &str = "a record without a time came to a window: give the stream its event time before, with \
+                       assign_timestamps_and_watermarks, and mind that what a function gives out at its end has none \
+                       where no record came to it";

@@ -5,7 +5,7 @@
 //! are dropped whole. No timer is kept and no key is looked for twice.
 
 use super::{
-    TimeWindow, TimeWindows, WindowContext, WindowFunction,
+    TimeWindow, TimeWindows, UNTIMED, WindowContext, WindowFunction,
     context::{Around, SavedAround, restored_watermark},
 };
 use crate::{
@@ -291,10 +291,7 @@ where
     #[inline(never)]
     fn behind(&mut self, hash: u64, at: Time, item: T) {
         if at == NO_TIME {
-            let message = "a record without a time came to a window: give the stream its event time before, with \
-                           assign_timestamps_and_watermarks, and mind that what an aggregation gives out at the end of a \
-                           batch has none";
-            return self.cell.fail_in(&self.uid, FailureKind::User, message);
+            return self.cell.fail_in(&self.uid, FailureKind::User, UNTIMED);
         }
         let windows = self.panes.windows;
         let last = windows.last_window(at);

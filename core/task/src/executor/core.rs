@@ -235,6 +235,7 @@ impl TaskExecutor {
                     task.acknowledged |= task.report.as_deref().is_some_and(same);
                 }
             }
+            Event::ReportTooLarge { job, report, size, limit } => self.report_too_large(job, &report, size, limit),
             Event::Deploy { call, fence, job, deploy } => {
                 let answer = self.admit(fence).map(|()| self.deploy(job, *deploy));
                 self.answer(call, answer);

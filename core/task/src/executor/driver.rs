@@ -364,7 +364,7 @@ impl Driver {
                 self.spawn("offer-slots", async move {
                     let accepted = match gateway.offer_slots(id, instance, slots).await {
                         Ok(accepted) => Some(accepted),
-                        Err(RpcError::Timeout) => None,
+                        Err(e) if e.may_pass() => None,
                         // Registering again offers again.
                         Err(e) => return tracing::debug!(%job, "offer without an answer: {e}"),
                     };
@@ -376,8 +376,13 @@ impl Driver {
                 let Some(gateway) = self.job_master(job) else { return };
                 let clock = self.services.env.clock.clone();
                 self.spawn("report-host", async move {
-                    while let Err(RpcError::Timeout) = gateway.host_failed(id.clone(), instance, failed.clone()).await {
-                        clock.sleep(Duration::from_millis(100)).await;
+                    loop {
+                        match gateway.host_failed(id.clone(), instance, failed.clone()).await {
+                            Err(e) if e.may_pass() => clock.sleep(Duration::from_millis(100)).await,
+                            // It is told again to whoever leads next.
+                            Err(e) => return tracing::debug!(%job, "a host's failure is not acknowledged: {e}"),
+                            Ok(()) => return,
+                        }
                     }
                 });
             }
@@ -459,9 +464,17 @@ impl Driver {
                                 handle.event(Event::ReportAcknowledged { job, subtask, attempt, state, prepared });
                                 break;
                             }
-                            Err(RpcError::Timeout) => clock.sleep(Duration::from_millis(50)).await,
+                            Err(e) if e.may_pass() => clock.sleep(Duration::from_millis(50)).await,
+                            Err(RpcError::TooLarge { size, limit }) => {
+                                handle.event(Event::ReportTooLarge { job, report, size, limit });
+                                break;
+                            }
                             // What must not get lost is told again to whoever leads next.
-                            Err(_) => break,
+                            Err(e) => {
+                                let (subtask, state) = (report.subtask, report.state);
+                                tracing::debug!(%job, %subtask, %state, "a report is not acknowledged: {e}");
+                                break;
+                            }
                         }
                     }
                 }

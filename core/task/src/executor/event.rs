@@ -127,6 +127,17 @@ pub enum Event {
         /// It told what a committer has prepared.
         prepared: bool,
     },
+    /// A report is larger than a message to the JobMaster may be, and was not sent.
+    ReportTooLarge {
+        /// Which job.
+        job: JobId,
+        /// What.
+        report: Box<TaskReport>,
+        /// Its bytes.
+        size: usize,
+        /// `rpc.max-frame`.
+        limit: usize,
+    },
     /// A JobMaster sends tasks.
     Deploy {
         /// Waits for [`Effect::Answer`].

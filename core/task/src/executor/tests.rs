@@ -416,6 +416,54 @@ fn what_must_not_get_lost_is_told_until_that_very_report_is_acknowledged() {
 }
 
 #[test]
+fn a_report_that_is_too_large_to_be_sent_fails_its_task() {
+    let mut te = executor(60);
+    let host = active(&mut te);
+    te.on_event(at(1), deploy(fence(), 0, 0));
+    let mut large = report(ExecutionState::Running, true);
+    large.collected.insert("answers".into(), vec![0; 100_000].into());
+    let sent = |effects: &[Effect]| match effects {
+        [Effect::Report { report, .. }] => (**report).clone(),
+        other => panic!("{other:?}"),
+    };
+    let told = te.on_event(at(2), Event::TaskReported { job: JOB, host, report: Box::new(large) });
+    let (report, size, limit) = (Box::new(sent(&told)), 100_123, 65_536);
+    let told = te.on_event(at(3), Event::ReportTooLarge { job: JOB, report, size, limit });
+    let failed = sent(&told);
+    let failure = failed.failure.clone().unwrap();
+    assert_eq!((failed.state, failure.kind), (ExecutionState::Failed, FailureKind::User));
+    assert_eq!((failed.prepared.clone(), failed.collected.len(), failure.uid.as_deref()), (None, 0, Some("answers")));
+    for part in ["100123 bytes", "may have 65536", "collect less", "rpc.max-frame"] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    // Whoever leads next is told the same; and the task is there until it is cancelled.
+    te.on_event(at(5), Event::LeaderLost);
+    te.on_event(at(6), Event::LeaderFound { epoch: Epoch(1) });
+    let again = te.on_event(at(7), welcome());
+    assert!(again.iter().any(|e| matches!(e, Effect::Report { report, .. } if **report == failed)), "{again:?}");
+    // The graph of this job is empty: no region is known.
+    let told = te.on_event(at(8), cancel_region(u32::MAX, 0));
+    let ending = |e: &Effect| matches!(e, Effect::AnswerCancel { answer: Ok(ending), .. } if *ending == [subtask()]);
+    assert!(told.iter().any(ending), "{told:?}");
+}
+
+#[test]
+fn a_failure_of_very_many_words_is_told_in_some_of_them() {
+    let mut te = executor(60);
+    let host = active(&mut te);
+    te.on_event(at(1), deploy(fence(), 0, 0));
+    let failure = TaskFailure::new(FailureKind::UserPanic, "no ".repeat(100_000));
+    let large = TaskReport { failure: Some(failure), ..report(ExecutionState::Failed, false) };
+    te.on_event(at(2), Event::TaskReported { job: JOB, host, report: Box::new(large.clone()) });
+    let (report, size, limit) = (Box::new(large), 300_100, 65_536);
+    let told = te.on_event(at(3), Event::ReportTooLarge { job: JOB, report, size, limit });
+    let [Effect::Report { report, .. }] = &told[..] else { panic!("{told:?}") };
+    let failure = report.failure.as_ref().unwrap();
+    assert_eq!((report.state, failure.kind), (ExecutionState::Failed, FailureKind::UserPanic));
+    assert!(failure.message.starts_with("no no ") && failure.message.len() < 3000, "{failure}");
+}
+
+#[test]
 fn a_committer_that_had_prepared_is_gone_with_its_host() {
     let mut te = executor(0);
     let host = active(&mut te);

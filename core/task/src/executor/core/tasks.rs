@@ -1,8 +1,10 @@
 //! Tasks: handed to the host, told to stop, and what is told of them until a leader has acknowledged it.
 
 use super::{Effect, Host, HostId, Job, Slot, Task, TaskExecutor};
-use std::collections::BTreeSet;
-use thalweg_model::{ExecutionState, JobId, Moment, RegionAttempt, SubtaskId, SubtaskMetrics};
+use std::collections::{BTreeMap, BTreeSet};
+use thalweg_model::{
+    ExecutionState, FailureKind, JobId, Moment, RegionAttempt, SubtaskId, SubtaskMetrics, TaskFailure,
+};
 use thalweg_rpc::{Fence, gateways::AllocatedSlotReport};
 use thalweg_wire::{Deploy, TaskDeployment, TaskReport, ToHost};
 
@@ -101,6 +103,36 @@ impl TaskExecutor {
         }
     }
 
+    /// What cannot be told as it is fails its task, in few words. The task itself goes on here until the JobMaster, which is
+    /// told that it has failed, ends it.
+    pub(super) fn report_too_large(&mut self, job: JobId, report: &TaskReport, size: usize, limit: usize) {
+        let Some(j) = self.jobs.get_mut(&job) else { return };
+        let Some(task) = j.tasks.get_mut(&report.subtask).filter(|task| task.attempt == report.attempt) else { return };
+        if task.state.is_terminal() && !report.state.is_terminal() {
+            return;
+        }
+        let failure = match &report.failure {
+            // A failure keeps its kind, and as many of its words as can be read.
+            Some(failure) => TaskFailure { message: beginning(&failure.message), detail: None, ..failure.clone() },
+            None => TaskFailure {
+                uid: report.collected.keys().next().cloned(),
+                subtask: Some(report.subtask),
+                ..TaskFailure::new(FailureKind::User, too_large(report, size, limit))
+            },
+        };
+        let report = TaskReport {
+            subtask: report.subtask,
+            attempt: report.attempt,
+            state: if report.failure.is_some() { report.state } else { ExecutionState::Failed },
+            failure: Some(failure),
+            prepared: None,
+            collected: BTreeMap::new(),
+            metrics: SubtaskMetrics { user: Vec::new(), ..report.metrics.clone() },
+        };
+        (task.report, task.acknowledged) = (Some(Box::new(report.clone())), false);
+        self.effects.push(Effect::Report { job, report: Box::new(report) });
+    }
+
     pub(super) fn job_master_heartbeat(&mut self, now: Moment, fence: Fence, job: JobId, report: &AllocatedSlotReport) {
         if self.admit(fence).is_err() {
             return;
@@ -119,5 +151,28 @@ impl TaskExecutor {
         self.free(job, |a| active.contains(&a) && !report.allocations.contains(&a));
         let status = self.status(job);
         self.effects.push(Effect::SendStatus { job, status });
+    }
+}
+
+fn too_large(report: &TaskReport, size: usize, limit: usize) -> String {
+    let (what, less) = if !report.collected.is_empty() {
+        ("what collect() has gathered", "collect less, or write_text() to a folder")
+    } else if report.prepared.is_some() {
+        ("what the sink is to publish", "write fewer and larger files")
+    } else {
+        ("what the task tells of itself", "add fewer metrics")
+    };
+    format!(
+        "{what} makes a message of {size} bytes, and one between processes may have {limit}: {less}, or set rpc.max-frame \
+         higher in the cluster's configuration"
+    )
+}
+
+/// As much of a text as somebody may want to read.
+fn beginning(text: &str) -> String {
+    const MOST: usize = 2000;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}… ({} bytes in all)", &text[..end], text.len()),
+        None => text.to_owned(),
     }
 }
