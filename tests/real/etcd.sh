@@ -167,10 +167,17 @@ signal() { # SIGNAL N
     kill "-$1" "$(running "$2" || die "member $2 does not run")"
 }
 
+# Is one of its threads not stopped?
+runs() { # N
+    local pid
+    pid=$(running "$1") && grep -qsh '^State:[[:space:]]*[^Tt[:space:]]' /proc/"$pid"/task/*/status
+}
+
 case $command in
     hold) hold "$@" ;;
     kill) signal KILL "$1" ;;
-    freeze) signal STOP "$1" ;;
+    # A thread that has a processor runs on for a moment.
+    freeze) signal STOP "$1"; while runs "$1"; do sleep 0.01; done ;;
     thaw) signal CONT "$1" ;;
     again) running "$1" >/dev/null && signal KILL "$1"; while running "$1" >/dev/null; do sleep 0.05; done; setsid "$0" member "$dir" "$1" ;;
     member) member "$1" ;;

@@ -117,9 +117,12 @@ impl Environment {
         CachedFile { name, path: here }
     }
 
-    /// Runs the function in the client alone, not where the job's `main` runs again in its hosts.
+    /// Runs the function in the client alone: neither where the job's `main` runs again in its hosts, nor where that of a
+    /// per-job cluster does since its JobManager was replaced, in front of a job that was submitted before.
     pub fn on_client<R>(&self, run: impl FnOnce() -> R) -> Option<R> {
-        self.executor.defaults().is_client.then(run)
+        let executor = &self.executor;
+        let here = executor.defaults().is_client && !executor.has_taken(executor.ordinals().coming());
+        here.then(run)
     }
 
     /// The items of a collection.
@@ -236,6 +239,9 @@ impl Environment {
         let ordinal = ordinal?;
         if defaults.is_client {
             plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
+        // What a job that runs or has ended has written is no reason to refuse it.
+        if defaults.is_client && !self.executor.has_taken(ordinal) {
             let checked = plan.check_on_client(&defaults.client_dir);
             checked.map_err(|wrong| JobError::Program(wrong.lines().map(str::to_owned).collect()))?;
             let wrong: Vec<_> = settings.files.iter().filter_map(|(name, path)| wrong_file(name, path)).collect();

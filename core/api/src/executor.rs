@@ -53,6 +53,11 @@ pub trait Executor: Send + Sync + 'static {
     fn defaults(&self) -> ProgramDefaults;
     /// Counts the executes of this process.
     fn ordinals(&self) -> &Ordinals;
+    /// Did the cluster take the program of this number from an earlier run of this `main`, whose place this one takes? Its
+    /// inputs and outputs were looked at then, and are as the job has made them since.
+    fn has_taken(&self, _ordinal: u32) -> bool {
+        false
+    }
     /// Takes a program. In a task host that this program is for it never resolves.
     fn submit(&self, program: Program) -> BoxFuture<'static, Result<Arc<dyn RunningJob>, JobError>>;
     /// Drives the future to its end on the calling thread, which may be inside or outside of a tokio runtime.
@@ -78,6 +83,11 @@ impl Ordinals {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The number that comes next.
+    pub fn coming(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map_or(0, |(_, next)| next)
     }
 
     /// The next number, if this is the thread that had the first.

@@ -102,19 +102,21 @@ fn a_rate_is_kept_and_waiting_uses_no_processor() {
         env.generate(Sequence::new(0..100).rate(50.0), |i| i).discard();
         env.execute("slow").unwrap();
         let (took, used) = (began.elapsed(), Duration::from_nanos(thalweg_env::usage::cpu_nanos() - used));
-        assert!(took > Duration::from_millis(1850) && took < Duration::from_secs(4), "{took:?}");
-        assert!(used < Duration::from_millis(200), "{used:?} of processor time in {took:?}");
+        assert!(took > Duration::from_millis(1850) && took < Duration::from_secs(20), "{took:?}");
+        // A thread that spins uses two seconds.
+        assert!(used < Duration::from_millis(500), "{used:?} of processor time in {took:?}");
     }
     let env = testing::environment(2, std::env::temp_dir()).unwrap();
     let began = Instant::now();
     env.generate(Sequence::new(0..200_000).rate(200_000.0), |i| i).discard();
     env.execute("fast").unwrap();
     let took = began.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
 fn a_rate_that_cannot_be_meant_is_told() {
+    let _alone = ALONE.lock();
     let env = testing::environment(1, std::env::temp_dir()).unwrap();
     for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         env.generate(Sequence::new(0..1).rate(rate), |i| i).discard();

@@ -67,18 +67,25 @@ fn a_server_that_does_not_read_holds_back_its_records_and_no_other_task() {
     let (making, other) = (made.clone(), others.clone());
     let server = std::thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;
-        // Kernel buffers and queue fill up; a while after that nothing is made any more.
-        let mut last = u64::MAX;
-        for _ in 0..500 {
-            std::thread::sleep(Duration::from_millis(100));
-            let now = making.load(Relaxed);
-            if now == last && now > 0 {
+        // Kernel buffers and queue fill up; a while after that nothing is made any more, by the same thread that goes on with
+        // the other numbers: these are its clock.
+        let (mut last, mut since) = (0, 0);
+        for _ in 0..1000 {
+            std::thread::sleep(Duration::from_millis(20));
+            let (now, others) = (making.load(Relaxed), other.load(Relaxed));
+            if now != last || now == 0 {
+                (last, since) = (now, others);
+            } else if others >= since + 300 {
                 break;
             }
-            last = now;
         }
         let (stuck, others_then) = (making.load(Relaxed), other.load(Relaxed));
-        std::thread::sleep(Duration::from_millis(300));
+        for _ in 0..1000 {
+            if other.load(Relaxed) > others_then + 300 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let seen = (stuck, making.load(Relaxed) - stuck, other.load(Relaxed) - others_then);
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -94,7 +101,7 @@ fn a_server_that_does_not_read_holds_back_its_records_and_no_other_task() {
     let filler = "x".repeat(1000);
     let lines = env.sequence(0..50_000).inspect(counted).map(move |n| format!("{n} {filler}"));
     lines.write_socket(address);
-    env.source(Sequence::new(0..6000).rate(1000.0)).for_each(move |_| {
+    env.source(Sequence::new(0..8000).rate(1000.0)).for_each(move |_| {
         other.fetch_add(1, Relaxed);
     });
     env.execute("stuck").unwrap();

@@ -510,3 +510,36 @@ fn mistakes_with_states_are_told() {
         assert!(error.contains(told) && error.contains("mistaken"), "{error}");
     }
 }
+
+/// A record that is no `Clone`.
+struct Dear;
+
+#[derive(Clone)]
+struct MeanOfDear;
+
+impl AggregateFunction<Dear> for MeanOfDear {
+    type Acc = u64;
+    type Out = u64;
+    fn create(&self) -> u64 {
+        0
+    }
+    fn add(&mut self, acc: &mut u64, _: Dear) {
+        *acc += 1;
+    }
+    fn merge(&mut self, acc: &mut u64, more: u64) {
+        *acc += more;
+    }
+    fn result(&mut self, acc: u64) -> u64 {
+        acc
+    }
+}
+
+#[test]
+fn an_aggregating_state_can_be_had_of_records_that_are_not_cloned() {
+    #[derive(Clone)]
+    struct Function {
+        mean: AggregatingState<MeanOfDear, Dear>,
+    }
+    let function = Function { mean: AggregatingState::new("mean", MeanOfDear) };
+    let _ = function.clone().mean;
+}

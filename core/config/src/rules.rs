@@ -95,7 +95,8 @@ pub(crate) fn check(c: &Configuration) -> Vec<ConfigProblem> {
 
     // A frame's length is 32 bits; below the lower bounds nothing real would fit.
     for (key, size, low, high) in [
-        ("rpc.max-frame", c.rpc.max_frame, 64 << 10, 1 << 30),
+        // Pieces of logs have 1 MiB.
+        ("rpc.max-frame", c.rpc.max_frame, 2 << 20, 1 << 30),
         ("rest.max-body", c.rest.max_body, 64 << 10, 4 << 30),
         ("exchange.memory", c.exchange.memory, 1 << 20, 1 << 40),
         ("exchange.max-record", c.exchange.max_record, 4 << 10, 1 << 30),

@@ -156,7 +156,7 @@ fn rules_between_options_hold() {
     one("[registration]\nmax-timeout = \"1ms\"", "must be at least registration.initial-timeout");
     one("[rest]\nbind = \"0.0.0.0\"", "security.insecure = true");
     one("[cluster]\nname = \"a b\"", "1 to 63 letters");
-    one("[rpc]\nmax-frame = \"1B\"", "1B is out of range: it is a size from 64KiB to 1GiB");
+    one("[rpc]\nmax-frame = \"1B\"", "1B is out of range: it is a size from 2MiB to 1GiB");
     one("[rpc]\ntimeout = \"0s\"", "at least 1ms");
     one("[task-manager]\nid = \"a/b\"", "1 to 128 letters");
     let open = load("[rest]\nbind = \"0.0.0.0\"\n[security]\ninsecure = true", &[], &[]);

@@ -407,7 +407,6 @@ impl<F, S, K: OwnedKey, V: Default + Data, T> ProcessOp<F, S, K, V, T> {
         } else {
             self.rows.row(hash, |k| select.same(&item, k), || (select.own(&item), V::default()))
         };
-        self.times.latest = self.times.latest.max(at);
         let (mut cleared, mut late, mut more) = (None, 0, false);
         let (times, sides, named, gives) = (&mut self.times, &mut self.sides, &mut self.named, at);
         let task = (&*self.cell, &*self.uid);
@@ -532,9 +531,12 @@ impl<T: 'static, F: KeyedProcess<T>, S: KeySelect<T, Key = F::Key>> Operator<T>
     type Out = F::Out;
     #[inline(always)]
     fn item(&mut self, at: Time, item: T, out: &mut impl Push<F::Out>) {
+        self.times.latest = self.times.latest.max(at);
         self.one(self.key.hash(&item), at, item, out);
     }
     fn batch(&mut self, batch: &mut Batch<T>, mut limit: usize, out: &mut impl Push<F::Out>) {
+        // Asked for at the end alone: which records of the batch come now does not matter.
+        self.times.latest = batch.times().iter().fold(self.times.latest, |latest, at| latest.max(*at));
         let mut hashes = [0; TILE];
         while let n @ 1.. = batch.hashes(&self.key, &mut limit, &mut hashes) {
             self.rows.near(&hashes[..n]);

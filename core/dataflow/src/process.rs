@@ -4,6 +4,7 @@ use crate::{
     batch::{NO_TIME, Time},
     build::OpCx,
     codec,
+    event_time::LIMIT,
     key::Data,
     keyed::keep,
     metrics::Metrics,
@@ -124,8 +125,9 @@ impl Course {
 
     /// The time of what is given out at the end if it comes now: that of the latest record, and not behind the watermark.
     pub(crate) fn reached(&self) -> Time {
-        let behind = if self.watermark == NO_TIME { NO_TIME } else { self.watermark.saturating_add(1) };
-        self.latest.max(behind)
+        // Behind the last watermark there is no time.
+        let is_time = self.watermark != NO_TIME && self.watermark < LIMIT;
+        self.latest.max(if is_time { self.watermark + 1 } else { NO_TIME })
     }
 
     /// A record of this time.

@@ -107,7 +107,15 @@ fn a_marker_waits_its_turn_behind_records_and_there_is_none_unless_it_is_asked_f
         // A hundred records and more are before each marker.
         let run = LocalRun::start_measured(plan, runtime.env.clone(), dir.path().to_owned(), 1 << 12, every);
         std::thread::sleep(Duration::from_millis(700));
-        let latency = run.engine.metrics().iter().find(|(s, ..)| s.vertex as usize == to).unwrap().2.latency;
+        let look = || run.engine.metrics().iter().find(|(s, ..)| s.vertex as usize == to).unwrap().2.latency;
+        // Threads may start late.
+        for _ in 0..100 {
+            if every.is_none() || look().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let latency = look();
         run.engine.stop();
         match every {
             None => assert_eq!(latency, None),

@@ -97,6 +97,64 @@ fn continuous_triggers_lose_nothing_of_windows_by_the_other_clock() {
     assert_eq!(values(tester.take()), [2], "at the end, by the clock");
 }
 
+/// Fires each ten milliseconds of either clock, and reckons as if there were always more time.
+#[derive(Clone)]
+struct Ticking {
+    by_event: bool,
+}
+
+impl Trigger<u64> for Ticking {
+    type State = ();
+    fn on_element(&mut self, _: &u64, _: Time, _: &TimeWindow, (): &mut (), ctx: &mut TriggerContext) -> TriggerResult {
+        self.ask(ctx);
+        TriggerResult::Continue
+    }
+    fn on_event_time(&mut self, _: Time, _: &TimeWindow, (): &mut (), ctx: &mut TriggerContext) -> TriggerResult {
+        self.ask(ctx);
+        TriggerResult::Fire
+    }
+    fn on_processing_time(&mut self, _: Time, _: &TimeWindow, (): &mut (), ctx: &mut TriggerContext) -> TriggerResult {
+        self.ask(ctx);
+        TriggerResult::Fire
+    }
+    fn on_merge(&mut self, _: &TimeWindow, (): &mut (), (): (), _: &mut TriggerContext) {}
+}
+
+impl Ticking {
+    fn ask(&self, ctx: &mut TriggerContext) {
+        // As a release build adds.
+        if self.by_event {
+            ctx.register_event_time_timer(ctx.watermark().max(0).wrapping_add(10));
+        } else {
+            ctx.register_processing_time_timer(ctx.processing_time().wrapping_add(10));
+        }
+    }
+}
+
+#[test]
+fn a_trigger_that_asks_for_the_next_time_each_time_comes_to_an_end_with_its_input() {
+    let rt = TestRuntime::new().unwrap();
+    let hour = Duration::from_secs(3600);
+    let windows = TumblingProcessingTimeWindows::of(hour);
+    let mut tester = OperatorTester::new(&rt.env, counts(windows, Ticking { by_event: false }, 1)).unwrap();
+    tester.push(NO_TIME, 0).unwrap();
+    tester.advance(ms(11)).unwrap();
+    assert_eq!(values(tester.take()), [1]);
+    tester.push(NO_TIME, 0).unwrap();
+    tester.end().unwrap();
+    // The time that it had asked for, and none of those that would have followed.
+    assert_eq!(values(tester.take()), [2]);
+
+    let windows = TumblingEventTimeWindows::of(hour);
+    let mut tester = OperatorTester::new(&rt.env, counts(windows, Ticking { by_event: true }, 1)).unwrap();
+    tester.push(5, 0).unwrap();
+    tester.watermark(10).unwrap();
+    assert_eq!(values(tester.take()), [1]);
+    tester.push(15, 0).unwrap();
+    tester.end().unwrap();
+    assert_eq!(values(tester.take()), [2]);
+}
+
 #[test]
 fn a_watermark_or_an_end_that_passes_many_times_gives_one_result_and_the_last() {
     let rt = TestRuntime::new().unwrap();

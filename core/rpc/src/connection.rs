@@ -131,6 +131,11 @@ impl Connection {
         PeerId(self.0.peer.instance)
     }
 
+    /// Most bytes of one message on it.
+    pub fn max_frame(&self) -> usize {
+        self.0.max_frame
+    }
+
     /// Is it closed?
     pub fn is_closed(&self) -> bool {
         self.0.closed.is_triggered()

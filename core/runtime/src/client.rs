@@ -98,6 +98,15 @@ impl Executor for ClientExecutor {
         &self.ordinals
     }
 
+    fn has_taken(&self, ordinal: u32) -> bool {
+        // Whom else a client submits to gets a new job of it.
+        let Some(cluster) = self.inner.role.in_cluster.as_ref().map(ClusterId::new) else { return false };
+        let route = format!("/api/jobs/{}/result?attached=false&wait=0", JobId::in_cluster(&cluster, ordinal));
+        let inner = self.inner.clone();
+        // Whatever else keeps it from answering is told when the job is submitted.
+        self.blocking.run(async move { inner.request(Method::GET, &route, None, LIMIT).await.is_ok() }).unwrap_or(false)
+    }
+
     fn submit(&self, program: Program) -> BoxFuture<'static, Result<Arc<dyn RunningJob>, JobError>> {
         let inner = self.inner.clone();
         let client_dir = self.defaults().client_dir;

@@ -8,15 +8,15 @@ mod waits;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
-use thalweg_api::{JobError, Sequence};
+use thalweg_api::{DataStream, FileSink, JobError, Sequence, SinkRef};
 use thalweg_blob_local as _;
 use thalweg_deployment_session as _;
 use thalweg_high_availability_standalone as _;
@@ -269,6 +269,48 @@ fn of_two_jobs_that_write_into_one_folder_one_has_its_output_whole_and_the_other
     std::fs::remove_dir_all(out).unwrap();
 }
 
+/// Names and sizes of the files in a folder.
+fn sizes(folder: &Path) -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.map(|e| (e.file_name().into_string().unwrap(), e.metadata().map_or(0, |m| m.len()))).collect()
+}
+
+#[test]
+fn what_subtasks_had_written_to_their_end_goes_before_it_is_written_again() {
+    let sinks: [fn(DataStream<u64>, PathBuf) -> SinkRef; 2] =
+        [|numbers, out| numbers.write_text(out), |numbers, out| numbers.write_files(FileSink::new(out))];
+    for (i, sink) in sinks.into_iter().enumerate() {
+        let out = std::env::temp_dir().join(format!("thalweg-leftovers-{}-{i}", std::process::id()));
+        let options = [("restart.type", "fixed-delay"), ("restart.fixed-delay.delay", "1ms")];
+        let builder = options.iter().fold(InProcessCluster::builder(), |b, (key, value)| b.option(*key, *value));
+        let cluster = builder.start().unwrap();
+        let env = cluster.environment();
+        env.parallelism(2);
+        let (folder, left) = (out.clone(), Arc::new(OnceLock::<String>::new()));
+        let numbers = env.sequence(0..1000).parallelism(1).partition_custom(|n, _| *n as usize % 2).map(move |n| {
+            if n == 999 {
+                // Of 500 even ones below 1,000, five have one digit and 45 have two.
+                let whole = |size: u64| size == 5 * 2 + 45 * 3 + 450 * 4;
+                let mut first = false;
+                let name = left.get_or_init(|| {
+                    first = true;
+                    eventually("the other subtask has written all", || sizes(&folder).into_values().any(whole));
+                    sizes(&folder).into_iter().find(|(_, size)| whole(*size)).unwrap().0
+                });
+                assert!(!first, "the first attempt fails");
+                eventually("what it wrote is gone", || !sizes(&folder).contains_key(name));
+            }
+            n
+        });
+        let _ = sink(numbers.boxed(), out.clone());
+        let result = env.execute("leftovers").unwrap();
+        assert_eq!(result.restarts(), 1);
+        let names: Vec<_> = sizes(&out).into_keys().collect();
+        assert!(names.len() == 2 && names.iter().all(|name| name.starts_with("part-")), "{names:?}");
+        std::fs::remove_dir_all(out).unwrap();
+    }
+}
+
 #[test]
 fn a_job_that_needs_more_slots_than_there_are_is_told_so() {
     let cluster = InProcessCluster::builder().option("slot.request-timeout", "100ms").start().unwrap();
@@ -284,9 +326,9 @@ fn a_job_that_needs_more_slots_than_there_are_is_told_so() {
 
 #[test]
 fn what_is_collected_and_does_not_fit_into_a_message_fails_the_job_and_says_what_to_do() {
-    let cluster = InProcessCluster::builder().option("rpc.max-frame", "64KiB").start().unwrap();
+    let cluster = InProcessCluster::builder().option("rpc.max-frame", "2MiB").start().unwrap();
     let env = cluster.environment();
-    let lines = env.sequence(0..2000).map(|n| format!("{n:0100}")).collect().with_uid("lines");
+    let lines = env.sequence(0..3000).map(|n| format!("{n:01000}")).collect().with_uid("lines");
     let JobError::Failed(result) = env.execute("large").unwrap_err() else { panic!() };
     let failure = result.failure().unwrap();
     assert_eq!((failure.kind, failure.uid.as_deref()), (FailureKind::User, Some("lines")), "{failure}");

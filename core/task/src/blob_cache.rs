@@ -75,13 +75,15 @@ impl BlobCache {
         let blobs = BlobGateway::new(Target::remote(from.clone(), endpoint::BLOB, fence));
         let size = blobs.head(key).await.map_err(|e| e.to_string())?;
         let size = size.ok_or_else(|| format!("the JobManager has no blob {key}"))?;
+        // With some words around them.
+        let most = u32::try_from(from.max_frame().saturating_sub(4096)).unwrap_or(u32::MAX).min(MAX_CHUNK);
         let partial = path.with_extension("partial");
         let write = async {
             let mut file = tokio::fs::File::create(&partial).await.map_err(|e| e.to_string())?;
             let mut hash = Sha256::new();
             let mut offset = 0;
             while offset < size {
-                let piece = blobs.get(key, offset, MAX_CHUNK).await.map_err(|e| e.to_string())?;
+                let piece = blobs.get(key, offset, most).await.map_err(|e| e.to_string())?;
                 if piece.is_empty() {
                     return Err("the blob became shorter while it was read".to_owned());
                 }

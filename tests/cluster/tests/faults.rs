@@ -151,9 +151,9 @@ fn a_stopped_task_manager_or_host_is_given_up_and_its_old_host_ends_when_it_wake
         cluster.wait_for(&job, "FINISHED", Duration::from_secs(60));
         kill(task_manager, 18);
         kill(host, 18);
-        eventually("the old host is gone", Duration::from_secs(1), || !is_alive(host));
+        eventually("the old host is gone", Duration::from_secs(10), || !is_alive(host));
         check(&cluster, &job, &input, &output);
-        eventually("every slot is free again", Duration::from_secs(5), || {
+        eventually("every slot is free again", Duration::from_secs(20), || {
             let overview = cluster.get("/api/overview");
             let workers = overview["taskmanagers"].as_array().unwrap();
             workers.len() == 3 && workers.iter().all(|w| w["free"] == w["slots"])
@@ -169,7 +169,7 @@ fn a_task_manager_whose_job_manager_is_away_registers_again_when_it_returns() {
     let before = cluster.task_managers();
     let job_manager = cluster.job_manager();
     kill(job_manager, 9);
-    eventually("the JobManager is gone", Duration::from_secs(5), || !is_alive(job_manager));
+    eventually("the JobManager is gone", Duration::from_secs(20), || !is_alive(job_manager));
     let config = cluster.dir().join("thalweg.toml");
     let mut command = std::process::Command::new(thalweg());
     command.arg("jobmanager").arg("--dir").arg(cluster.dir()).arg("-c").arg(config);

@@ -60,7 +60,7 @@ fn every_command_tries_the_addresses_in_turn_and_a_bad_one_is_named() {
     let dead = format!("{},{}", nobody(), nobody());
     let done = run(cluster.command(&["list", "-m", &dead]));
     assert!(done.code == 3 && dead.split(',').all(|at| done.err.contains(at)), "{done:?}");
-    assert!(done.took < Duration::from_secs(5), "nobody waits for what was never there: {done:?}");
+    assert!(done.took < Duration::from_secs(10), "nobody waits for what was never there: {done:?}");
     cluster.stop();
 }
 

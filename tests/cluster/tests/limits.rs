@@ -45,3 +45,32 @@ fn a_step_that_never_returns_is_ended_with_its_job_and_its_slot_is_used_again() 
     assert!(next.code == 0 && next.out.contains("1 to 10 is 55"), "{next:?}");
     cluster.stop();
 }
+
+#[test]
+fn what_is_collected_and_too_large_for_a_message_or_a_record_fails_its_job_once() {
+    let told = |cluster: &Cluster, said: &[&str]| {
+        let done = run(cluster.command(&["run", "-p", "1"]).arg(misbehaves()).args(["--", "collects"]));
+        assert_eq!(done.code, 1, "{done:?}");
+        for said in [&["user error", "answer", "collect less", "write_text()"], said].concat() {
+            assert!(done.err.contains(said), "{said}: {done:?}");
+        }
+        assert!(!done.err.contains("restart"), "{done:?}");
+        let done = run(cluster.command(&["run", "-p", "1"]).arg(example("two_jobs")).args(["--", "10"]));
+        assert!(done.code == 0 && done.out.contains("1 to 10 is 55"), "{done:?}");
+    };
+    let place = Place::new();
+    let cluster = Cluster::start(&place, 1, 1, &["rpc.max-frame=2MiB"]);
+    told(&cluster, &["one between processes may have 2097152", "rpc.max-frame"]);
+    cluster.stop();
+    let place = Place::new();
+    let cluster = Cluster::start(&place, 1, 1, &[]);
+    let done = run(cluster.command(&["run", "-p", "1"]).arg(misbehaves()).args(["--", "collects"]));
+    assert_eq!(done.code, 0, "there is room by default: {done:?}");
+    cluster.stop();
+    let place = Place::new();
+    let Some(etcd) = Etcd::start(&place, 1) else { return };
+    let options = [&*etcd.option(), "high-availability.type=etcd"];
+    let cluster = Cluster::start(&place, 1, 1, &options);
+    told(&cluster, &["more than the cluster's metadata store takes", "1.5 MiB"]);
+    cluster.stop();
+}

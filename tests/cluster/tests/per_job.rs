@@ -33,19 +33,19 @@ fn an_attached_job_is_cancelled_when_its_client_is_gone_and_a_detached_one_runs_
     let place = Place::new();
     let (attached, detached) = (place.path().join("attached"), place.path().join("detached"));
     let mut client =
-        attach(&mut per_job(&attached, &["-Dclient.timeout=2s", "-Dper-job.linger=1s"], &example("unbounded"), &[]));
-    let done = run(&mut per_job(&detached, &["-d", "-Dclient.timeout=2s"], &example("unbounded"), &[]));
+        attach(&mut per_job(&attached, &["-Dclient.timeout=5s", "-Dper-job.linger=1s"], &example("unbounded"), &[]));
+    let done = run(&mut per_job(&detached, &["-d", "-Dclient.timeout=5s"], &example("unbounded"), &[]));
     assert_eq!(done.code, 0, "{done:?}");
     let running = |dir: &Path| {
         let count = processes_with(&dir.to_string_lossy()).len();
         count >= 3
     };
     eventually("both run", Duration::from_secs(20), || running(&attached) && running(&detached));
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(7));
     assert!(running(&attached), "a client that is there keeps its job");
     kill(client.id(), 9);
     client.wait().unwrap();
-    eventually("the attached cluster ends", Duration::from_secs(15), || {
+    eventually("the attached cluster ends", Duration::from_secs(30), || {
         processes_with(&attached.to_string_lossy()).is_empty()
     });
     let result = std::fs::read_to_string(attached.join("result.json")).unwrap();

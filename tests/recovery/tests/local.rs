@@ -28,11 +28,11 @@ fn a_job_is_adopted_when_the_only_job_manager_is_killed_and_started_again() {
         assert_eq!(attempt(&cluster, &job), 0, "nothing started again");
         managers.push(again);
         let before = Numbers::read(&output).count;
-        eventually("numbers go on", Duration::from_secs(5), || Numbers::read(&output).count > before);
+        eventually("numbers go on", Duration::from_secs(20), || Numbers::read(&output).count > before);
     }
     let done = run(cluster.command(&["cancel"]).arg(&job));
     assert_eq!(done.code, 0, "{done:?}");
-    cluster.wait_for(&job, "CANCELED", Duration::from_secs(5));
+    cluster.wait_for(&job, "CANCELED", Duration::from_secs(20));
     let numbers = Numbers::read(&output);
     numbers.assert_whole();
     println!(
@@ -119,7 +119,7 @@ fn a_cancel_that_was_acknowledged_is_not_forgotten_and_an_end_is_not_undone() {
     let (status, body) = http(&cluster.rest(), "PATCH", &route, &[("authorization", &bearer)], b"");
     kill(leader, 9);
     assert_eq!(status, 202, "{body}");
-    eventually("the JobManager is gone", Duration::from_secs(5), || !is_alive(leader));
+    eventually("the JobManager is gone", Duration::from_secs(20), || !is_alive(leader));
     let again = start_job_manager(&cluster, "cancel", &[]);
     leads(&cluster, again.pid());
     cluster.wait_for(&job, "CANCELED", Duration::from_secs(20));
@@ -127,7 +127,7 @@ fn a_cancel_that_was_acknowledged_is_not_forgotten_and_an_end_is_not_undone() {
         assert_eq!(cluster.state(before["id"].as_str().unwrap()), "FINISHED", "what has finished stays so");
     }
     for task_manager in cluster.task_managers() {
-        eventually("no host is left", Duration::from_secs(5), || hosts_of(task_manager).is_empty());
+        eventually("no host is left", Duration::from_secs(20), || hosts_of(task_manager).is_empty());
     }
     assert_eq!(run(cluster.command(&["cluster", "stop"])).code, 0);
 }
@@ -141,7 +141,7 @@ fn without_durable_high_availability_nothing_outlives_the_job_manager() {
     let hosts = hosts_of(task_manager);
     assert_eq!(hosts.len(), 1);
     kill_leader(&cluster);
-    eventually("its tasks end with it", Duration::from_secs(5), || !is_alive(hosts[0]));
+    eventually("its tasks end with it", Duration::from_secs(20), || !is_alive(hosts[0]));
     assert!(is_alive(task_manager), "the TaskManager waits for the next JobManager");
     let again = start_job_manager(&cluster, "standalone", &[]);
     leads(&cluster, again.pid());

@@ -42,25 +42,29 @@ pub(super) fn discard(path: &Path) {
     }
 }
 
-/// Removes what the sink with this marker has left in a folder. Answers the folders in it. It is called when the output
+/// Removes those files that the sink with this marker has left in a folder and whose names are among the unwanted ones.
+/// Answers the folders in it.
+pub(super) fn clear(folder: &Path, marker: &str, unwanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+    let mut within = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => within.push(entry.path()),
+            Ok(kind) if kind.is_file() && is_unfinished_of(&name, marker) && unwanted(&name) => discard(&entry.path()),
+            _ => {}
+        }
+    }
+    Ok(within)
+}
+
+/// Removes all that the sink with this marker has left in a folder. Answers the folders in it. It is called when the output
 /// is whole: what cannot be removed is no reason to fail.
 pub(super) fn sweep(folder: &Path, marker: &str) -> Vec<PathBuf> {
-    let mut within = Vec::new();
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            for entry in entries.flatten() {
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => within.push(entry.path()),
-                    Ok(kind) if kind.is_file() && is_unfinished_of(&entry.file_name().to_string_lossy(), marker) => {
-                        discard(&entry.path());
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Err(e) => tracing::warn!("output folder {} cannot be looked through: {e}", folder.display()),
-    }
-    within
+    clear(folder, marker, |_| true).unwrap_or_else(|e| {
+        tracing::warn!("output folder {} cannot be looked through: {e}", folder.display());
+        Vec::new()
+    })
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 
 use super::{
     Committable, Committer, Manifest, Sink, SinkWriter,
-    hidden::{discard, hidden_name, is_unfinished, marker, sweep},
+    hidden::{clear, discard, hidden_name, is_unfinished, marker, sweep},
 };
 use crate::{batch::Time, build::OpCx, codec, ops::ClonedToSubtasks};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -118,11 +118,19 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
         }
         fs::create_dir_all(&folder).map_err(|e| format!("output folder {shown} cannot be made: {e}"))?;
         let entries = fs::read_dir(&folder).map_err(|e| format!("output folder {shown} cannot be read: {e}"))?;
+        let entries: Vec<_> = entries.flatten().collect();
         // What a job that failed left behind is no output.
-        let used = entries.flatten().any(|e| !is_unfinished(e.file_name().as_encoded_bytes()));
+        let used = entries.iter().any(|e| !is_unfinished(e.file_name().as_encoded_bytes()));
         if used && !self.overwrite {
             return Err(format!(
                 "output folder {shown} is not empty: name another one, or have it replaced by TextOutput::overwrite()"
+            ));
+        }
+        let of_a_file = |e: &&fs::DirEntry| e.file_name().as_encoded_bytes().starts_with(FINAL.as_bytes());
+        if let Some(other) = entries.iter().filter(of_a_file).find(|e| e.path().is_dir()) {
+            return Err(format!(
+                "output folder {shown} has a folder {}, which no file can replace: remove it, or name another folder",
+                other.file_name().display()
             ));
         }
         let probe = folder.join(hidden_name("probe", &std::process::id().to_string()));
@@ -138,8 +146,9 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
     fn writer(&self, cx: &OpCx) -> Result<TextWriter<F>, TaskFailure> {
         let folder = cx.path(&self.folder);
         fs::create_dir_all(&folder).map_err(|e| broken(&folder, &e))?;
-        let mut earlier = Vec::new();
+        let (mut earlier, mut named) = (Vec::new(), HashSet::new());
         for (writer, part) in cx.saved::<Vec<Written>>()? {
+            named.extend(part.iter().map(|written| written.temporary.clone()));
             if writer % cx.parallelism == cx.subtask {
                 earlier.extend(part);
             }
@@ -148,6 +157,7 @@ impl<T: 'static, F: LineFormat<T>> Sink<T> for TextSink<F> {
             let message = format!("the snapshot names the file {:?}, which is none of this sink", strange.temporary);
             return Err(TaskFailure::new(FailureKind::Storage, message));
         }
+        clear_leftovers(cx, &folder, &named)?;
         // What came after the snapshot comes again.
         earlier.iter().try_for_each(|written| written.cut(&folder))?;
         Ok(TextWriter {
@@ -223,6 +233,20 @@ impl<F> TextWriter<F> {
         }
         Ok(all)
     }
+}
+
+/// An attempt that failed has left the files of subtasks that had come to their end, and all of it is written again: a disk
+/// that is full needs the room. What a snapshot names is needed, though.
+fn clear_leftovers(cx: &OpCx, folder: &Path, named: &HashSet<String>) -> Result<(), TaskFailure> {
+    if cx.attempt().n == 0 {
+        return Ok(());
+    }
+    let of_this = |name: &str| {
+        let digits = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split_once('-'));
+        let subtask = digits.and_then(|(subtask, _)| subtask.parse::<u32>().ok());
+        subtask.is_some_and(|n| n % cx.parallelism == cx.subtask) && !named.contains(name)
+    };
+    clear(folder, &marker(cx), of_this).map(drop).map_err(|e| broken(folder, &e))
 }
 
 /// A file of this name, or else one whose name nobody has: a snapshot may name that of an attempt of the same number.
@@ -353,7 +377,10 @@ impl Committer for TextCommitter {
         let ours: BTreeSet<&str> = names.iter().map(|(_, last)| last.as_str()).collect();
         if self.overwrite {
             for name in entries(&self.folder)?.iter().filter(|n| n.starts_with(FINAL) && !ours.contains(n.as_str())) {
-                remove(&self.folder, name)?;
+                // A folder is nothing that this sink wrote.
+                if !self.folder.join(name).is_dir() {
+                    remove(&self.folder, name)?;
+                }
             }
         }
         for (written, last) in left {

@@ -106,3 +106,15 @@ fn a_writer_that_fails_removes_what_no_snapshot_names() {
     drop(one);
     assert_eq!(names(dir.path()).len(), 2);
 }
+
+#[test]
+fn a_folder_where_a_file_is_to_be_is_told_before_the_job_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("part-2024")).unwrap();
+    fs::write(dir.path().join("part-0"), "of yesterday\n").unwrap();
+    let sink = TextSink::new(dir.path()).overwrite(true);
+    let told = Sink::<&str>::check(&sink, Path::new("/")).unwrap_err();
+    assert!(told.contains("has a folder part-2024, which no file can replace"), "{told}");
+    fs::remove_dir(dir.path().join("part-2024")).unwrap();
+    Sink::<&str>::check(&sink, Path::new("/")).unwrap();
+}

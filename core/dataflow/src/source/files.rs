@@ -3,7 +3,7 @@
 
 use super::{
     Assignment, Enumerator,
-    patterns::{above_pattern, expand, hint, matches, names_hidden, pattern},
+    patterns::{above_pattern, expand, hides, hint, matches, names_hidden, pattern},
     splits::Known,
     unpack::Packing,
     watch::{Found, Stamp, Watching},
@@ -12,7 +12,6 @@ use crate::{build::OpCx, sink::is_unfinished};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
-    ffi::OsStr,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -139,19 +138,10 @@ impl Files {
             if !folder.is_dir() {
                 return Err(format!("input folder {} is gone", folder.display()));
             }
-            let names = |sign: &[u8]| path.iter().any(|part| part.as_encoded_bytes().starts_with(sign));
-            let (dots, lines) = (names(b"."), names(b"_"));
-            for full in matches(base, path)? {
-                // Hidden by what the pattern leaves open, and not by what it says.
-                let below = full.strip_prefix(&folder).unwrap_or(&full);
-                let hides = |part: &OsStr| {
-                    let part = part.as_encoded_bytes();
-                    part.starts_with(b".") && !dots || part.starts_with(b"_") && !lines
-                };
-                if !below.iter().any(hides) {
-                    let is_dir = full.is_dir();
-                    gather(full, is_dir, &mut found)?;
-                }
+            // Hidden by what the pattern leaves open, and not by what it says.
+            for full in matches(base, path)?.into_iter().filter(|full| !hides(path, &folder, full, b'_')) {
+                let is_dir = full.is_dir();
+                gather(full, is_dir, &mut found)?;
             }
         }
         Ok(found)

@@ -129,11 +129,17 @@ pub struct ReducingState<V> {
 }
 
 /// One value a key of what an [`AggregateFunction`] gathers.
-#[derive(Clone)]
 pub struct AggregatingState<A, T> {
     handle: Handle,
     function: RefCell<A>,
     _t: PhantomData<fn(T)>,
+}
+
+// Not derived: records need no clones.
+impl<A: Clone, T> Clone for AggregatingState<A, T> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), function: self.function.clone(), _t: PhantomData }
+    }
 }
 
 handles! {

@@ -42,16 +42,18 @@ pub struct TriggerContext<'a> {
 pub(super) struct Wishes<'a> {
     all: &'a mut Vec<Time>,
     old: usize,
+    // The time that has come, where its clock has come to its end: one before would come at once, and again and again.
+    after: Option<Time>,
 }
 
 impl<'a> Wishes<'a> {
-    pub(super) fn of(all: &'a mut Vec<Time>) -> Self {
+    pub(super) fn of(all: &'a mut Vec<Time>, after: Option<Time>) -> Self {
         let old = all.len();
-        Self { all, old }
+        Self { all, old, after }
     }
 
     fn add(&mut self, at: Time) {
-        if !self.all.contains(&at) {
+        if self.after.is_none_or(|after| at > after) && !self.all.contains(&at) {
             self.all.push(at);
         }
     }
@@ -73,7 +75,7 @@ impl TriggerContext<'_> {
     pub fn window_time(&self) -> WindowTime {
         self.time
     }
-    /// No record with this time or an earlier one is expected any more.
+    /// No record with this time or an earlier one is expected any more; `Time::MAX` when the input has ended.
     pub fn watermark(&self) -> Time {
         self.watermark
     }
@@ -82,7 +84,8 @@ impl TriggerContext<'_> {
     pub fn processing_time(&self) -> Time {
         self.wall.unwrap_or_else(|| wall(self.clock))
     }
-    /// Calls `on_event_time` when the watermark has reached `at`. Asked for again, it changes nothing.
+    /// Calls `on_event_time` when the watermark has reached `at`. Asked for again, it changes nothing. When the input has
+    /// ended, a time before the one that has come is passed over: it would come again and again.
     pub fn register_event_time_timer(&mut self, at: Time) {
         self.event.add(at);
     }
@@ -91,7 +94,7 @@ impl TriggerContext<'_> {
         self.event.delete(at);
     }
     /// Calls `on_processing_time` when the machine's clock has passed `at`: all that comes in that millisecond is
-    /// there. Asked for again, it changes nothing.
+    /// there. Asked for again, it changes nothing. When the input has ended the same holds as for event time.
     pub fn register_processing_time_timer(&mut self, at: Time) {
         self.processing.add(at);
     }

@@ -63,6 +63,8 @@ pub(super) struct Turn<'a, K, A, I> {
     pub(super) watermark: Time,
     /// What the clock shows, where it has been looked at.
     pub(super) wall: Option<Time>,
+    /// The time that has come, and whether it is one of event time.
+    pub(super) comes: Option<(bool, Time)>,
     pub(super) event: &'a mut Timers<(K, TimeWindow)>,
     pub(super) processing: &'a mut Timers<(K, TimeWindow)>,
     pub(super) results: &'a mut VecDeque<(Time, I)>,
@@ -75,7 +77,13 @@ impl<K: OwnedKey, A: Clone, I> Turn<'_, K, A, I> {
         open: &mut Open<A, G>,
         ask: impl FnOnce(&TimeWindow, &mut G, &mut TriggerContext) -> TriggerResult,
     ) -> TriggerResult {
-        let (event, processing) = (Wishes::of(&mut open.asked.event), Wishes::of(&mut open.asked.processing));
+        let at_the_end = |by_event| {
+            let ends = if by_event { self.watermark == Time::MAX } else { self.wall == Some(Time::MAX) };
+            self.comes.filter(|(of_event, _)| ends && *of_event == by_event).map(|(_, at)| at)
+        };
+        let (event, processing) = (at_the_end(true), at_the_end(false));
+        let (event, processing) =
+            (Wishes::of(&mut open.asked.event, event), Wishes::of(&mut open.asked.processing, processing));
         let (time, watermark, wall, clock) = (self.time, self.watermark, self.wall, self.around.clock());
         let mut cx = TriggerContext { time, watermark, wall, clock, event, processing };
         let result = ask(&open.window, &mut open.trigger, &mut cx);

@@ -37,7 +37,7 @@ fn settings(cluster: &str, secret: &'static str) -> RpcSettings {
         cluster: ClusterId::new(cluster),
         instance: InstanceId::from_bytes(instance),
         secret: Secret::new(secret),
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(30),
         max_frame: 1 << 20,
     }
 }
@@ -115,7 +115,9 @@ async fn the_callee_can_call_back_on_the_same_connection() {
 #[tokio::test]
 async fn a_call_without_an_answer_times_out_and_may_have_happened() {
     let env = env();
-    let (server, client) = (service(&env, "c", "s"), service(&env, "c", "s"));
+    let impatient = RpcSettings { timeout: Duration::from_millis(500), ..settings("c", "s") };
+    let client = RpcService::new(env.clone(), impatient, Shutdown::new());
+    let server = service(&env, "c", "s");
     let at = server.listen(&Address::Memory("jm".into())).await.unwrap();
     serve_adder(&server);
     let gateway = adder(&client.connect(&at).await.unwrap());

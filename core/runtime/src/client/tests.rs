@@ -60,6 +60,14 @@ impl Cluster {
 
 /// A client of these addresses, and what its parent is told.
 fn client(addresses: &[&str]) -> (Arc<ClientExecutor>, std::sync::mpsc::Receiver<FromClient>) {
+    client_in(addresses, None)
+}
+
+/// The same in the `main` of this cluster.
+fn client_in(
+    addresses: &[&str],
+    in_cluster: Option<&str>,
+) -> (Arc<ClientExecutor>, std::sync::mpsc::Receiver<FromClient>) {
     let (mut parent, child) = role::pair().unwrap();
     let role = ClientRole {
         rest: addresses[0].to_owned(),
@@ -68,7 +76,7 @@ fn client(addresses: &[&str]) -> (Arc<ClientExecutor>, std::sync::mpsc::Receiver
         detached: false,
         parallelism: 1,
         client_timeout: None,
-        in_cluster: None,
+        in_cluster: in_cluster.map(str::to_owned),
         // Any small executable will do where nobody runs it.
         executable: Some("/bin/true".into()),
         client_dir: None,
@@ -122,6 +130,50 @@ fn a_client_follows_from_the_leader_to_the_next_and_gets_its_own_result() {
         next.close(None).await;
         let submitted = told.try_iter().filter(|m| matches!(m, FromClient::Submitted { .. })).count();
         assert_eq!(submitted, 1);
+    });
+}
+
+#[test]
+fn a_main_that_runs_again_finds_its_job_whatever_that_has_written() {
+    thalweg_testkit::run("again", async {
+        let cluster = Cluster::default();
+        let (rest, leads) = cluster.job_manager().await;
+        let leader = leads.await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().to_owned();
+        // What the client did before it, and the job.
+        let main = |cleans: bool| {
+            let (client, _told) = client_in(&[&rest], Some("one-job"));
+            let out = out.clone();
+            tokio::task::spawn_blocking(move || {
+                let env = Environment::with_executor(client.clone());
+                let cleaned = env.on_client(|| ()).is_some();
+                env.sequence(0..10).write_text(&out);
+                let submitted = env.execute_async("lines");
+                // In front of an execute that nobody has taken yet.
+                let next = cleans.then(|| env.on_client(|| ()).is_some());
+                (cleaned, submitted, next, client)
+            })
+        };
+        let (cleaned, submitted, _, _first) = main(false).await.unwrap();
+        let job = submitted.await.unwrap();
+        assert!(cleaned, "the first time");
+        std::fs::write(out.join("part-0"), "what the job has published meanwhile").unwrap();
+        let (cleaned, submitted, next, _second) = main(true).await.unwrap();
+        let again = submitted.await.unwrap();
+        assert_eq!((cleaned, again.id(), next), (false, job.id(), Some(true)));
+        // Who is no `main` of this cluster is told.
+        let (client, _told) = client(&[&rest]);
+        let stranger = tokio::task::spawn_blocking(move || {
+            let env = Environment::with_executor(client);
+            env.sequence(0..10).write_text(&out);
+            env.execute("strange").unwrap_err().to_string()
+        });
+        let told = stranger.await.unwrap();
+        assert!(told.contains("is not empty"), "{told}");
+        again.cancel().await.unwrap();
+        is_cancelled(again.wait().await, job.id());
+        leader.close(None).await;
     });
 }
 

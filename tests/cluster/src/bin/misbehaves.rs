@@ -1,4 +1,4 @@
-//! A job for tests: `misbehaves panic|error|abort|other-graph|slow-main|hoard|gulp|stuck|no-execute`.
+//! A job for tests: `misbehaves panic|error|abort|other-graph|slow-main|hoard|gulp|stuck|collects|no-execute`.
 
 #![allow(clippy::panic)]
 
@@ -55,6 +55,12 @@ fn main() -> Result<(), JobError> {
                 }
             });
             stuck.uid("stuck").discard();
+        }
+        "collects" => {
+            // 3 MiB.
+            let numbers = env.sequence(0..3 << 10).uid("numbers");
+            let lines = numbers.map(|n| format!("{n:01024}")).uid("lines").collect().with_uid("answer");
+            return env.execute(&how)?.collected(&lines).map(drop);
         }
         "slow-main" => {
             if env.on_client(|| ()).is_none() {

@@ -14,12 +14,19 @@ use crate::{
     push::Ready,
     sink::{
         SinkWriter,
-        hidden::{hidden_name, marker},
+        hidden::{clear, hidden_name, marker},
     },
     task::TaskCell,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, fs, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use thalweg_env::Clock;
 use thalweg_model::{FailureKind, Moment, TaskFailure};
 
@@ -132,14 +139,37 @@ impl<F, B> FileWriter<F, B> {
             uid: cx.uid.clone(),
             cell: cx.cell(),
         };
-        for (subtask, part) in cx.restored().filter(|(subtask, _)| subtask % cx.parallelism == cx.subtask) {
+        let mut named = HashSet::new();
+        for (subtask, part) in cx.restored() {
             let state: State = codec::decode(part).map_err(|e| {
                 cx.failure(FailureKind::Storage, format!("the files that subtask {subtask} had cannot be read: {e}"))
             })?;
-            writer.restore(state)?;
+            named.extend(state.open.iter().chain(&state.pending).map(|part| part.hidden.clone()));
+            if subtask % cx.parallelism == cx.subtask {
+                writer.restore(state)?;
+            }
         }
         writer.kept = writer.pending.len();
+        if !writer.at_once && cx.attempt().n > 0 {
+            writer.clear_leftovers(cx, &named)?;
+        }
         Ok(writer)
+    }
+
+    /// An attempt that failed has left the files of subtasks that had come to their end, and all of it is written again: a
+    /// disk that is full needs the room. What a snapshot names is needed, though.
+    fn clear_leftovers(&self, cx: &OpCx, named: &HashSet<String>) -> Result<(), TaskFailure> {
+        let begins = format!(".{}-", self.names.prefix);
+        let of_this = |name: &str| {
+            let digits = name.strip_prefix(&begins).and_then(|rest| rest.split_once('-'));
+            let subtask = digits.and_then(|(subtask, _)| subtask.parse::<u32>().ok());
+            subtask.is_some_and(|n| n % cx.parallelism == cx.subtask) && !named.contains(name)
+        };
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            folders.extend(clear(&folder, &self.names.marker, of_this).map_err(|e| broken(&folder, &e))?);
+        }
+        Ok(())
     }
 
     /// Takes over what an earlier attempt wrote. None of it is written to again: another subtask may have it now.

@@ -104,7 +104,7 @@ pub async fn resigning_passes_office_at_once(fixture: &impl HighAvailabilityFixt
         tokio::pin!(waiting);
         assert!(timeout(&clock, Duration::from_millis(100), &mut waiting).await.is_err());
         a.leader_election().resign(old).await.unwrap();
-        let new = timeout(&clock, Duration::from_secs(1), waiting).await.expect("office within a second").unwrap();
+        let new = timeout(&clock, fixture.at_once(), waiting).await.expect("office at once").unwrap();
         assert!(new > old);
     } else {
         a.leader_election().resign(old).await.unwrap();
@@ -125,7 +125,7 @@ pub async fn closing_leaves_office(fixture: &impl HighAvailabilityFixture) {
     a.close().await.unwrap();
     a.close().await.unwrap();
     let b = fixture.open().await.unwrap();
-    assert!(campaign(&b, Duration::from_secs(1)).await > old);
+    assert!(campaign(&b, fixture.at_once()).await > old);
 }
 
 pub async fn a_dropped_campaign_does_not_stand(fixture: &impl HighAvailabilityFixture) {
@@ -134,7 +134,7 @@ pub async fn a_dropped_campaign_does_not_stand(fixture: &impl HighAvailabilityFi
     let old = campaign(&a, SOON).await;
     let _ = timeout(&SystemClock::new(), Duration::from_millis(100), b.leader_election().campaign()).await;
     a.leader_election().resign(old).await.unwrap();
-    assert!(campaign(&c, Duration::from_secs(1)).await > old);
+    assert!(campaign(&c, fixture.at_once()).await > old);
     assert_eq!(*b.leader_election().office().borrow(), Office::None);
 }
 

