@@ -58,6 +58,18 @@ pub struct Environment {
     settings: RefCell<Settings>,
 }
 
+/// A program that is forgotten is told of: it may be missed for long.
+impl Drop for Environment {
+    fn drop(&mut self) {
+        let forgotten = !self.plan.get_mut().is_empty() && !std::thread::panicking();
+        if forgotten && self.executor.defaults().is_client {
+            tracing::warn!(
+                "a program was written and not executed: call execute(), or execute_async(), on its environment"
+            );
+        }
+    }
+}
+
 impl Environment {
     /// An environment whose programs this executor runs.
     pub fn with_executor(executor: Arc<dyn Executor>) -> Self {

@@ -228,7 +228,7 @@ where
     fn with<F: WindowFunction<S::Key, (Vec<A>, Vec<B>)>>(self, kind: &'static str, result: F) -> Joined<A, B, S, R, F> {
         let Self { streams, windows, lateness, late } = self;
         let (plan, op, inlet, key) = streams.meet(kind);
-        let sides = Sides::of_late(late.as_ref());
+        let sides = Sides::of_late(late.as_ref(), F::WRITES);
         let spec = WindowSpec { windows, lateness, fold: Both, key, result, late, sides: sides.clone() };
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), Timed::Event).with_sides(sides)
     }
@@ -253,7 +253,7 @@ where
     ) -> Triggered<A, B, S, R, W, G, F> {
         let Self { streams, assigner, trigger, lateness, late } = self;
         let (plan, op, inlet, key) = streams.meet(kind);
-        let (sides, fold) = (Sides::of_late(late.as_ref()), Untimed(Both));
+        let (sides, fold) = (Sides::of_late(late.as_ref(), F::WRITES), Untimed(Both));
         let timed = Timed::of_windows(assigner.time());
         let spec = TriggeredSpec {
             assigner,

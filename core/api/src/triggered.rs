@@ -290,7 +290,7 @@ where
         let edge = plan.edge::<T>(up.op.vertex, to, Partitioner::Hash, false);
         close(&plan, up.op.vertex, up.pipe, KeyRoute { edge, timed, key: key.clone() });
         let inlet = add_gate(&plan, to, vec![edge], op);
-        let (sides, gives) = (Sides::of_late(late.as_ref()), Timed::of_windows(assigner.time()));
+        let (sides, gives) = (Sides::of_late(late.as_ref(), R::WRITES), Timed::of_windows(assigner.time()));
         let spec =
             TriggeredSpec { assigner, trigger, evictor, lateness, fold, key, result, late, sides: sides.clone() };
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), gives).with_sides(sides)

@@ -83,7 +83,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         let pipe = Then::new(up.pipe, combine, before.op);
         close(&plan, up.op.vertex, pipe, KeyRoute { edge, timed: true, key: ByFirst });
         let inlet = add_gate(&plan, to, vec![edge], op);
-        let sides = Sides::default();
+        let sides = Sides::of_late::<T>(None, R::WRITES);
         let spec = WindowSpec {
             windows,
             lateness: self.lateness,
@@ -196,7 +196,7 @@ impl<T: 'static, S: KeySelect<T>, P: Pipe<Item = T>> WindowedStream<T, S, P> {
         close(&plan, up.op.vertex, up.pipe, KeyRoute { edge, timed: true, key: key.clone() });
         let inlet = add_gate(&plan, to, vec![edge], op);
         let (windows, lateness, late) = (self.windows, self.lateness, self.late);
-        let sides = Sides::of_late(late.as_ref());
+        let sides = Sides::of_late(late.as_ref(), R::WRITES);
         let spec = WindowSpec { windows, lateness, fold, key, result, late, sides: sides.clone() };
         DataStream::new(plan, op, Then::new(inlet, spec, op.op), Timed::Event).with_sides(sides)
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
-use thalweg_api::{BadRecord, Either, prelude::*, testing};
+use thalweg_api::{BadRecord, CountTrigger, Either, WindowContext, WindowFunction, prelude::*, testing};
 use thalweg_model::FailureKind;
 
 fn env() -> Environment {
@@ -98,4 +98,52 @@ fn what_the_plan_knows_of_both_tags_is_told_before_anything_runs() {
         numbers.discard();
     });
     assert!(of_lines.contains("is asked for with another tag than the operator writes to"), "{of_lines}");
+}
+
+#[test]
+fn late_records_that_nobody_has_written_to_the_tag_are_told_of_before_anything_runs() {
+    let env = env();
+    let late = OutputTag::<u64>::new("late");
+    let keyed = |env: &Environment| {
+        let strategy = WatermarkStrategy::for_monotonous_timestamps();
+        env.sequence(0..3).assign_timestamps_and_watermarks(|n| *n as i64, strategy).key_by(|n| *n)
+    };
+    let tumbling = || TumblingEventTimeWindows::of(Duration::from_millis(10));
+    let refused = || {
+        let error = env.execute("forgotten").unwrap_err().to_string();
+        let told = "nothing is written to it; have late records written to it by side_output_late_data(&tag)";
+        assert!(error.contains("core/api/tests/side_tags.rs:") && error.contains(told), "{error}");
+    };
+    let counts = keyed(&env).window(tumbling()).count();
+    counts.side_output(&late).discard();
+    counts.discard();
+    refused();
+    let lists = keyed(&env).window(tumbling()).apply(|_, _, all| Some(all.len()));
+    lists.side_output(&late).discard();
+    lists.discard();
+    refused();
+    let sums = keyed(&env).window(tumbling()).trigger(CountTrigger::of(2)).sum(|n| n);
+    sums.side_output(&late).discard();
+    sums.discard();
+    refused();
+    let pairs = keyed(&env).join(keyed(&env)).window(tumbling()).apply(|a, _| *a);
+    pairs.side_output(&late).discard();
+    pairs.discard();
+    refused();
+    // A function may write to any.
+    let functions = keyed(&env).window(tumbling()).process(Lists);
+    functions.side_output(&late).discard();
+    functions.discard();
+    env.execute("a function").unwrap();
+}
+
+#[derive(Clone)]
+struct Lists;
+
+impl WindowFunction<u64, Vec<u64>> for Lists {
+    type Out = usize;
+    type Results = std::option::IntoIter<usize>;
+    fn apply(&mut self, all: Vec<u64>, _: WindowContext<'_, u64>) -> Self::Results {
+        Some(all.len()).into_iter()
+    }
 }

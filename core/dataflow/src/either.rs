@@ -134,6 +134,7 @@ where
 {
     type Out = O;
     type Results = Pairing<A, B, F>;
+    const WRITES: bool = false;
     #[inline(always)]
     fn apply(&mut self, (left, right): (Vec<A>, Vec<B>), _: WindowContext<'_, K>) -> Self::Results {
         Pairing { left, right, at: (0, 0), f: self.0.clone() }

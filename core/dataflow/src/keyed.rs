@@ -41,7 +41,7 @@ pub trait KeyedContext<K, O> {
     /// The machine's clock, ms since 1970 UTC.
     fn processing_time(&self) -> Time;
     /// Gives a record out. Its time is the one of the record that came in, or of the timer; for a timer beyond all time
-    /// (`Time::MAX`), which asks for the end, that of the latest record.
+    /// (`Time::MAX`), which asks for the end, the latest one that the subtask has seen.
     fn emit(&mut self, item: O);
     /// The same with another time.
     #[doc(hidden)]

@@ -93,6 +93,8 @@ struct Drafted {
     asked: Vec<(Tag, Make<Box<dyn SideOut>>)>,
     /// Of which the plan knows that the operator writes to them.
     written: Vec<Tag>,
+    /// There is no function that could write to others.
+    only_these: bool,
 }
 
 /// The side outputs of one operator, as the plan has them.
@@ -100,9 +102,10 @@ struct Drafted {
 pub struct Sides(Arc<Mutex<Drafted>>);
 
 impl Sides {
-    /// Of an operator that writes late records to this tag, if it has one.
-    pub fn of_late<T>(tag: Option<&OutputTag<T>>) -> Self {
+    /// Of windows that write late records to this tag, if they have one, and whose function writes to others perhaps.
+    pub fn of_late<T>(tag: Option<&OutputTag<T>>, function_writes: bool) -> Self {
         let sides = Self::default();
+        sides.0.lock().only_these = !function_writes;
         if let Some(tag) = tag {
             sides.writes(tag);
         }
@@ -129,6 +132,13 @@ impl Sides {
         if all.asked.iter().any(|(other, _)| Arc::ptr_eq(&other.identity, &tag.identity)) {
             return Err(format!(
                 "side output {:?} is taken twice: split() the stream that the first one gives",
+                tag.name()
+            ));
+        }
+        if all.only_these && !all.written.iter().any(|written| Arc::ptr_eq(&written.identity, &tag.identity)) {
+            return Err(format!(
+                "side output {:?}: nothing is written to it; have late records written to it by side_output_late_data(&tag) in \
+                 front of what the windows give, or give them a function by process()",
                 tag.name()
             ));
         }

@@ -223,6 +223,8 @@ fn a_commit_that_was_certainly_not_written_runs_the_job_again() {
     let mut jm = committing(RestartStrategy::ByKind);
     jm.on_event(at(7), commit_recorded(Err(TaskFailure::new(FailureKind::Storage, "full"))));
     assert_eq!(jm.status(), JobStatus::Restarting);
+    // Whoever waits for it is told.
+    assert_eq!(jm.view().waiting.as_deref(), Some("for its next attempt, after storage: full"));
 }
 
 #[test]

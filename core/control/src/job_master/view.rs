@@ -89,7 +89,7 @@ impl JobView {
             subtasks: job.tasks.iter().map(|tasks| tasks.iter().map(subtask).collect()).collect(),
             statuses: job.statuses.clone(),
             exceptions: job.exceptions.iter().cloned().collect(),
-            waiting: job.waiting.clone(),
+            waiting: job.waiting.clone().or_else(|| job.starts_again_after(status)),
         }
     }
 }

@@ -15,6 +15,9 @@ pub trait WindowFunction<K, A>: Clone + Send + 'static {
     type Out: 'static;
     /// Results are taken one by one while there is room for them.
     type Results: Iterator<Item = Self::Out> + 'static;
+    /// May it write to side outputs?
+    #[doc(hidden)]
+    const WRITES: bool = true;
     /// A subtask begins, on the thread that it will run on: connections are opened here.
     fn open(&mut self, _cx: &OpCx) -> Result<(), TaskFailure> {
         Ok(())
@@ -45,6 +48,7 @@ pub struct WithWindow;
 impl<K: 'static, A: 'static> WindowFunction<K, A> for WithWindow {
     type Out = Windowed<K, A>;
     type Results = std::option::IntoIter<Windowed<K, A>>;
+    const WRITES: bool = false;
     #[inline(always)]
     fn apply(&mut self, gathered: A, ctx: WindowContext<'_, K>) -> Self::Results {
         let window = ctx.window();
@@ -75,6 +79,7 @@ where
 {
     type Out = I::Item;
     type Results = I::IntoIter;
+    const WRITES: bool = false;
     #[inline(always)]
     fn apply(&mut self, gathered: A, ctx: WindowContext<'_, K>) -> I::IntoIter {
         let window = ctx.window();
@@ -101,6 +106,7 @@ impl<A: Clone, T> Clone for Aggregated<A, T> {
 impl<K: 'static, T: 'static, A: AggregateFunction<T>> WindowFunction<K, A::Acc> for Aggregated<A, T> {
     type Out = Windowed<K, A::Out>;
     type Results = std::option::IntoIter<Self::Out>;
+    const WRITES: bool = false;
     #[inline(always)]
     fn apply(&mut self, gathered: A::Acc, ctx: WindowContext<'_, K>) -> Self::Results {
         WithWindow.apply(self.0.result(gathered), ctx)
@@ -131,6 +137,7 @@ where
 {
     type Out = R::Out;
     type Results = R::Results;
+    const WRITES: bool = R::WRITES;
     fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
         self.1.open(cx)
     }

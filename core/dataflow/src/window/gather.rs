@@ -83,6 +83,7 @@ where
 {
     type Out = R::Out;
     type Results = Flatten<option::IntoIter<R::Results>>;
+    const WRITES: bool = R::WRITES;
     fn open(&mut self, cx: &OpCx) -> Result<(), TaskFailure> {
         self.1.open(cx)
     }

@@ -286,6 +286,12 @@ impl Job {
         self.exceptions.push_back(ExceptionEntry { at: now.wall, failure, task_manager: id, attempt, decision });
     }
 
+    /// What a job that starts again waits for.
+    pub(super) fn starts_again_after(&self, status: JobStatus) -> Option<String> {
+        let last = self.exceptions.back().filter(|_| status == JobStatus::Restarting)?;
+        Some(format!("for its next attempt, after {}", last.failure))
+    }
+
     pub(super) fn result(&self, now: Now, status: JobStatus, failure: Option<TaskFailure>) -> JobResult {
         let mut source_records = BTreeMap::new();
         for index in self.graph().sources() {
