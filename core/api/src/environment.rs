@@ -61,7 +61,8 @@ pub struct Environment {
 /// A program that is forgotten is told of: it may be missed for long.
 impl Drop for Environment {
     fn drop(&mut self) {
-        let forgotten = !self.plan.get_mut().is_empty() && !std::thread::panicking();
+        // A panic in the middle of the program is told already.
+        let forgotten = !std::thread::panicking() && !self.plan.get_mut().is_empty();
         if forgotten && self.executor.defaults().is_client {
             tracing::warn!(
                 "a program was written and not executed: call execute(), or execute_async(), on its environment"
