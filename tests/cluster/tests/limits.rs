@@ -69,7 +69,7 @@ fn what_is_collected_and_too_large_for_a_message_or_a_record_fails_its_job_once(
     cluster.stop();
     let place = Place::new();
     let Some(etcd) = Etcd::start(&place, 1) else { return };
-    let options = [&*etcd.option(), "high-availability.type=etcd"];
+    let options = [&*etcd.option(), "high-availability.type=etcd", "cluster.single-host=true"];
     let cluster = Cluster::start(&place, 1, 1, &options);
     told(&cluster, &["more than the cluster's metadata store takes", "1.5 MiB"]);
     cluster.stop();
